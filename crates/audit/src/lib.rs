@@ -1,0 +1,1 @@
+//! Whose rule it is.

@@ -1,0 +1,2 @@
+//! The `unmasq` command.
+fn main() {}

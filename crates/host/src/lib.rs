@@ -1,0 +1,1 @@
+//! Runs commands on a node, reads and writes captures.

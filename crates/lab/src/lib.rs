@@ -1,0 +1,1 @@
+//! Networks in namespaces, real rules, real packets.

@@ -1,0 +1,152 @@
+//! nftables sets and maps, named and anonymous.
+
+use std::collections::BTreeMap;
+
+use crate::expr::Value;
+use crate::origin::{Opaque, Origin};
+use crate::rule::Verdict;
+
+/// Index of a set in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId(pub u32);
+
+/// A set or a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Name; `None` for an anonymous one.
+    pub name: Option<Box<str>>,
+    /// What it holds.
+    pub elements: Elements,
+    /// Whether rules or timeouts change it while packets pass: a lookup then depends on state.
+    pub dynamic: bool,
+    /// What of it is not understood, if something is: then a miss is unknown.
+    pub opaque: Option<Opaque>,
+    /// Where it is declared.
+    pub origin: Origin,
+}
+
+/// What a map has for a key; a set has [`Data::Nothing`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// The element of a set.
+    Nothing,
+    /// A value.
+    Value(Value),
+    /// A verdict.
+    Verdict(Verdict),
+    /// Data that is not understood.
+    Opaque(Opaque),
+}
+
+/// The elements of a set: single keys, and boxes of intervals (one interval for each field).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elements {
+    exact: BTreeMap<Value, Data>,
+    /// Intervals of single-field sets by their lower bound. The kernel keeps them disjoint
+    /// (nft refuses conflicting intervals), so the one that begins last before a key is the only
+    /// one that can hold it.
+    intervals: BTreeMap<u128, (u128, Data)>,
+    boxes: Vec<(Box<[Interval]>, Data)>,
+    names: Vec<(Box<str>, Data)>,
+    default: Option<Data>,
+}
+
+/// An interval with both ends in, or a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interval {
+    /// Numbers from the first to the second.
+    Numbers(u128, u128),
+    /// Exactly this name.
+    Name(Box<str>),
+}
+
+impl Interval {
+    fn holds(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Interval::Numbers(low, high), Value::Number(n)) => low <= n && n <= high,
+            (Interval::Name(name), Value::Name(other)) => name == other,
+            (Interval::Numbers(..), Value::Name(_) | Value::Tuple(_))
+            | (Interval::Name(_), Value::Number(_) | Value::Tuple(_)) => false,
+        }
+    }
+}
+
+impl Elements {
+    /// Adds a single key.
+    pub fn insert(&mut self, key: Value, data: Data) {
+        self.exact.insert(key, data);
+    }
+
+    /// Adds an interval of a single-field set, both ends in.
+    pub fn insert_interval(&mut self, low: u128, high: u128, data: Data) {
+        self.intervals.insert(low, (high, data));
+    }
+
+    /// Adds an element of a concatenation of which some field is an interval.
+    pub fn insert_box(&mut self, fields: Box<[Interval]>, data: Data) {
+        self.boxes.push((fields, data));
+    }
+
+    /// Adds all names that begin with `prefix` (`"eth*"`).
+    pub fn insert_prefix(&mut self, prefix: Box<str>, data: Data) {
+        self.names.push((prefix, data));
+    }
+
+    /// Sets the data of every key that has no element (`*` in a map).
+    pub fn set_default(&mut self, data: Data) {
+        self.default = Some(data);
+    }
+
+    /// What the set has for `key`.
+    pub fn get(&self, key: &Value) -> Option<&Data> {
+        if let Some(data) = self.exact.get(key) {
+            return Some(data);
+        }
+        let found = match key {
+            Value::Number(n) => self
+                .intervals
+                .range(..=*n)
+                .next_back()
+                .filter(|(_, (high, _))| n <= high)
+                .map(|(_, (_, data))| data),
+            Value::Name(name) => self
+                .names
+                .iter()
+                .find(|(prefix, _)| name.starts_with(&**prefix))
+                .map(|(_, data)| data),
+            Value::Tuple(fields) => self
+                .boxes
+                .iter()
+                .find(|(intervals, _)| {
+                    intervals.len() == fields.len()
+                        && intervals.iter().zip(fields).all(|(interval, f)| interval.holds(f))
+                })
+                .map(|(_, data)| data),
+        };
+        found.or(self.default.as_ref())
+    }
+
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        self.exact.len()
+            + self.intervals.len()
+            + self.boxes.len()
+            + self.names.len()
+            + usize::from(self.default.is_some())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The data of all elements.
+    pub fn data(&self) -> impl Iterator<Item = &Data> {
+        self.exact
+            .values()
+            .chain(self.intervals.values().map(|(_, data)| data))
+            .chain(self.boxes.iter().map(|(_, data)| data))
+            .chain(self.names.iter().map(|(_, data)| data))
+            .chain(&self.default)
+    }
+}
