@@ -1,2 +1,164 @@
 //! Walks a packet through a host as the kernel does: hooks, NAT, connection tracking, routing.
+//!
+//! In: a [`Host`] and the packet that opens a connection. Out: a [`trace::Trace`] with every
+//! outcome, its probability, and the rules that led there. Pure; nothing is read or sent.
+//!
+//! ```text
+//! Evaluator::new(host)            chains ordered per hook, big chains indexed, routes sorted
+//!        └─ trace(query)          choice: walks again for every answer to an open question
+//!              └─ walk            path ─ hooks ─ rules ─ tests ─ expressions
+//!                    │            ingress: route lookups and their checks (fib, select)
+//!                    └─ outcome   joined where a question has no answer
+//! ```
+//!
+//! Only the first packet of a connection is walked. What is not modelled gives an unknown
+//! outcome with its reason, never a guess.
+
+use std::net::IpAddr;
+
+use unmasq_model::host::Host;
+use unmasq_model::packet::Family;
+use unmasq_model::ruleset::ChainId;
+
+use choice::Choices;
+use fib::{Fib, Flow, Found};
+use hooks::Plans;
+use index::ChainIndex;
+use trace::{Disposition, Endpoint, Options, Outcome, Port, Query, Rewrite, Start, Trace, Verdict};
+use walk::Walk;
+
+mod choice;
+mod fib;
+mod hooks;
+mod index;
+mod select;
 pub mod trace;
+mod walk;
+
+/// A host made ready for questions.
+pub struct Evaluator<'h> {
+    host: &'h Host,
+    options: Options,
+    plans: [Plans; 2],
+    indexes: Vec<Vec<Option<ChainIndex>>>,
+    fib: Fib<'h>,
+}
+
+impl<'h> Evaluator<'h> {
+    /// Orders and indexes the host's rules and routes. Takes time in proportion to them.
+    pub fn new(host: &'h Host, options: Options) -> Self {
+        let indexes = host
+            .ruleset
+            .tables
+            .iter()
+            .map(|table| table.chains.iter().map(ChainIndex::new).collect())
+            .collect();
+        Evaluator {
+            host,
+            options,
+            plans: [Plans::new(host, Family::V4), Plans::new(host, Family::V6)],
+            indexes,
+            fib: Fib::new(host),
+        }
+    }
+
+    /// What can happen to a packet.
+    pub fn trace(&self, query: &Query) -> Trace {
+        let packet = query.packet.clone();
+        let start = match self.start(query) {
+            Ok(start) => start,
+            Err(why) => return unknown(query, why),
+        };
+        let in_device = match &start {
+            Start::In(device) => Some(&**device),
+            Start::Output | Start::Unknown => None,
+        };
+        let mut assumptions: Vec<String> = Vec::new();
+        let outcomes = choice::explore(self.options.every_branch, |choices: &mut Choices| {
+            let (outcome, assumed) = Walk::new(self, choices, &packet, in_device).run();
+            for assumption in assumed {
+                if !assumptions.contains(&assumption) {
+                    assumptions.push(assumption);
+                }
+            }
+            outcome
+        });
+        Trace { packet, start, assumptions, outcomes }
+    }
+
+    /// Where the walk begins: the device asked for (a bridge's port counts as the bridge), or
+    /// what the source says.
+    fn start(&self, query: &Query) -> Result<Start, String> {
+        if let Some(device) = &query.in_device {
+            return Ok(Start::In(self.seen_by_ip(device).into()));
+        }
+        let source = query.packet.source;
+        let loopback = matches!(source, IpAddr::V4(v4) if v4.is_loopback())
+            || matches!(source, IpAddr::V6(v6) if v6.is_loopback());
+        if loopback || self.fib.owns(source)? {
+            return Ok(Start::Output);
+        }
+        let guide = "say by which device the packet comes in (--in)";
+        match self.fib.lookup(&Flow::to(source)) {
+            Found::Unknown(why) => Err(format!("{why}; or {guide}")),
+            Found::Refused(_) => Err(format!("there is no route back to {source}: {guide}")),
+            Found::Route(route) => {
+                let devices: Vec<&str> =
+                    route.next_hops.iter().filter_map(|hop| hop.device.as_deref()).collect();
+                match devices[..] {
+                    [device] => Ok(Start::In(device.into())),
+                    _ => Err(format!("there are several ways back to {source}: {guide}")),
+                }
+            }
+        }
+    }
+
+    /// The device that IP sees a packet come in by: for a bridge's port, the bridge.
+    fn seen_by_ip<'d>(&'d self, device: &'d str) -> &'d str {
+        self.host
+            .link(device)
+            .and_then(|link| link.master.as_deref())
+            .filter(|master| {
+                self.host.link(master).is_some_and(|link| link.kind.as_deref() == Some("bridge"))
+            })
+            .unwrap_or(device)
+    }
+
+    fn plans(&self, family: Family) -> &Plans {
+        match family {
+            Family::V4 => &self.plans[0],
+            Family::V6 => &self.plans[1],
+        }
+    }
+
+    fn index(&self, table: u32, chain: ChainId) -> Option<&ChainIndex> {
+        self.indexes.get(table as usize)?.get(chain.0 as usize)?.as_ref()
+    }
+}
+
+/// The answer when not even the beginning is known.
+fn unknown(query: &Query, why: String) -> Trace {
+    let end = |address: IpAddr| Rewrite {
+        disposition: Disposition::Unknown,
+        before: Endpoint { address: Some(address), port: Port::Unknown },
+        after: Endpoint { address: None, port: Port::Unknown },
+    };
+    Trace {
+        packet: query.packet.clone(),
+        start: Start::Unknown,
+        assumptions: Vec::new(),
+        outcomes: vec![Outcome {
+            probability: None,
+            verdict: Verdict::Unknown,
+            reason: None,
+            source: end(query.packet.source),
+            destination: end(query.packet.destination),
+            out: None,
+            next_hop: None,
+            rewritten_by: None,
+            because: Vec::new(),
+            hits: Vec::new(),
+            unknown: vec![why],
+        }],
+    }
+}

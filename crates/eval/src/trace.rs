@@ -23,6 +23,9 @@ pub struct Options {
     pub strict: bool,
     /// Record every rule that was looked at, not only those that did something.
     pub every_rule: bool,
+    /// Keep outcomes apart that differ only in the rules hit, as a comparison with a kernel's
+    /// counters needs them.
+    pub every_branch: bool,
 }
 
 /// The answer.
@@ -66,7 +69,7 @@ pub struct Outcome {
     pub out: Option<Box<str>>,
     /// The neighbour that it is sent to.
     pub next_hop: Option<IpAddr>,
-    /// The rule that rewrote the source, if its address or port changed.
+    /// The rule that rewrote the source, if [`Disposition::Rewritten`].
     pub rewritten_by: Option<RuleId>,
     /// Indices into `hits`: the earlier rules without which `rewritten_by` would not have acted
     /// (the one that set the mark, with the jumps that led there), in order.
@@ -168,7 +171,9 @@ impl fmt::Display for Endpoint {
     /// `10.0.0.1:80`, `[fd00::1]:80`, `10.0.0.1` for protocols without ports,
     /// `10.0.0.1:1024-65535`, `10.0.0.1:?`, and `?` for an address that can't be told.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(address) = self.address else { return f.write_str("?") };
+        let Some(address) = self.address else {
+            return f.write_str("?");
+        };
         if let Port::Exactly(port) = self.port {
             return write!(f, "{}", SocketAddr::new(address, port));
         }

@@ -162,7 +162,9 @@ impl HashSet {
                 HashKind::IpPortIp => (full, Some(full)),
                 HashKind::IpPortNet => (full, Some(length)),
             };
-            let Some(first) = network(address(0), first_length) else { continue };
+            let Some(first) = network(address(0), first_length) else {
+                continue;
+            };
             let second = match second_length {
                 None => None,
                 Some(length) => match network(address(2), length) {

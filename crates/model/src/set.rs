@@ -126,6 +126,28 @@ impl Elements {
         found.or(self.default.as_ref())
     }
 
+    /// Whether some tuple agrees with a key of which some fields are not known.
+    pub fn may_hold(&self, key: &[Option<Value>]) -> bool {
+        let agrees = |fields: &[Value]| {
+            fields.len() == key.len()
+                && fields
+                    .iter()
+                    .zip(key)
+                    .all(|(field, known)| known.as_ref().is_none_or(|known| known == field))
+        };
+        self.default.is_some()
+            || self.exact.keys().any(|element| match element {
+                Value::Tuple(fields) => agrees(fields),
+                Value::Number(_) | Value::Name(_) => false,
+            })
+            || self.boxes.iter().any(|(intervals, _)| {
+                intervals.len() == key.len()
+                    && intervals.iter().zip(key).all(|(interval, known)| {
+                        known.as_ref().is_none_or(|known| interval.holds(known))
+                    })
+            })
+    }
+
     /// How many elements there are.
     pub fn len(&self) -> usize {
         self.exact.len()

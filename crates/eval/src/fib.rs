@@ -1,0 +1,437 @@
+//! Route lookups: policy rules, tables, longest prefix, next hops; and address types.
+//!
+//! IPv4: net/ipv4/fib_rules.c, fib_trie.c, fib_semantics.c. IPv6: net/ipv6/fib6_rules.c,
+//! ip6_fib.c, route.c. What is not here: the checks on a packet that comes in (`ingress.rs`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use unmasq_model::host::Host;
+use unmasq_model::packet::{Family, Packet, Protocol, Transport};
+use unmasq_model::route::{NextHop, Route, RouteKind, RoutingRule, RuleAction, TableId};
+
+use crate::select;
+
+/// What a lookup is made for.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow<'f> {
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) destination: IpAddr,
+    /// `Err`: why it is not known.
+    pub(crate) mark: Result<u32, String>,
+    /// The device it came in by; `lo` for what the host sends and for checks of a source.
+    pub(crate) iif: &'f str,
+    /// Only routes over this device.
+    pub(crate) oif: Option<&'f str>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) transport: Transport,
+    /// Whether the host itself sends it, so that user ids matter and none is known.
+    pub(crate) local: bool,
+}
+
+impl<'f> Flow<'f> {
+    /// The lookup for a packet that came in by `iif`.
+    pub(crate) fn of(packet: &Packet, mark: Result<u32, String>, iif: &'f str) -> Flow<'f> {
+        Flow {
+            source: Some(packet.source),
+            destination: packet.destination,
+            mark,
+            iif,
+            oif: None,
+            protocol: Some(packet.protocol),
+            transport: packet.transport,
+            local: false,
+        }
+    }
+
+    /// The lookup for a destination alone, as the host makes it for itself.
+    pub(crate) fn to(destination: IpAddr) -> Flow<'static> {
+        Flow {
+            source: None,
+            destination,
+            mark: Ok(0),
+            iif: "lo",
+            oif: None,
+            protocol: None,
+            transport: Transport::Other,
+            local: false,
+        }
+    }
+}
+
+/// The result of a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found<'h> {
+    /// A route to somewhere. Several next hops: the kernel takes one by a hash of the flow.
+    Route(&'h Route),
+    /// None, or one that refuses.
+    Refused(Refusal),
+    /// Can't be told.
+    Unknown(String),
+}
+
+/// Why a lookup gave no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoRoute,
+    Unreachable,
+    Blackhole,
+    Prohibit,
+}
+
+/// A host's routes, ordered as the kernel tries them.
+pub(crate) struct Fib<'h> {
+    host: &'h Host,
+    tables: [BTreeMap<&'h TableId, Vec<&'h Route>>; 2],
+}
+
+impl<'h> Fib<'h> {
+    pub(crate) fn new(host: &'h Host) -> Self {
+        Fib { host, tables: [tables(host.routes4.as_deref()), tables(host.routes6.as_deref())] }
+    }
+
+    fn tables(&self, family: Family) -> &BTreeMap<&'h TableId, Vec<&'h Route>> {
+        match family {
+            Family::V4 => &self.tables[0],
+            Family::V6 => &self.tables[1],
+        }
+    }
+
+    /// The route for a flow.
+    pub(crate) fn lookup(&self, flow: &Flow<'_>) -> Found<'h> {
+        let family = Family::of(flow.destination);
+        let (routes, rules, v) = match family {
+            Family::V4 => (&self.host.routes4, &self.host.rules4, ""),
+            Family::V6 => (&self.host.routes6, &self.host.rules6, "6"),
+        };
+        if routes.is_none() {
+            return Found::Unknown(format!(
+                "the {family} routes were not captured (ip{v}-route.json)"
+            ));
+        }
+        match rules {
+            None => Found::Unknown(format!(
+                "the {family} policy rules were not captured (ip{v}-rule.json)"
+            )),
+            Some(rules) => self.lookup_from(rules, 0, flow),
+        }
+    }
+
+    fn lookup_from(&self, rules: &'h [RoutingRule], first: usize, flow: &Flow<'_>) -> Found<'h> {
+        for (index, rule) in rules.iter().enumerate().skip(first) {
+            match selects(rule, flow) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Some(found) = self.act(rules, index, flow) {
+                        return found;
+                    }
+                }
+                Err(why) => {
+                    // It does not matter whether the rule selects if both ways lead to one route.
+                    let without = self.lookup_from(rules, index + 1, flow);
+                    return match self.act(rules, index, flow) {
+                        Some(with) if with != without => Found::Unknown(why),
+                        _ => without,
+                    };
+                }
+            }
+        }
+        // No rule left: fib_rules_lookup gives -ESRCH, which becomes "network unreachable".
+        Found::Refused(Refusal::NoRoute)
+    }
+
+    /// What a rule that selects gives; `None`: the next rule is tried.
+    fn act(&self, rules: &'h [RoutingRule], index: usize, flow: &Flow<'_>) -> Option<Found<'h>> {
+        let rule = &rules[index];
+        match &rule.action {
+            RuleAction::Lookup(table) => {
+                let found = self.in_table(table, flow)?;
+                match (&found, rule.suppress_prefix_length) {
+                    (Found::Route(route), Some(length))
+                        if route.destination.prefix_len() <= length =>
+                    {
+                        None
+                    }
+                    _ => Some(found),
+                }
+            }
+            RuleAction::Goto(priority) => {
+                let target = rules.iter().position(|r| r.priority >= *priority)?;
+                // fib_rules.c: a goto only leads forward.
+                (target > index).then(|| self.lookup_from(rules, target, flow))
+            }
+            RuleAction::Nop => None,
+            RuleAction::Blackhole => Some(Found::Refused(Refusal::Blackhole)),
+            RuleAction::Unreachable => Some(Found::Refused(Refusal::Unreachable)),
+            RuleAction::Prohibit => Some(Found::Refused(Refusal::Prohibit)),
+        }
+    }
+
+    /// The longest prefix of one table; `None`: nothing there, or a `throw` route.
+    fn in_table(&self, table: &TableId, flow: &Flow<'_>) -> Option<Found<'h>> {
+        let routes = self.tables(Family::of(flow.destination)).get(table)?;
+        for route in routes {
+            if !route.destination.contains(&flow.destination) || route.tos != 0 {
+                continue;
+            }
+            if let Some(opaque) = &route.opaque {
+                return Some(Found::Unknown(format!("a route is not understood: {opaque}")));
+            }
+            if let Some(from) = route.from {
+                match flow.source {
+                    Some(source) if from.contains(&source) => {}
+                    Some(_) | None => continue,
+                }
+            }
+            match route.kind {
+                RouteKind::Throw => return None,
+                RouteKind::Blackhole => return Some(Found::Refused(Refusal::Blackhole)),
+                RouteKind::Unreachable => return Some(Found::Refused(Refusal::Unreachable)),
+                RouteKind::Prohibit => return Some(Found::Refused(Refusal::Prohibit)),
+                RouteKind::Unicast
+                | RouteKind::Local
+                | RouteKind::Broadcast
+                | RouteKind::Anycast
+                | RouteKind::Multicast => {
+                    if route.next_hops.is_empty() || self.hops(route, flow).next().is_some() {
+                        return Some(Found::Route(route));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The next hops of a route that the kernel would use for the flow.
+    pub(crate) fn hops<'r>(
+        &self,
+        route: &'r Route,
+        flow: &Flow<'_>,
+    ) -> impl Iterator<Item = &'r NextHop> {
+        let ignore_linkdown = |device: Option<&str>| {
+            device.is_some_and(|device| {
+                let family = if route.family() == Family::V4 { "ipv4" } else { "ipv6" };
+                let setting = "ignore_routes_with_linkdown";
+                self.host
+                    .sysctls
+                    .as_ref()
+                    .and_then(|sysctls| sysctls.device(family, device, setting))
+                    .is_some_and(|value| value != 0)
+            })
+        };
+        let oif = flow.oif.map(str::to_owned);
+        route.next_hops.iter().filter(move |hop| {
+            let down = hop.dead || hop.linkdown && ignore_linkdown(hop.device.as_deref());
+            !down && oif.as_deref().is_none_or(|oif| hop.device.as_deref() == Some(oif))
+        })
+    }
+
+    /// `inet_dev_addr_type` (net/ipv4/fib_frontend.c): the type of an IPv4 address as an `RTN_*`
+    /// number, by the local table alone; `device`: only as seen from it.
+    pub(crate) fn address_type4(
+        &self,
+        address: IpAddr,
+        device: Option<&str>,
+    ) -> Result<u8, String> {
+        let IpAddr::V4(v4) = address else {
+            return Err("not an IPv4 address".to_owned());
+        };
+        if v4.octets()[0] == 0 || v4.is_broadcast() {
+            return Ok(RouteKind::Broadcast.rtn());
+        }
+        if v4.is_multicast() {
+            return Ok(RouteKind::Multicast.rtn());
+        }
+        if self.host.routes4.is_none() {
+            return Err("the ipv4 routes were not captured (ip-route.json)".to_owned());
+        }
+        Ok(match self.in_table(&TableId::LOCAL, &Flow::to(address)) {
+            Some(Found::Route(route)) => {
+                let seen = device.is_none_or(|device| {
+                    route.next_hops.first().and_then(|hop| hop.device.as_deref()) == Some(device)
+                });
+                if seen { route.kind.rtn() } else { RouteKind::Unicast.rtn() }
+            }
+            Some(Found::Refused(_)) | None => RouteKind::Unicast.rtn(),
+            Some(Found::Unknown(why)) => return Err(why),
+        })
+    }
+
+    /// The type of an IPv6 address (`__nft_fib6_eval_type`, net/ipv6/netfilter/nft_fib_ipv6.c).
+    pub(crate) fn address_type6(
+        &self,
+        address: IpAddr,
+        device: Option<&str>,
+        mark: Result<u32, String>,
+    ) -> Result<u8, String> {
+        let IpAddr::V6(v6) = address else {
+            return Err("not an IPv6 address".to_owned());
+        };
+        if let Some(device) = device {
+            let links =
+                self.host.links.as_ref().ok_or("the devices were not captured (ip-addr.json)")?;
+            let owned = links
+                .iter()
+                .filter(|link| *link.name == *device)
+                .any(|link| link.addresses.iter().any(|a| a.local == address && !a.tentative));
+            if owned {
+                return Ok(RouteKind::Local.rtn());
+            }
+        }
+        let flow = Flow { mark, ..Flow::to(address) };
+        match self.lookup(&flow) {
+            Found::Unknown(why) => return Err(why),
+            Found::Refused(refusal) => {
+                return Ok(match refusal {
+                    Refusal::NoRoute | Refusal::Unreachable => RouteKind::Unreachable,
+                    Refusal::Blackhole => RouteKind::Blackhole,
+                    Refusal::Prohibit => RouteKind::Prohibit,
+                }
+                .rtn());
+            }
+            Found::Route(route) => match route.kind {
+                RouteKind::Anycast => return Ok(RouteKind::Anycast.rtn()),
+                RouteKind::Local if device.is_none() => return Ok(RouteKind::Local.rtn()),
+                RouteKind::Local
+                | RouteKind::Unicast
+                | RouteKind::Broadcast
+                | RouteKind::Multicast
+                | RouteKind::Blackhole
+                | RouteKind::Unreachable
+                | RouteKind::Prohibit
+                | RouteKind::Throw => {}
+            },
+        }
+        Ok(if v6.is_multicast() {
+            RouteKind::Multicast.rtn()
+        } else if v6.is_unspecified() {
+            0
+        } else {
+            RouteKind::Unicast.rtn()
+        })
+    }
+
+    /// Whether the host owns the address: the local table says so.
+    pub(crate) fn owns(&self, address: IpAddr) -> Result<bool, String> {
+        match address {
+            IpAddr::V4(_) => Ok(self.address_type4(address, None)? == RouteKind::Local.rtn()),
+            IpAddr::V6(_) => {
+                if self.host.routes6.is_none() {
+                    return Err("the ipv6 routes were not captured (ip6-route.json)".to_owned());
+                }
+                Ok(matches!(
+                    self.in_table(&TableId::LOCAL, &Flow::to(address)),
+                    Some(Found::Route(route)) if route.kind == RouteKind::Local
+                ))
+            }
+        }
+    }
+
+    /// Whether policy rules other than the three that every host has exist
+    /// (`fib4_has_custom_rules`).
+    pub(crate) fn has_custom_rules4(&self) -> bool {
+        self.host.rules4.as_ref().is_none_or(|rules| {
+            rules.len() != 3
+                || rules.iter().any(|rule| {
+                    rule.from.is_some() || rule.to.is_some() || rule.mark.is_some() || rule.inverted
+                })
+        })
+    }
+
+    /// The address that masquerade gives on `device` for a packet to `destination` that is sent
+    /// to `next_hop`; `Ok(None)`: there is none, and the packet is dropped.
+    pub(crate) fn masquerade_address(
+        &self,
+        device: &str,
+        next_hop: IpAddr,
+        destination: IpAddr,
+    ) -> Result<Option<IpAddr>, String> {
+        let links = self
+            .host
+            .links
+            .as_deref()
+            .ok_or("the addresses of the devices were not captured (ip-addr.json)")?;
+        let setting = |name: &str, family: &str, setting: &str| {
+            self.host.sysctls.as_ref().and_then(|sysctls| sysctls.device(family, name, setting))
+        };
+        match destination {
+            IpAddr::V4(_) => Ok(select::masquerade4(links, device, next_hop, &setting)),
+            IpAddr::V6(v6) => Ok(select::source6(links, device, v6, &setting)),
+        }
+    }
+}
+
+/// Routes by table, longest prefix first, then the lowest metric, then as listed.
+fn tables(routes: Option<&[Route]>) -> BTreeMap<&TableId, Vec<&Route>> {
+    let mut tables: BTreeMap<&TableId, Vec<&Route>> = BTreeMap::new();
+    for route in routes.unwrap_or_default() {
+        tables.entry(&route.table).or_default().push(route);
+    }
+    for routes in tables.values_mut() {
+        routes
+            .sort_by_key(|route| (std::cmp::Reverse(route.destination.prefix_len()), route.metric));
+    }
+    tables
+}
+
+/// Whether a policy rule selects a flow (`fib_rule_match`, `fib4_rule_match`).
+fn selects(rule: &RoutingRule, flow: &Flow<'_>) -> Result<bool, String> {
+    let mut unknown = None;
+    let mut all = true;
+    let mut require = |selected: Result<bool, String>| match selected {
+        Ok(selected) => all &= selected,
+        Err(why) => unknown = Some(why),
+    };
+    if let Some(net) = rule.from {
+        require(Ok(flow.source.is_some_and(|source| net.contains(&source))));
+    }
+    if let Some(net) = rule.to {
+        require(Ok(net.contains(&flow.destination)));
+    }
+    if let Some((value, mask)) = rule.mark {
+        require(flow.mark.clone().map(|mark| (mark ^ value) & mask == 0));
+    }
+    if let Some(iif) = &rule.iif {
+        require(Ok(**iif == *flow.iif));
+    }
+    if let Some(oif) = &rule.oif {
+        require(Ok(flow.oif == Some(&**oif)));
+    }
+    if let Some(protocol) = rule.protocol {
+        require(Ok(flow.protocol == Some(protocol)));
+    }
+    let (source_port, destination_port) = match flow.transport {
+        Transport::Ports { source, destination } => (Some(source), Some(destination)),
+        Transport::Icmp { .. } | Transport::Other => (None, None),
+    };
+    for (range, port) in
+        [(rule.source_ports, source_port), (rule.destination_ports, destination_port)]
+    {
+        if let Some((low, high)) = range {
+            require(match port {
+                None => Ok(false),
+                Some(None) => Err("a policy rule looks at a port that was not given".to_owned()),
+                Some(Some(port)) => Ok((low..=high).contains(&port)),
+            });
+        }
+    }
+    if let Some((low, high)) = rule.uids {
+        // A forwarded packet has the user id of the namespace's owner, 0 (ip_route_input_slow).
+        require(if flow.local {
+            Err("a policy rule looks at the sender's user id".to_owned())
+        } else {
+            Ok(low == 0 && high >= low)
+        });
+    }
+    if rule.tos.is_some_and(|tos| tos != 0) {
+        require(Ok(false));
+    }
+    if let Some(opaque) = &rule.opaque {
+        require(Err(format!("a policy rule is not understood: {opaque}")));
+    }
+    match (all, unknown) {
+        (false, _) => Ok(rule.inverted),
+        (true, None) => Ok(!rule.inverted),
+        (true, Some(why)) => Err(why),
+    }
+}

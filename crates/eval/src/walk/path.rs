@@ -1,0 +1,298 @@
+//! The order of hooks: forwarded, from the host, to the host, over loopback.
+
+use unmasq_model::expr::End;
+use unmasq_model::ruleset::{Hook, TableFamily};
+
+use super::ingress::Routed;
+use super::{Ended, Step, Stop, Tracking, Walk, reroutes};
+use crate::hooks::{Base, Entry, Group};
+use crate::trace::{By, Effect, Hit, Reason, Stage, Verdict};
+
+/// What the output hook compares before and after a chain, to see whether to route again.
+type RoutedBy = (std::net::IpAddr, std::net::IpAddr, Result<u32, String>);
+
+impl<'h> Walk<'_, 'h, '_> {
+    /// The whole way; gives how it ended well.
+    pub(super) fn path(&mut self) -> Step<Verdict> {
+        match self.in_device.clone() {
+            Some(device) => self.arrive(&device),
+            None => self.send(),
+        }
+    }
+
+    fn arrive(&mut self, device: &str) -> Step<Verdict> {
+        self.beyond(device, "came in by")?;
+        self.before_ip(device)?;
+        let bridged = self.is_bridged(device)?;
+        if bridged && !self.bridge_calls_hooks(device)? {
+            self.note(Stage::Link, "bridge", format!("stays on {device}: no IP hook sees it"));
+            self.out_device = Some(device.into());
+            self.next_hop = Some(self.packet.destination);
+            return self.leave();
+        }
+        let addressed = self.packet.destination;
+        self.hook(Hook::Prerouting)?;
+        if bridged && self.packet.destination == addressed {
+            self.out_device = Some(device.into());
+            self.next_hop = Some(addressed);
+            self.hook(Hook::Forward)?;
+            self.hook(Hook::Postrouting)?;
+            return self.leave();
+        }
+        match self.route_in(device)? {
+            Routed::Local => {
+                self.ipvs()?;
+                self.hook(Hook::Input)?;
+                Ok(Verdict::Delivered)
+            }
+            Routed::Out { device: out, next_hop } => {
+                let back_on_bridge = *out == *device && self.packet.destination != addressed;
+                let stays = back_on_bridge && self.stays_on_bridge(device)?;
+                self.out_device = Some(out);
+                self.next_hop = Some(next_hop);
+                if !stays {
+                    self.may_forward()?;
+                }
+                self.hook(Hook::Forward)?;
+                self.hook(Hook::Postrouting)?;
+                if stays {
+                    self.hairpin(device)?;
+                }
+                self.leave()
+            }
+        }
+    }
+
+    fn send(&mut self) -> Step<Verdict> {
+        match self.route_out(true)? {
+            Routed::Local => {
+                self.out_device = Some("lo".into());
+                self.next_hop = Some(self.packet.destination);
+            }
+            Routed::Out { device, next_hop } => {
+                self.out_device = Some(device);
+                self.next_hop = Some(next_hop);
+            }
+        }
+        self.ipvs()?;
+        self.hook(Hook::Output)?;
+        if let Some(out) = self.rerouted.take() {
+            self.out_device = Some(out);
+        }
+        self.hook(Hook::Postrouting)?;
+        if self.out_device.as_deref() != Some("lo") {
+            return self.leave();
+        }
+        // Over loopback the packet keeps its connection, mark and route: prerouting and input
+        // run, and their nat chains have nothing left to bind.
+        self.in_device = Some("lo".into());
+        self.out_device = None;
+        self.hook(Hook::Prerouting)?;
+        self.hook(Hook::Input)?;
+        Ok(Verdict::Delivered)
+    }
+
+    fn leave(&mut self) -> Step<Verdict> {
+        if let Some(out) = self.out_device.clone() {
+            self.beyond(&out, "leaves by")?;
+        }
+        Ok(Verdict::Forwarded)
+    }
+
+    /// All that runs at one hook.
+    fn hook(&mut self, hook: Hook) -> Step {
+        let plans = self.evaluator.plans(self.family());
+        if let Some(why) = plans.missing.first() {
+            return Err(Stop::Unknown(why.clone()));
+        }
+        for assumption in &plans.assumed_empty {
+            self.assume(assumption.clone())?;
+        }
+        let plan = plans.plan(hook);
+        for group in &plan.entries {
+            for entry in self.in_some_order(group, hook) {
+                match entry {
+                    Entry::Conntrack => self.track(plans.conntrack),
+                    Entry::NatDispatcher => self.dispatch(hook, &plan.nat)?,
+                    Entry::Chain(base) => self.chain(hook, base)?,
+                    Entry::Unreadable(table) => {
+                        let table = &self.evaluator.host.ruleset.tables[table as usize];
+                        let why = table.unreadable.as_ref().map_or("", |why| &why.text);
+                        return Err(Stop::Unknown(format!(
+                            "the rules of table {} {} can't be read: {why}",
+                            table.family, table.name
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries of one priority run in the reverse order of their registration, which a listing
+    /// tells only within a table: every order between tables is tried.
+    fn in_some_order<T: Copy>(&mut self, group: &Group<T>, hook: Hook) -> Vec<T> {
+        let mut left: Vec<&[T]> = group.sequences.iter().map(Vec::as_slice).collect();
+        let mut order = Vec::new();
+        while !left.is_empty() {
+            let chosen = if left.len() == 1 {
+                0
+            } else {
+                let why = format!(
+                    "chains of priority {} in the {hook} hook run in an order that no listing shows",
+                    group.priority
+                );
+                let kind = self.unknown(why, None);
+                self.choices.choose(kind, left.len())
+            };
+            let sequence = left[chosen];
+            order.extend(sequence.first().copied());
+            match sequence.get(1..) {
+                Some(rest) if !rest.is_empty() => left[chosen] = rest,
+                Some(_) | None => {
+                    left.remove(chosen);
+                }
+            }
+        }
+        order
+    }
+
+    fn track(&mut self, switched_on: bool) {
+        if switched_on && self.connection.tracking == Tracking::None {
+            self.connection.tracking = Tracking::New;
+        }
+    }
+
+    /// `nf_nat_inet_fn`: nat chains are asked only for a new connection that has no binding of
+    /// this end yet, and only until one of them makes it.
+    fn dispatch(&mut self, hook: Hook, groups: &'_ [Group<Base>]) -> Step {
+        if self.connection.tracking != Tracking::New {
+            return Ok(());
+        }
+        let end = match hook {
+            Hook::Prerouting | Hook::Output => End::Destination,
+            Hook::Input | Hook::Postrouting | Hook::Forward => End::Source,
+        };
+        let done = match end {
+            End::Source => &mut self.connection.source_done,
+            End::Destination => &mut self.connection.destination_done,
+        };
+        if std::mem::replace(done, true) {
+            return Ok(());
+        }
+        let destination = self.packet.destination;
+        'chains: for group in groups {
+            for base in self.in_some_order(group, hook) {
+                if self.run_base(hook, base)? == Ended::Bound {
+                    break 'chains;
+                }
+            }
+        }
+        // nf_nat_ipv4_local_fn, nf_nat_ipv6_local_fn: a new address is routed again.
+        if hook == Hook::Output && self.packet.destination != destination {
+            self.reroute()?;
+        }
+        Ok(())
+    }
+
+    fn chain(&mut self, hook: Hook, base: Base) -> Step {
+        let before = self.routed_by();
+        self.run_base(hook, base)?;
+        if reroutes(base.kind, hook) && self.routed_by() != before {
+            self.reroute()?;
+        }
+        Ok(())
+    }
+
+    fn routed_by(&self) -> RoutedBy {
+        (self.packet.source, self.packet.destination, self.mark.clone())
+    }
+
+    /// `ip_route_me_harder`, `ip6_route_me_harder`. Chains of the output hook that are still to
+    /// come go on seeing the device of the first route; postrouting sees the new one.
+    fn reroute(&mut self) -> Step {
+        let (out, next_hop) = match self.route_out(false)? {
+            Routed::Local => ("lo".into(), self.packet.destination),
+            Routed::Out { device, next_hop } => (device, next_hop),
+        };
+        self.hits.push(Hit {
+            stage: Stage::Routing,
+            by: By::Kernel("routed again".to_owned()),
+            depth: 0,
+            counted: false,
+            effects: vec![Effect::Rerouted { out: out.clone() }],
+        });
+        self.next_hop = Some(next_hop);
+        self.rerouted = Some(out);
+        Ok(())
+    }
+
+    /// tc, XDP, netdev and bridge chains: what changes packets outside the IP hooks.
+    fn beyond(&mut self, device: &str, how: &str) -> Step {
+        let host = self.evaluator.host;
+        let lost = |what: &str| {
+            Err(Stop::Unknown(format!(
+                "the packet {how} {device}, where {what} may change, redirect or drop it"
+            )))
+        };
+        if host.link(device).is_some_and(|link| link.xdp) {
+            return lost("an XDP program");
+        }
+        if host.beyond.tc.iter().any(|(on, _)| **on == *device) {
+            return lost("a tc filter");
+        }
+        if !host.beyond.xfrm.is_empty() {
+            return Err(Stop::Unknown(
+                "the host has IPsec policies, which are not modelled".into(),
+            ));
+        }
+        let has_rules = |family| {
+            host.ruleset.tables.iter().any(|table| {
+                table.family == family && table.chains.iter().any(|chain| !chain.rules.is_empty())
+            })
+        };
+        if has_rules(TableFamily::Netdev) {
+            return lost("a netdev table");
+        }
+        let on_bridge =
+            host.link(device).is_some_and(|link| link.kind.as_deref() == Some("bridge"));
+        if on_bridge && has_rules(TableFamily::Bridge) {
+            return lost("a bridge table");
+        }
+        Ok(())
+    }
+
+    /// IPVS picks packets to its virtual services up in the input and output hooks.
+    fn ipvs(&mut self) -> Step {
+        let services = &self.evaluator.host.beyond.ipvs;
+        let wanted = ipvs_spellings(self.packet.destination);
+        let may_be = |line: &str| {
+            line.contains("FWM") || line.contains("-f ") || wanted.iter().any(|w| line.contains(w))
+        };
+        if services.iter().any(|line| may_be(line)) {
+            return Err(Stop::Unknown(format!(
+                "{} may be a virtual service of IPVS, which is not modelled yet",
+                self.packet.destination
+            )));
+        }
+        Ok(())
+    }
+
+    /// Drops the packet for a reason found while routing.
+    pub(super) fn refuse<T>(&mut self, verdict: Verdict, reason: Reason, did: &str) -> Step<T> {
+        self.end(verdict, reason, "route", did)
+    }
+}
+
+/// How an address is written in `ipvsadm -S` (decimal) and in /proc/net/ip_vs (hexadecimal).
+fn ipvs_spellings(address: std::net::IpAddr) -> Vec<String> {
+    match address {
+        std::net::IpAddr::V4(v4) => {
+            vec![format!("{v4}:"), format!("{:08X}:", u32::from(v4))]
+        }
+        std::net::IpAddr::V6(v6) => {
+            let full: Vec<String> = v6.segments().iter().map(|s| format!("{s:04x}")).collect();
+            vec![format!("[{v6}]:"), format!("[{}]", full.join(":"))]
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Chains and rules: the machine with an explicit stack.
+
+use unmasq_model::expr::End;
+use unmasq_model::packet::Transport;
+use unmasq_model::rule::{Action, Rule, SetUpdate, Step as RuleStep, Verdict as RuleVerdict};
+use unmasq_model::ruleset::{ChainId, Hook, Policy, Table};
+
+use super::expr::Loaded;
+use super::test::Tested;
+use super::{Cause, Ended, Ruled, Step, Stop, Walk};
+use crate::choice::Kind;
+use crate::hooks::Base;
+use crate::trace::{By, Effect, Hit, Reason, RuleId, Stage, Verdict};
+
+/// Deeper than any kernel lets chains be nested: a loop in what was read.
+const MAX_DEPTH: usize = 512;
+
+/// A chain being run.
+pub(super) struct Frame {
+    chain: ChainId,
+    /// Rules to look at, in order; `None`: all.
+    candidates: Option<Vec<u32>>,
+    next: usize,
+    /// The hit of the rule that led here.
+    entered_by: Option<usize>,
+    /// What tests in this chain have looked at so far.
+    looked_at: LookedAt,
+}
+
+/// Things that an earlier rule may have set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LookedAt {
+    pub(super) mark: bool,
+    pub(super) ct_mark: bool,
+    pub(super) translated: bool,
+}
+
+/// A base chain being run.
+pub(super) struct Run<'h> {
+    pub(super) hook: Hook,
+    pub(super) table: &'h Table,
+    pub(super) table_index: u32,
+    pub(super) frames: Vec<Frame>,
+    pub(super) looked_at: LookedAt,
+}
+
+impl Run<'_> {
+    fn depth(&self) -> u32 {
+        u32::try_from(self.frames.len().saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The hits of the jumps that led to the current chain.
+    pub(super) fn entered_by(&self) -> Cause {
+        self.frames.iter().filter_map(|frame| frame.entered_by).collect()
+    }
+
+    /// What tests on the way to the current rule have looked at.
+    pub(super) fn tested(&self) -> LookedAt {
+        let mut all = self.looked_at;
+        for frame in &self.frames {
+            all.mark |= frame.looked_at.mark;
+            all.ct_mark |= frame.looked_at.ct_mark;
+            all.translated |= frame.looked_at.translated;
+        }
+        all
+    }
+}
+
+/// The state of one rule's evaluation.
+struct Pending {
+    id: RuleId,
+    counted: bool,
+    effects: Vec<Effect>,
+}
+
+impl<'h> Walk<'_, 'h, '_> {
+    /// Runs a base chain.
+    pub(super) fn run_base(&mut self, hook: Hook, base: Base) -> Step<Ended> {
+        let table = &self.evaluator.host.ruleset.tables[base.table as usize];
+        let mut run = Run {
+            hook,
+            table,
+            table_index: base.table,
+            frames: Vec::new(),
+            looked_at: LookedAt::default(),
+        };
+        self.enter(&mut run, base.chain, None);
+        loop {
+            let Some(frame) = run.frames.last_mut() else {
+                return self.policy(hook, base);
+            };
+            let chain = table.chain(frame.chain);
+            let number = match &frame.candidates {
+                Some(candidates) => candidates.get(frame.next).map(|n| *n as usize),
+                None => (frame.next < chain.rules.len()).then_some(frame.next),
+            };
+            frame.next += 1;
+            let Some(number) = number else {
+                run.frames.pop();
+                continue;
+            };
+            let id = RuleId {
+                table: base.table,
+                chain: frame.chain,
+                rule: u32::try_from(number).unwrap_or(u32::MAX),
+            };
+            match self.rule(&mut run, id, &chain.rules[number])? {
+                Ruled::Next | Ruled::Verdict(RuleVerdict::Continue) => {}
+                Ruled::Bound => return Ok(Ended::Bound),
+                Ruled::Verdict(RuleVerdict::Accept) => return Ok(Ended::Accepted),
+                Ruled::Verdict(RuleVerdict::Drop) => {
+                    return Err(Stop::End(Verdict::Dropped, Some(Reason::Rule)));
+                }
+                Ruled::Verdict(RuleVerdict::Return) => {
+                    run.frames.pop();
+                }
+                Ruled::Verdict(RuleVerdict::Jump(target)) => {
+                    let by = self.hits.len().checked_sub(1);
+                    self.enter(&mut run, target, by);
+                }
+                Ruled::Verdict(RuleVerdict::Goto(target)) => {
+                    let by = self.hits.len().checked_sub(1);
+                    let left = run.frames.pop();
+                    // What was tested on the way still counts as tested.
+                    if let Some(frame) = left {
+                        run.looked_at.mark |= frame.looked_at.mark;
+                        run.looked_at.ct_mark |= frame.looked_at.ct_mark;
+                        run.looked_at.translated |= frame.looked_at.translated;
+                    }
+                    self.enter(&mut run, target, by);
+                }
+            }
+            if run.frames.len() > MAX_DEPTH {
+                return Err(Stop::Unknown(format!(
+                    "chains of table {} call each other in a loop",
+                    table.name
+                )));
+            }
+        }
+    }
+
+    fn enter(&self, run: &mut Run<'h>, chain: ChainId, entered_by: Option<usize>) {
+        let port = match self.packet.transport {
+            Transport::Ports { destination, .. } => destination,
+            // No rule that requires a port can match.
+            Transport::Icmp { .. } | Transport::Other => Some(0),
+        };
+        let candidates = self
+            .evaluator
+            .index(run.table_index, chain)
+            .and_then(|index| index.candidates(self.packet.destination, port));
+        run.frames.push(Frame {
+            chain,
+            candidates,
+            next: 0,
+            entered_by,
+            looked_at: LookedAt::default(),
+        });
+    }
+
+    fn policy(&mut self, hook: Hook, base: Base) -> Step<Ended> {
+        let table = &self.evaluator.host.ruleset.tables[base.table as usize];
+        match table.chain(base.chain).base.map(|base| base.policy) {
+            Some(Policy::Drop) => {
+                self.hits.push(Hit {
+                    stage: Stage::Hook(hook),
+                    by: By::Policy { table: base.table, chain: base.chain },
+                    depth: 0,
+                    counted: false,
+                    effects: vec![Effect::Drop],
+                });
+                Err(Stop::End(Verdict::Dropped, Some(Reason::Policy)))
+            }
+            Some(Policy::Accept) | None => Ok(Ended::Accepted),
+        }
+    }
+
+    /// Evaluates one rule, records what it did, and gives its verdict.
+    fn rule(&mut self, run: &mut Run<'h>, id: RuleId, rule: &'h Rule) -> Step<Ruled> {
+        let mut pending = Pending { id, counted: false, effects: Vec::new() };
+        let mut done = false;
+        for (position, step) in rule.steps.iter().enumerate() {
+            match step {
+                RuleStep::Test(test) => {
+                    let tested = self.test(run, test);
+                    let rest = &rule.steps[position + 1..];
+                    if !tested.is_certain() && self.fails_anyway(run, rest) {
+                        break;
+                    }
+                    if !self.holds(run, &pending, tested, rest) {
+                        break;
+                    }
+                }
+                RuleStep::Do(action) => {
+                    done = true;
+                    match self.act(run, &mut pending, action)? {
+                        Acted::On => {}
+                        Acted::Break => break,
+                        Acted::Ruled(ruled) => {
+                            self.record(run, pending);
+                            return Ok(ruled);
+                        }
+                    }
+                }
+            }
+        }
+        if done || self.evaluator.options.every_rule {
+            if done && pending.effects.is_empty() {
+                pending.effects.push(Effect::Nothing);
+            }
+            self.record(run, pending);
+        }
+        Ok(Ruled::Next)
+    }
+
+    fn record(&mut self, run: &Run<'h>, pending: Pending) {
+        let hit = self.hit(run, &pending, pending.effects.clone());
+        self.hits.push(hit);
+    }
+
+    fn hit(&self, run: &Run<'h>, pending: &Pending, effects: Vec<Effect>) -> Hit {
+        Hit {
+            stage: Stage::Hook(run.hook),
+            by: By::Rule(pending.id),
+            depth: run.depth(),
+            counted: pending.counted,
+            effects,
+        }
+    }
+
+    /// Whether a test that comes before anything is done is certain to fail: then the rule misses,
+    /// whatever an open question before it would give, and the question need not be asked.
+    fn fails_anyway(&mut self, run: &mut Run<'h>, rest: &'h [RuleStep]) -> bool {
+        let tests = rest.iter().map_while(|step| match step {
+            RuleStep::Test(test) => Some(test),
+            RuleStep::Do(_) => None,
+        });
+        for test in tests {
+            if self.asks_nothing(run, test)
+                && matches!(self.test(run, test), Tested::False | Tested::Break)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a rule goes on after a test.
+    fn holds(
+        &mut self,
+        run: &Run<'h>,
+        pending: &Pending,
+        tested: Tested,
+        rest: &[RuleStep],
+    ) -> bool {
+        match tested {
+            Tested::True => true,
+            Tested::False | Tested::Break => false,
+            Tested::Random(probability) => {
+                let kind = Kind::Random(Box::new([1.0 - probability, probability]));
+                self.decide(None, kind)
+            }
+            Tested::State { key, negated } => self.decide(key.as_deref(), Kind::State) != negated,
+            Tested::Unknown { why, key, negated } => {
+                // A rule that could only count or tell somebody changes nothing for the packet.
+                let harmless =
+                    |step: &RuleStep| matches!(step, RuleStep::Do(Action::Count | Action::Log));
+                if !self.evaluator.options.every_branch && rest.iter().all(harmless) {
+                    return false;
+                }
+                let at = self.hit(run, pending, vec![Effect::Unknown(why.clone())]);
+                let kind = self.unknown(why, Some(at));
+                self.decide(key.as_deref(), kind) != negated
+            }
+        }
+    }
+
+    fn act(&mut self, run: &mut Run<'h>, pending: &mut Pending, action: &'h Action) -> Step<Acted> {
+        Ok(match action {
+            Action::Count => {
+                pending.counted = true;
+                Acted::On
+            }
+            Action::Log => {
+                pending.effects.push(Effect::Log);
+                Acted::On
+            }
+            Action::SetMark(expr) => match self.load(run, expr) {
+                Loaded::Absent => Acted::Break,
+                Loaded::Is(value) => {
+                    let after = value.as_number().and_then(|n| u32::try_from(n & 0xffff_ffff).ok());
+                    self.set_mark(
+                        run,
+                        pending,
+                        after.ok_or_else(|| {
+                            "a mark is set to something that is not a number".to_owned()
+                        }),
+                    );
+                    Acted::On
+                }
+                Loaded::Unknown(why) | Loaded::Partly(_, why) => {
+                    self.set_mark(run, pending, Err(why));
+                    Acted::On
+                }
+            },
+            Action::SetCtMark(expr) => match self.load(run, expr) {
+                Loaded::Absent => Acted::Break,
+                Loaded::Unknown(why) | Loaded::Partly(_, why) => {
+                    return self.lost(run, pending, why);
+                }
+                Loaded::Is(value) => {
+                    let after = value.as_number().and_then(|n| u32::try_from(n & 0xffff_ffff).ok());
+                    match after {
+                        None => {
+                            let why = "a connection mark is set to something that is not a number";
+                            return self.lost(run, pending, why.to_owned());
+                        }
+                        Some(after) => self.set_ct_mark(run, pending, after),
+                    }
+                    Acted::On
+                }
+            },
+            Action::Verdict(verdict) => self.verdict(pending, *verdict),
+            Action::VerdictMap { key, map } => self.verdict_map(run, pending, key, *map)?,
+            Action::Reject { with } => {
+                pending.effects.push(Effect::Reject(with.clone()));
+                let hit = self.hit(run, pending, pending.effects.clone());
+                self.hits.push(hit);
+                return Err(Stop::End(Verdict::Rejected, Some(Reason::Rule)));
+            }
+            Action::Nat(nat) => self.translate(run, &mut pending.effects, pending.id, nat)?,
+            Action::NoTrack => {
+                if self.connection.tracking == super::Tracking::None {
+                    self.connection.tracking = super::Tracking::Untracked;
+                }
+                pending.effects.push(Effect::NoTrack);
+                Acted::On
+            }
+            Action::CtTemplate => {
+                pending.effects.push(Effect::Nothing);
+                Acted::On
+            }
+            Action::UpdateSet { set, key, op } => match self.load(run, key) {
+                Loaded::Absent => Acted::Break,
+                Loaded::Unknown(_) | Loaded::Partly(..) => {
+                    pending.effects.push(Effect::Remember);
+                    Acted::On
+                }
+                Loaded::Is(value) => {
+                    let key = super::test::member_key(run, *set, &value);
+                    self.decided.insert(key, *op == SetUpdate::Put);
+                    pending.effects.push(Effect::Remember);
+                    Acted::On
+                }
+            },
+            Action::Opaque(opaque) => {
+                let why = format!("a statement is not understood: {opaque}");
+                return self.lost(run, pending, why);
+            }
+        })
+    }
+
+    /// Ends the walk at a rule whose effect is not known.
+    pub(super) fn lost_at(&mut self, hit: Hit, why: String) -> Stop {
+        self.hits.push(hit);
+        Stop::Unknown(why)
+    }
+
+    fn lost(&mut self, run: &Run<'h>, pending: &mut Pending, why: String) -> Step<Acted> {
+        pending.effects.push(Effect::Unknown(why.clone()));
+        let hit = self.hit(run, pending, pending.effects.clone());
+        Err(self.lost_at(hit, why))
+    }
+
+    fn verdict(&mut self, pending: &mut Pending, verdict: RuleVerdict) -> Acted {
+        pending.effects.push(match verdict {
+            RuleVerdict::Accept => Effect::Accept,
+            RuleVerdict::Drop => Effect::Drop,
+            RuleVerdict::Continue => Effect::Nothing,
+            RuleVerdict::Return => Effect::Return,
+            RuleVerdict::Jump(chain) => Effect::Jump(chain),
+            RuleVerdict::Goto(chain) => Effect::Goto(chain),
+        });
+        Acted::Ruled(Ruled::Verdict(verdict))
+    }
+
+    fn verdict_map(
+        &mut self,
+        run: &mut Run<'h>,
+        pending: &mut Pending,
+        key: &'h unmasq_model::expr::Expr,
+        map: unmasq_model::set::SetId,
+    ) -> Step<Acted> {
+        use unmasq_model::set::Data;
+        let key = self.load(run, key);
+        match self.find(run, map, key) {
+            Err(why) => self.lost(run, pending, why),
+            Ok(None) => Ok(Acted::Break),
+            Ok(Some(Data::Verdict(verdict))) => Ok(self.verdict(pending, *verdict)),
+            Ok(Some(Data::Opaque(opaque))) => {
+                let why = format!("a map's verdict is not understood: {opaque}");
+                self.lost(run, pending, why)
+            }
+            Ok(Some(Data::Value(_) | Data::Nothing)) => {
+                self.lost(run, pending, "a verdict map holds something else".to_owned())
+            }
+        }
+    }
+
+    fn set_mark(&mut self, run: &Run<'h>, pending: &mut Pending, after: Result<u32, String>) {
+        match (&self.mark, &after) {
+            (Ok(before), Ok(after)) => {
+                pending.effects.push(Effect::Mark { before: *before, after: *after });
+            }
+            (_, Err(why)) => pending.effects.push(Effect::Unknown(why.clone())),
+            (Err(_), Ok(after)) => {
+                pending.effects.push(Effect::Mark { before: 0, after: *after });
+            }
+        }
+        if self.mark != after {
+            self.mark_cause = self.cause(run);
+        }
+        self.mark = after;
+    }
+
+    fn set_ct_mark(&mut self, run: &Run<'h>, pending: &mut Pending, after: u32) {
+        let before = self.connection.mark;
+        pending.effects.push(Effect::CtMark { before, after });
+        if before != after {
+            self.ct_mark_cause = self.cause(run);
+        }
+        self.connection.mark = after;
+    }
+
+    /// The jumps that led to the current rule, and the rule itself, whose hit comes next.
+    pub(super) fn cause(&self, run: &Run<'h>) -> Cause {
+        let mut cause = run.entered_by();
+        cause.push(self.hits.len());
+        cause
+    }
+
+    /// Notes what a test looks at, for the reasons of a later translation.
+    pub(super) fn looked_at(run: &mut Run<'h>, note: impl Fn(&mut LookedAt)) {
+        match run.frames.last_mut() {
+            Some(frame) => note(&mut frame.looked_at),
+            None => note(&mut run.looked_at),
+        }
+    }
+
+    /// A port of the packet as it is now.
+    pub(super) fn current_port(&self, end: End) -> Option<Option<u16>> {
+        match self.packet.transport {
+            Transport::Ports { source, destination } => {
+                Some(if end == End::Source { source } else { destination })
+            }
+            Transport::Icmp { .. } | Transport::Other => None,
+        }
+    }
+}
+
+/// What came of an action.
+pub(super) enum Acted {
+    /// On with the next step.
+    On,
+    /// A field was absent: the rule ends without a verdict.
+    Break,
+    /// The rule ends.
+    Ruled(Ruled),
+}
