@@ -1,2 +1,43 @@
-//! Development commands.
-fn main() {}
+//! Development commands: `cargo xtask COMMAND`. One module for each.
+
+mod bench_trace;
+mod deps;
+mod generate_node;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development commands of Unmasq")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check crates, their dependencies, sources and licences against ARCHITECTURE.md and deny.toml
+    Deps,
+    /// Install what kernel tests need, if allowed; run all tests; list those that were skipped
+    Test(test::Args),
+    /// Write a capture of a node with the rules that kube-proxy programs for many Services
+    GenerateNode(generate_node::Args),
+    /// Measure the whole `unmasq trace` command on a generated node
+    BenchTrace(bench_trace::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Deps => deps::run(),
+        Command::Test(args) => test::run(&args),
+        Command::GenerateNode(args) => generate_node::run(&args),
+        Command::BenchTrace(args) => bench_trace::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
