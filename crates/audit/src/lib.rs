@@ -1,1 +1,14 @@
 //! Whose rule it is.
+//!
+//! A rule of a host goes in, the program that wrote it comes out ([`owner()`]), and what a person
+//! would call the rule ([`label()`]). Recognition reads names (tables, chains, sets, comments)
+//! first and a rule's shape last; what fits nothing is [`Owner::Unclaimed`], never a guess.
+//! It does not look at packets: that is `unmasq-eval`.
+
+mod label;
+mod names;
+mod owner;
+mod shape;
+
+pub use label::{label, short_text};
+pub use owner::{Owner, chain_owner, owner};

@@ -1,2 +1,20 @@
-//! The `unmasq` command.
-fn main() {}
+//! The `unmasq` command: arguments, wiring, exit codes.
+//!
+//! It holds no knowledge of rules or packets: it reads a host (`unmasq-host`, `unmasq-parse`),
+//! asks the evaluator (`unmasq-eval`) and prints the answer (`unmasq-report`).
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod collect;
+mod endpoint;
+mod expect;
+mod output;
+mod source;
+mod trace;
+
+fn main() -> ExitCode {
+    output::finish(args::Args::parse().run())
+}

@@ -3,6 +3,7 @@
 //! IPv4: net/ipv4/fib_rules.c, fib_trie.c, fib_semantics.c. IPv6: net/ipv6/fib6_rules.c,
 //! ip6_fib.c, route.c. What is not here: the checks on a packet that comes in (`ingress.rs`).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -170,6 +171,9 @@ impl<'h> Fib<'h> {
     /// The longest prefix of one table; `None`: nothing there, or a `throw` route.
     fn in_table(&self, table: &TableId, flow: &Flow<'_>) -> Option<Found<'h>> {
         let routes = self.tables(Family::of(flow.destination)).get(table)?;
+        // fib6_node_lookup_1: where a prefix has routes for certain sources, another source finds
+        // nothing there, not even a route for all; the lookup goes on with a shorter prefix.
+        let mut hidden = None;
         for route in routes {
             if !route.destination.contains(&flow.destination) || route.tos != 0 {
                 continue;
@@ -177,11 +181,12 @@ impl<'h> Fib<'h> {
             if let Some(opaque) = &route.opaque {
                 return Some(Found::Unknown(format!("a route is not understood: {opaque}")));
             }
-            if let Some(from) = route.from {
-                match flow.source {
-                    Some(source) if from.contains(&source) => {}
-                    Some(_) | None => continue,
-                }
+            if !route.from.is_none_or(|from| flow.source.is_some_and(|s| from.contains(&s))) {
+                hidden = Some(route.destination);
+                continue;
+            }
+            if route.from.is_none() && hidden == Some(route.destination) {
+                continue;
             }
             match route.kind {
                 RouteKind::Throw => return None,
@@ -236,7 +241,7 @@ impl<'h> Fib<'h> {
         let IpAddr::V4(v4) = address else {
             return Err("not an IPv4 address".to_owned());
         };
-        if v4.octets()[0] == 0 || v4.is_broadcast() {
+        if v4.is_unspecified() || v4.is_broadcast() {
             return Ok(RouteKind::Broadcast.rtn());
         }
         if v4.is_multicast() {
@@ -368,8 +373,10 @@ fn tables(routes: Option<&[Route]>) -> BTreeMap<&TableId, Vec<&Route>> {
         tables.entry(&route.table).or_default().push(route);
     }
     for routes in tables.values_mut() {
-        routes
-            .sort_by_key(|route| (std::cmp::Reverse(route.destination.prefix_len()), route.metric));
+        routes.sort_by_key(|route| {
+            let from = route.from.map_or(0, |from| from.prefix_len());
+            (Reverse(route.destination.prefix_len()), Reverse(from), route.metric)
+        });
     }
     tables
 }

@@ -70,7 +70,7 @@ impl Plans {
             .zip(&host.ruleset.tables)
             .filter(|(_, table)| table.family.covers(family) && !table.dormant)
             .collect();
-        let conntrack = tables.iter().any(|(_, table)| uses_conntrack(table));
+        let conntrack = tables.iter().any(|(_, table)| uses_conntrack(table, family));
         let plans = Hook::ALL.map(|hook| plan(&tables, hook));
         let mut missing = Vec::new();
         let mut assumed_empty = Vec::new();
@@ -84,8 +84,16 @@ impl Plans {
                 missing.push(format!("the {what} rules are not known: {why}"));
             }
         }
-        if let Some(why) = not_seen(legacy) {
-            assumed_empty.push(format!("iptables-legacy has no {family} rules ({why})"));
+        match legacy {
+            Seen::Withheld(why) => {
+                missing.push(format!("iptables-legacy has rules that are not known: {why}"));
+            }
+            Seen::Captured | Seen::Missing(_) | Seen::NotAsked => {
+                assumed_empty.extend(
+                    not_seen(legacy)
+                        .map(|why| format!("iptables-legacy has no {family} rules ({why})")),
+                );
+            }
         }
         Plans { plans, conntrack, missing, assumed_empty }
     }
@@ -105,7 +113,7 @@ impl Plans {
 fn not_seen(seen: &Seen) -> Option<String> {
     match seen {
         Seen::Captured => None,
-        Seen::Missing(why) => Some(why.to_string()),
+        Seen::Missing(why) | Seen::Withheld(why) => Some(why.to_string()),
         Seen::NotAsked => Some("nobody looked for them".to_owned()),
     }
 }
@@ -183,19 +191,21 @@ fn groups<T>(mut items: Vec<(i32, u32, u64, T)>) -> Vec<Group<T>> {
 /// Whether a rule of the table switches connection tracking on: a test of the connection or a
 /// translation does (their `checkentry`/`init` call `nf_ct_netns_get`), a nat chain alone, or
 /// `notrack`, does not.
-fn uses_conntrack(table: &Table) -> bool {
-    table.chains.iter().flat_map(|chain| &chain.rules).any(rule_uses_conntrack)
+fn uses_conntrack(table: &Table, family: Family) -> bool {
+    table.chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule_uses_conntrack(rule, family))
         || (table.family != TableFamily::Inet
             && table.backend != Backend::Nft
             && table.unreadable.is_some()
             && &*table.name == "nat")
 }
 
-fn rule_uses_conntrack(rule: &Rule) -> bool {
+fn rule_uses_conntrack(rule: &Rule, family: Family) -> bool {
     rule.steps.iter().any(|step| match step {
         Step::Test(test) => test_uses_conntrack(test),
         Step::Do(action) => match action {
-            Action::SetCtMark(_) | Action::CtTemplate | Action::Nat(_) => true,
+            Action::SetCtMark(_) | Action::CtTemplate => true,
+            // `dnat ip to` in an inet table switches it on for IPv4 alone (nft_nat_init).
+            Action::Nat(nat) => nat.family.is_none_or(|only| only == family),
             Action::SetMark(expr) | Action::VerdictMap { key: expr, .. } => expr_reads(expr),
             Action::UpdateSet { key, .. } => expr_reads(key),
             Action::Opaque(opaque) => mentions_connections(&opaque.text),

@@ -61,6 +61,8 @@ pub enum Seen {
     Captured,
     /// They were not captured: the name of the file that is missing, or of the failure.
     Missing(Box<str>),
+    /// They were not captured, and there are some: another file says so.
+    Withheld(Box<str>),
     /// Nobody asked.
     #[default]
     NotAsked,
@@ -81,13 +83,13 @@ pub struct Backends {
     pub ip6tables_legacy: Seen,
 }
 
-/// What changes or diverts packets and shows in no ruleset.
+/// What changes or diverts packets and shows in no ruleset. `None`: not captured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beyond {
     /// Traffic-control filters and actions, by device: one line of text each.
-    pub tc: Vec<(Box<str>, Box<str>)>,
+    pub tc: Option<Vec<(Box<str>, Box<str>)>>,
     /// IPVS virtual services, a line each.
-    pub ipvs: Vec<Box<str>>,
+    pub ipvs: Option<Vec<Box<str>>>,
     /// IPsec policies, a line each.
-    pub xfrm: Vec<Box<str>>,
+    pub xfrm: Option<Vec<Box<str>>>,
 }

@@ -28,7 +28,7 @@ const IMPURE: &[&str] = &[
     "std::net::UdpSocket",
     "std::os",
     "std::process",
-    "std::thread",
+    "std::thread::spawn",
     "std::time::Instant",
     "std::time::SystemTime",
 ];

@@ -158,7 +158,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Field::TcpFlags => Loaded::Absent,
             Field::Ttl(wanted) => in_family(wanted, u32::from(self.packet.ttl).into()),
             Field::Mark => {
-                Self::looked_at(run, |looked_at| looked_at.mark = true);
+                run.looks_at(&self.mark_cause);
                 match &self.mark {
                     Ok(mark) => (*mark).into(),
                     Err(why) => Loaded::Unknown(why.clone()),
@@ -169,7 +169,7 @@ impl<'h> Walk<'_, 'h, '_> {
             }
             Field::CtState => self.ct_state().into(),
             Field::CtStateAndNat => {
-                Self::looked_at(run, |looked_at| looked_at.translated = true);
+                run.looks_at(&self.destination_cause);
                 let mut state = self.ct_state();
                 if self.connection.source_changed {
                     state |= XT_STATE_SNAT;
@@ -197,11 +197,11 @@ impl<'h> Walk<'_, 'h, '_> {
     fn connection_field(&mut self, run: &mut Run<'h>, field: Field) -> Loaded {
         match field {
             Field::CtStatus => {
-                Self::looked_at(run, |looked_at| looked_at.translated = true);
+                run.looks_at(&self.destination_cause);
                 self.ct_status().into()
             }
             Field::CtMark => {
-                Self::looked_at(run, |looked_at| looked_at.ct_mark = true);
+                run.looks_at(&self.ct_mark_cause);
                 self.connection.mark.into()
             }
             Field::CtDirection => 0.into(),

@@ -62,14 +62,15 @@ impl<'h> Walk<'_, 'h, '_> {
         else {
             return Err(Stop::Unknown("the packet's addresses are of two families".to_owned()));
         };
-        if source.is_multicast() || source.is_broadcast() || source.octets()[0] == 0 {
+        if source.is_multicast() || source.is_broadcast() || source.is_unspecified() {
             return self.martian("a source that can't be a host's");
         }
         if destination.is_multicast() || destination.is_broadcast() {
             return Err(Stop::Unknown("multicast and broadcast are not modelled".to_owned()));
         }
-        if destination.octets()[0] == 0 {
-            return self.martian("a destination in 0.0.0.0/8");
+        // ipv4_is_zeronet (include/linux/in.h): the rest of 0.0.0.0/8 is ordinary.
+        if destination.is_unspecified() {
+            return self.martian("the destination 0.0.0.0");
         }
         if source.is_loopback() || destination.is_loopback() {
             match self.either("route_localnet", device) {
@@ -259,6 +260,8 @@ impl<'h> Walk<'_, 'h, '_> {
             .link(device)
             .is_none_or(|link| link.addresses.iter().any(|address| address.local.is_ipv4()));
         let route = match self.evaluator.fib.lookup(&flow) {
+            // Without a filter any route will do; only an own address is refused.
+            Found::Unknown(_) if strictness == 0 => return self.own_source(device, source),
             Found::Unknown(why) => return Err(Stop::Unknown(why)),
             Found::Refused(_) if strictness != 0 => return filtered(self),
             Found::Refused(_) => return Ok(()),

@@ -212,7 +212,7 @@ impl<'h> Walk<'_, 'h, '_> {
         if (self.packet.source, self.source_port) != before {
             self.connection.source_changed = true;
             self.rewritten_by = Some(id);
-            self.because = self.reasons(run);
+            self.because = run.rests_on();
         }
         effects.push(Effect::Snat(Endpoint {
             address: Some(self.packet.source),
@@ -255,24 +255,6 @@ impl<'h> Walk<'_, 'h, '_> {
         if let Transport::Ports { source, destination } = &mut self.packet.transport {
             *(if end == End::Source { source } else { destination }) = port;
         }
-    }
-
-    /// The earlier rules that tests on the way to this one have looked at the work of.
-    fn reasons(&self, run: &Run<'h>) -> Vec<usize> {
-        let tested = run.tested();
-        let mut reasons = Vec::new();
-        for (counts, cause) in [
-            (tested.mark, &self.mark_cause),
-            (tested.ct_mark, &self.ct_mark_cause),
-            (tested.translated, &self.destination_cause),
-        ] {
-            if counts {
-                reasons.extend(cause.iter().copied());
-            }
-        }
-        reasons.sort_unstable();
-        reasons.dedup();
-        reasons
     }
 }
 

@@ -50,14 +50,13 @@ impl<'h> Walk<'_, 'h, '_> {
                 let stays = back_on_bridge && self.stays_on_bridge(device)?;
                 self.out_device = Some(out);
                 self.next_hop = Some(next_hop);
-                if !stays {
+                if stays {
+                    self.hairpin(device)?;
+                } else {
                     self.may_forward()?;
                 }
                 self.hook(Hook::Forward)?;
                 self.hook(Hook::Postrouting)?;
-                if stays {
-                    self.hairpin(device)?;
-                }
                 self.leave()
             }
         }
@@ -238,10 +237,11 @@ impl<'h> Walk<'_, 'h, '_> {
         if host.link(device).is_some_and(|link| link.xdp) {
             return lost("an XDP program");
         }
-        if host.beyond.tc.iter().any(|(on, _)| **on == *device) {
+        if host.beyond.tc.iter().flatten().any(|(on, _)| **on == *device) {
             return lost("a tc filter");
         }
-        if !host.beyond.xfrm.is_empty() {
+        self.assume_nothing_beyond()?;
+        if host.beyond.xfrm.iter().flatten().next().is_some() {
             return Err(Stop::Unknown(
                 "the host has IPsec policies, which are not modelled".into(),
             ));
@@ -262,9 +262,26 @@ impl<'h> Walk<'_, 'h, '_> {
         Ok(())
     }
 
+    /// Files of what no ruleset shows are optional in a capture.
+    fn assume_nothing_beyond(&mut self) -> Step {
+        let beyond = &self.evaluator.host.beyond;
+        let uncaptured: Vec<&str> = [
+            (beyond.tc.is_none(), "tc filters"),
+            (beyond.ipvs.is_none(), "IPVS services"),
+            (beyond.xfrm.is_none(), "IPsec policies"),
+        ]
+        .into_iter()
+        .filter_map(|(missing, what)| missing.then_some(what))
+        .collect();
+        if uncaptured.is_empty() {
+            return Ok(());
+        }
+        self.assume(format!("the host has no {} (not captured)", uncaptured.join(", ")))
+    }
+
     /// IPVS picks packets to its virtual services up in the input and output hooks.
     fn ipvs(&mut self) -> Step {
-        let services = &self.evaluator.host.beyond.ipvs;
+        let services = self.evaluator.host.beyond.ipvs.as_deref().unwrap_or_default();
         let wanted = ipvs_spellings(self.packet.destination);
         let may_be = |line: &str| {
             line.contains("FWM") || line.contains("-f ") || wanted.iter().any(|w| line.contains(w))

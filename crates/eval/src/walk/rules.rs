@@ -23,16 +23,8 @@ pub(super) struct Frame {
     next: usize,
     /// The hit of the rule that led here.
     entered_by: Option<usize>,
-    /// What tests in this chain have looked at so far.
-    looked_at: LookedAt,
-}
-
-/// Things that an earlier rule may have set.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LookedAt {
-    pub(super) mark: bool,
-    pub(super) ct_mark: bool,
-    pub(super) translated: bool,
+    /// The hits whose work tests in this chain have looked at so far.
+    rests_on: Cause,
 }
 
 /// A base chain being run.
@@ -41,7 +33,8 @@ pub(super) struct Run<'h> {
     pub(super) table: &'h Table,
     pub(super) table_index: u32,
     pub(super) frames: Vec<Frame>,
-    pub(super) looked_at: LookedAt,
+    /// As that of a frame, of chains that a goto has left.
+    rests_on: Cause,
 }
 
 impl Run<'_> {
@@ -54,15 +47,21 @@ impl Run<'_> {
         self.frames.iter().filter_map(|frame| frame.entered_by).collect()
     }
 
-    /// What tests on the way to the current rule have looked at.
-    pub(super) fn tested(&self) -> LookedAt {
-        let mut all = self.looked_at;
-        for frame in &self.frames {
-            all.mark |= frame.looked_at.mark;
-            all.ct_mark |= frame.looked_at.ct_mark;
-            all.translated |= frame.looked_at.translated;
+    /// The hits whose work tests on the way to the current rule have looked at, in order.
+    pub(super) fn rests_on(&self) -> Cause {
+        let frames = self.frames.iter().flat_map(|frame| &frame.rests_on);
+        let mut hits: Cause = self.rests_on.iter().chain(frames).copied().collect();
+        hits.sort_unstable();
+        hits.dedup();
+        hits
+    }
+
+    /// Notes that a test looks at what these hits did.
+    pub(super) fn looks_at(&mut self, cause: &[usize]) {
+        match self.frames.last_mut() {
+            Some(frame) => frame.rests_on.extend(cause),
+            None => self.rests_on.extend(cause),
         }
-        all
     }
 }
 
@@ -82,7 +81,7 @@ impl<'h> Walk<'_, 'h, '_> {
             table,
             table_index: base.table,
             frames: Vec::new(),
-            looked_at: LookedAt::default(),
+            rests_on: Cause::new(),
         };
         self.enter(&mut run, base.chain, None);
         loop {
@@ -120,12 +119,8 @@ impl<'h> Walk<'_, 'h, '_> {
                 }
                 Ruled::Verdict(RuleVerdict::Goto(target)) => {
                     let by = self.hits.len().checked_sub(1);
-                    let left = run.frames.pop();
-                    // What was tested on the way still counts as tested.
-                    if let Some(frame) = left {
-                        run.looked_at.mark |= frame.looked_at.mark;
-                        run.looked_at.ct_mark |= frame.looked_at.ct_mark;
-                        run.looked_at.translated |= frame.looked_at.translated;
+                    if let Some(left) = run.frames.pop() {
+                        run.rests_on.extend(left.rests_on);
                     }
                     self.enter(&mut run, target, by);
                 }
@@ -149,13 +144,7 @@ impl<'h> Walk<'_, 'h, '_> {
             .evaluator
             .index(run.table_index, chain)
             .and_then(|index| index.candidates(self.packet.destination, port));
-        run.frames.push(Frame {
-            chain,
-            candidates,
-            next: 0,
-            entered_by,
-            looked_at: LookedAt::default(),
-        });
+        run.frames.push(Frame { chain, candidates, next: 0, entered_by, rests_on: Cause::new() });
     }
 
     fn policy(&mut self, hook: Hook, base: Base) -> Step<Ended> {
@@ -437,14 +426,6 @@ impl<'h> Walk<'_, 'h, '_> {
         let mut cause = run.entered_by();
         cause.push(self.hits.len());
         cause
-    }
-
-    /// Notes what a test looks at, for the reasons of a later translation.
-    pub(super) fn looked_at(run: &mut Run<'h>, note: impl Fn(&mut LookedAt)) {
-        match run.frames.last_mut() {
-            Some(frame) => note(&mut frame.looked_at),
-            None => note(&mut run.looked_at),
-        }
     }
 
     /// A port of the packet as it is now.

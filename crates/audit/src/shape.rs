@@ -1,0 +1,268 @@
+//! Rules that carry no name, known by their shape.
+//!
+//! A shape counts only if the rule has nothing beyond it: a further test makes it another rule.
+
+use ipnet::IpNet;
+
+use unmasq_model::expr::{BitOp, Device, End, Expr, Field, Value};
+use unmasq_model::host::Host;
+use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::rule::{Action, Comparison, NamePattern, NatKind, Rule, Step, Test};
+use unmasq_model::ruleset::{BaseChain, Chain, ChainKind, Hook, Table};
+
+use crate::owner::Owner;
+
+/// Who writes rules of this shape.
+pub(crate) fn owner(host: &Host, table: &Table, chain: &Chain, rule: &Rule) -> Option<Owner> {
+    let base = chain.base?;
+    if !in_nat_postrouting(base) {
+        return None;
+    }
+    // kube-router's IPVS proxy (pkg/controllers/proxy/network_services_controller.go): a match
+    // that is kept as text only.
+    if opaque_tests(rule).any(|text| text.contains("ipvs") && text.contains("--vmethod MASQ")) {
+        return Some(Owner::KubeRouter);
+    }
+    let shape = Shape::of(rule)?;
+    if is_bridge_masquerade(host, &shape) {
+        return Some(Owner::ContainerEngine);
+    }
+    if is_libvirt_network(host, &shape) {
+        return Some(Owner::Libvirt);
+    }
+    if is_klipper(table, &shape) {
+        return Some(Owner::KlipperLb);
+    }
+    // Tailscale's subnet router (util/linuxfw): its mark and mask, in POSTROUTING by old versions.
+    if shape == (Shape { mark: Some((0x40000, 0xff_0000)), ..Shape::default() }) {
+        return Some(Owner::Tailscale);
+    }
+    None
+}
+
+fn in_nat_postrouting(base: BaseChain) -> bool {
+    base.hook == Some(Hook::Postrouting) && base.kind == ChainKind::Nat
+}
+
+fn opaque_tests(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.steps.iter().filter_map(|step| match step {
+        Step::Test(Test::Opaque(opaque)) => Some(&*opaque.text),
+        Step::Test(_) | Step::Do(_) => None,
+    })
+}
+
+/// `-s RANGE ! -o BRIDGE -j MASQUERADE`: what container engines and CNI bridges add for their
+/// network, here without a destination that is left out.
+fn is_bridge_masquerade(host: &Host, shape: &Shape) -> bool {
+    let (Some(Not { is: range, negated: false }), Some(Not { is: device, negated: true })) =
+        (&shape.source, &shape.out)
+    else {
+        return false;
+    };
+    let only = Shape { source: shape.source.clone(), out: shape.out.clone(), ..Shape::default() };
+    *shape == only
+        && !device.wildcard
+        && (is_container_bridge(&device.name) || is_gateway_of(host, &device.name, range))
+}
+
+fn is_container_bridge(name: &str) -> bool {
+    if matches!(name, "docker0" | "docker_gwbridge" | "cbr0") || name.starts_with("cni") {
+        return true;
+    }
+    // Docker names its networks' bridges by 12 hexadecimal digits of the network's id.
+    name.strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether `name` is a bridge that has an address of `range`.
+fn is_gateway_of(host: &Host, name: &str, range: &IpNet) -> bool {
+    host.link(name).is_some_and(|link| {
+        link.kind.as_deref() == Some("bridge")
+            && link.addresses.iter().any(|address| range.contains(&address.local))
+    })
+}
+
+/// `-s NET ! -d NET -j MASQUERADE`, where NET is on one of libvirt's bridges: libvirt before
+/// version 5.1 had no chains of its own.
+fn is_libvirt_network(host: &Host, shape: &Shape) -> bool {
+    let (
+        Some(Not { is: source, negated: false }),
+        Some(Not { is: destination, negated: true }),
+        None,
+        None,
+    ) = (&shape.source, &shape.destination, &shape.out, &shape.mark)
+    else {
+        return false;
+    };
+    source == destination
+        && host.links.iter().flatten().any(|link| {
+            link.name.starts_with("virbr")
+                && link.addresses.iter().any(|address| address.network() == Some(*source))
+        })
+}
+
+/// `-d ADDRESS/32 -p PROTOCOL -j MASQUERADE` beside a DNAT in the same table: the whole of what
+/// klipper-lb's entry script programs inside its pod.
+fn is_klipper(table: &Table, shape: &Shape) -> bool {
+    let Some(Not { is: destination, negated: false }) = &shape.destination else {
+        return false;
+    };
+    let only = Shape {
+        destination: shape.destination.clone(),
+        protocol: shape.protocol,
+        ..Shape::default()
+    };
+    *shape == only
+        && matches!(shape.protocol, Some(Protocol::TCP | Protocol::UDP | Protocol::SCTP))
+        && destination.prefix_len() == destination.max_prefix_len()
+        && table.chains.iter().flat_map(|chain| &chain.rules).any(is_dnat)
+}
+
+fn is_dnat(rule: &Rule) -> bool {
+    rule.steps.iter().any(|step| match step {
+        Step::Do(Action::Nat(nat)) => nat.kind == NatKind::Dnat,
+        Step::Do(_) | Step::Test(_) => false,
+    })
+}
+
+/// What a masquerading rule tests, if that is no more than this.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Shape {
+    source: Option<Not<IpNet>>,
+    destination: Option<Not<IpNet>>,
+    out: Option<Not<NamePattern>>,
+    protocol: Option<Protocol>,
+    mark: Option<(u128, u128)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Not<T> {
+    is: T,
+    negated: bool,
+}
+
+impl Shape {
+    /// `None`: it doesn't masquerade, or it tests something else.
+    fn of(rule: &Rule) -> Option<Shape> {
+        let mut shape = Shape::default();
+        let mut masquerades = false;
+        for step in &rule.steps {
+            match step {
+                Step::Test(test) => shape.add(test)?,
+                Step::Do(Action::Nat(nat)) if nat.kind == NatKind::Masquerade => masquerades = true,
+                Step::Do(Action::Count) => {}
+                Step::Do(_) => return None,
+            }
+        }
+        masquerades.then_some(shape)
+    }
+
+    fn add(&mut self, test: &Test) -> Option<()> {
+        match test {
+            Test::Compare { left, op, right: Expr::Const(value) } => {
+                let negated = match op {
+                    Comparison::Eq => false,
+                    Comparison::Ne => true,
+                    Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge => {
+                        return None;
+                    }
+                };
+                self.add_compare(left, negated, value)
+            }
+            Test::Range { left: Expr::Field(Field::Address(family, end)), low, high, negated } => {
+                let bits = u32::from(family.bits());
+                let size = high.checked_sub(*low)?.checked_add(1).unwrap_or(0);
+                let host_bits = if size == 0 { 128 } else { size.trailing_zeros() };
+                let aligned = size == 0 || (size.is_power_of_two() && low % size == 0);
+                let prefix = u8::try_from(bits.checked_sub(host_bits)?).ok()?;
+                if !aligned {
+                    return None;
+                }
+                self.add_network(*family, *end, *low, prefix, *negated)
+            }
+            Test::DeviceName { device: Device::Out, pattern, negated } => {
+                self.out = Some(Not { is: pattern.clone(), negated: *negated });
+                Some(())
+            }
+            Test::Compare { .. }
+            | Test::Range { .. }
+            | Test::AnyBit { .. }
+            | Test::Member { .. }
+            | Test::DeviceName { .. }
+            | Test::Ports { .. }
+            | Test::IpSet { .. }
+            | Test::AddressType { .. }
+            | Test::Random { .. }
+            | Test::State { .. }
+            | Test::Accounting { .. }
+            | Test::Opaque(_) => None,
+        }
+    }
+
+    fn add_compare(&mut self, left: &Expr, negated: bool, value: &Value) -> Option<()> {
+        let (field, mask) = masked_field(left)?;
+        if let Value::Name(name) = value {
+            let of_out =
+                [Field::DeviceName(Device::Out), Field::DeviceIndex(Device::Out)].contains(&field);
+            let pattern = NamePattern { name: name.clone(), wildcard: false };
+            self.out = Some(Not { is: pattern, negated });
+            return of_out.then_some(());
+        }
+        let number = value.as_number()?;
+        if let Field::Address(family, end) = field {
+            let prefix = mask.map_or(Some(family.bits()), |mask| prefix_length(family, mask))?;
+            return self.add_network(family, end, number, prefix, negated);
+        }
+        if negated {
+            return None;
+        }
+        if field == Field::Mark {
+            self.mark = Some((number, mask.unwrap_or(u128::from(u32::MAX))));
+        } else if field == Field::L4Proto && mask.is_none() {
+            self.protocol = Some(Protocol(u8::try_from(number).ok()?));
+        } else if field != Field::Nfproto {
+            return None;
+        }
+        Some(())
+    }
+
+    fn add_network(
+        &mut self,
+        family: Family,
+        end: End,
+        number: u128,
+        prefix: u8,
+        negated: bool,
+    ) -> Option<()> {
+        let address = Value::Number(number).as_address(family)?;
+        let network = Some(Not { is: IpNet::new(address, prefix).ok()?.trunc(), negated });
+        match end {
+            End::Source => self.source = network,
+            End::Destination => self.destination = network,
+        }
+        Some(())
+    }
+}
+
+/// A field, and the mask that it is tested under.
+fn masked_field(expr: &Expr) -> Option<(Field, Option<u128>)> {
+    if let Expr::Field(field) = expr {
+        return Some((*field, None));
+    }
+    let Expr::Bits { op: BitOp::And, left, right } = expr else {
+        return None;
+    };
+    let (Expr::Field(field), Expr::Const(mask)) = (&**left, &**right) else {
+        return None;
+    };
+    Some((*field, Some(mask.as_number()?)))
+}
+
+/// The length of the prefix that a mask keeps; `None` if its bits aren't in one piece at the top.
+fn prefix_length(family: Family, mask: u128) -> Option<u8> {
+    let bits = u32::from(family.bits());
+    let shifted = mask.checked_shl(128 - bits)?;
+    let ones = shifted.leading_ones();
+    let whole = shifted.count_ones() == ones && ones <= bits;
+    if whole { u8::try_from(ones).ok() } else { None }
+}

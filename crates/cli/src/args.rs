@@ -1,0 +1,62 @@
+//! The command line.
+
+use std::io;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::output::Exit;
+use crate::{collect, output, trace};
+
+/// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
+/// a node, and which rule rewrites its source.
+#[derive(Debug, Parser)]
+#[command(name = "unmasq", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What happens to a packet, and which rule rewrites its source
+    #[command(after_help = trace::EXAMPLES, after_long_help = trace::MORE)]
+    Trace(trace::Args),
+    /// Collect this node's network state into a capture; changes nothing on the node
+    #[command(after_help = collect::EXAMPLES)]
+    Collect(collect::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Args {
+    /// Does what was asked.
+    pub(crate) fn run(&self) -> anyhow::Result<Exit> {
+        match &self.command {
+            Command::Trace(args) => trace::run(args),
+            Command::Collect(args) => collect::run(args),
+            Command::Completions { shell } => completions(*shell),
+        }
+    }
+}
+
+fn completions(shell: Shell) -> anyhow::Result<Exit> {
+    // Into memory first: clap_complete panics where its writer fails.
+    let mut script: Vec<u8> = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "unmasq", &mut script);
+    output::write(&mut io::stdout(), &script)?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,120 @@
+//! `--expect`: whether an answer is as expected.
+
+use clap::ValueEnum;
+
+use unmasq_eval::trace::{Disposition, Outcome, Trace, Verdict};
+
+use crate::output::Exit;
+
+/// What can be expected of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expected {
+    /// It arrives or leaves, with its own source
+    Preserved,
+    /// It arrives or leaves, with another source
+    Rewritten,
+    /// It is dropped or rejected
+    Dropped,
+}
+
+/// All outcomes must meet it. One that surely doesn't decides, else one that can't be told.
+pub(crate) fn check(expected: Expected, trace: &Trace) -> Exit {
+    let mut unknown = trace.outcomes.is_empty();
+    for outcome in &trace.outcomes {
+        match meets(expected, outcome) {
+            Some(true) => {}
+            Some(false) => return Exit::NotAsExpected,
+            None => unknown = true,
+        }
+    }
+    if unknown { Exit::Unknown } else { Exit::Done }
+}
+
+fn meets(expected: Expected, outcome: &Outcome) -> Option<bool> {
+    let arrives = match outcome.verdict {
+        Verdict::Delivered | Verdict::Forwarded => true,
+        Verdict::Dropped | Verdict::Rejected => false,
+        Verdict::Unknown => return None,
+    };
+    let rewritten = match outcome.source.disposition {
+        Disposition::Preserved => Some(false),
+        Disposition::Rewritten => Some(true),
+        Disposition::Unknown => None,
+    };
+    match expected {
+        Expected::Dropped => Some(!arrives),
+        Expected::Preserved | Expected::Rewritten if !arrives => Some(false),
+        Expected::Preserved => rewritten.map(|rewritten| !rewritten),
+        Expected::Rewritten => rewritten,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use unmasq_eval::trace::{Endpoint, Port, Rewrite, Start};
+    use unmasq_model::packet::{Packet, Protocol};
+
+    use super::*;
+
+    type Case<'a> = (Expected, &'a [(Verdict, Disposition)], Exit);
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+    fn outcome(verdict: Verdict, disposition: Disposition) -> Outcome {
+        let end = Endpoint { address: Some(ADDRESS), port: Port::None };
+        let rewrite = |disposition| Rewrite { disposition, before: end, after: end };
+        Outcome {
+            probability: None,
+            verdict,
+            reason: None,
+            source: rewrite(disposition),
+            destination: rewrite(Disposition::Preserved),
+            out: None,
+            next_hop: None,
+            rewritten_by: None,
+            because: Vec::new(),
+            hits: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn all_outcomes_count() {
+        use Disposition::{Preserved, Rewritten, Unknown as Whoever};
+        use Verdict::{Delivered, Dropped, Forwarded, Rejected, Unknown};
+        let table: &[Case] = &[
+            (Expected::Preserved, &[(Forwarded, Preserved)], Exit::Done),
+            (Expected::Preserved, &[(Delivered, Preserved), (Forwarded, Preserved)], Exit::Done),
+            (Expected::Preserved, &[(Forwarded, Rewritten)], Exit::NotAsExpected),
+            (Expected::Preserved, &[(Dropped, Preserved)], Exit::NotAsExpected),
+            (Expected::Preserved, &[(Rejected, Whoever)], Exit::NotAsExpected),
+            (Expected::Preserved, &[(Forwarded, Whoever)], Exit::Unknown),
+            (Expected::Preserved, &[(Unknown, Preserved)], Exit::Unknown),
+            (Expected::Preserved, &[(Unknown, Whoever), (Forwarded, Preserved)], Exit::Unknown),
+            (
+                Expected::Preserved,
+                &[(Unknown, Whoever), (Forwarded, Rewritten)],
+                Exit::NotAsExpected,
+            ),
+            (Expected::Rewritten, &[(Forwarded, Rewritten)], Exit::Done),
+            (Expected::Rewritten, &[(Delivered, Preserved)], Exit::NotAsExpected),
+            (Expected::Rewritten, &[(Dropped, Rewritten)], Exit::NotAsExpected),
+            (Expected::Rewritten, &[(Delivered, Whoever)], Exit::Unknown),
+            (Expected::Dropped, &[(Dropped, Preserved), (Rejected, Whoever)], Exit::Done),
+            (Expected::Dropped, &[(Dropped, Preserved), (Forwarded, Whoever)], Exit::NotAsExpected),
+            (Expected::Dropped, &[(Unknown, Whoever)], Exit::Unknown),
+            (Expected::Dropped, &[], Exit::Unknown),
+        ];
+        for (expected, outcomes, exit) in table {
+            let trace = Trace {
+                packet: Packet::open(Protocol::TCP, ADDRESS, None, ADDRESS, None),
+                start: Start::Output,
+                assumptions: Vec::new(),
+                outcomes: outcomes.iter().map(|(v, d)| outcome(*v, *d)).collect(),
+            };
+            assert_eq!(check(*expected, &trace), *exit, "{expected:?} {outcomes:?}");
+        }
+    }
+}

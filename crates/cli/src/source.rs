@@ -1,0 +1,140 @@
+//! Where a host comes from: a capture, or the machine that the command runs on.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use unmasq_host::collect::Options;
+use unmasq_model::host::Host;
+use unmasq_model::origin::Diagnostic;
+use unmasq_parse::capture::Status;
+
+use crate::output;
+
+/// Notes of a kind that are shown without `-v`.
+const FEW: usize = 3;
+
+/// A host, and what could not be read of it.
+pub(crate) struct Loaded {
+    pub(crate) host: Host,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What could not be collected, each with its reason.
+    failed: Vec<String>,
+}
+
+/// Reads the node of a capture, or this machine.
+pub(crate) fn load(capture: Option<&Path>, node: Option<&str>) -> anyhow::Result<Loaded> {
+    match capture {
+        Some(path) => from_capture(path, node),
+        None => from_this_machine(node),
+    }
+}
+
+fn from_capture(path: &Path, node: Option<&str>) -> anyhow::Result<Loaded> {
+    let files = unmasq_host::capture::read(path)?;
+    let capture =
+        unmasq_parse::capture::parse(&files).with_context(|| path.display().to_string())?;
+    let names: Vec<&str> = capture.node_names().collect();
+    let name = choose(&names, node)?;
+    let Some(node) = capture.node(name) else { bail!("the capture has no node {name}") };
+    Ok(Loaded { host: node.host, diagnostics: node.diagnostics, failed: Vec::new() })
+}
+
+fn from_this_machine(node: Option<&str>) -> anyhow::Result<Loaded> {
+    if !is_root() {
+        bail!(
+            "reading this host's rules needs root: run it with sudo, or name a capture \
+             (unmasq collect makes one)"
+        );
+    }
+    let options = Options { node: node.map(ToOwned::to_owned), ..Options::default() };
+    let live = unmasq_host::live(&options)?;
+    let failed = live.report.into_iter().filter(|step| match step.status {
+        Status::Failed => true,
+        Status::Collected | Status::Absent => false,
+    });
+    Ok(Loaded {
+        host: live.node.host,
+        diagnostics: live.node.diagnostics,
+        failed: failed.map(|step| format!("{}: {}", step.file, step.detail)).collect(),
+    })
+}
+
+/// Whether this program may list rules, as far as one can tell beforehand.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Loaded {
+    /// Notes on standard error what could not be had or not be understood: that is kept as
+    /// unknown, never skipped.
+    pub(crate) fn tell_diagnostics(&self, all: bool) {
+        let failed = self.failed.iter().map(|it| output::clean(it)).collect::<Vec<_>>();
+        tell("could not be collected", "file", &failed, all);
+        let unread: Vec<String> = self
+            .diagnostics
+            .iter()
+            .map(|diagnostic| {
+                let file = self.host.file(diagnostic.origin.file);
+                let text = format!("{file}:{}: {}", diagnostic.origin.line, diagnostic.message);
+                output::clean(&text)
+            })
+            .collect();
+        tell("of the input could not be read", "line", &unread, all);
+    }
+}
+
+fn tell(what: &str, noun: &str, notes: &[String], all: bool) {
+    let count = notes.len();
+    if count == 0 {
+        return;
+    }
+    output::warn(&format!("note: {count} {noun}{} {what}", if count == 1 { "" } else { "s" }));
+    let shown = if all { count } else { count.min(FEW) };
+    for note in notes.iter().take(shown) {
+        output::warn(&format!("  {note}"));
+    }
+    if shown < count {
+        output::warn(&format!("  and {} more; all with -v", count - shown));
+    }
+}
+
+/// Picks the node asked for, or the only one.
+fn choose<'a>(names: &[&'a str], wanted: Option<&str>) -> anyhow::Result<&'a str> {
+    match (wanted, names) {
+        (_, []) => bail!("the capture has no node"),
+        (None, [only]) => Ok(only),
+        (None, several) => {
+            bail!("the capture has several nodes; choose one with --node: {}", several.join(", "))
+        }
+        (Some(wanted), names) => match names.iter().find(|name| **name == wanted) {
+            Some(name) => Ok(name),
+            None => bail!("the capture has no node {wanted}; it has {}", names.join(", ")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choosing_a_node() {
+        for (names, wanted, expected) in [
+            (vec!["w1"], None, Ok("w1")),
+            (vec!["w1", "w2"], Some("w2"), Ok("w2")),
+            (vec!["w1", "w2"], None, Err("choose one with --node: w1, w2")),
+            (vec!["w1", "w2"], Some("w"), Err("no node w; it has w1, w2")),
+            (vec![], None, Err("has no node")),
+            (vec![], Some("w1"), Err("has no node")),
+        ] {
+            match (choose(&names, wanted), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                (got, expected) => panic!("{names:?} {wanted:?}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
+}

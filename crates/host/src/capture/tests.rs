@@ -1,0 +1,133 @@
+use std::fs;
+
+use super::*;
+
+fn files() -> BTreeMap<String, Vec<u8>> {
+    let long = format!("nodes/n1/files/{}/x", "deep/".repeat(40));
+    [
+        ("capture.json", "{}"),
+        ("nodes/n1/iptables-save", "*nat\nCOMMIT\n"),
+        ("nodes/n1/pods/a_b/sysctl", ""),
+        (long.replace("//", "/").as_str(), "\u{ff}bytes"),
+    ]
+    .map(|(path, content)| (path.to_owned(), content.as_bytes().to_vec()))
+    .into()
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let place = tempfile::tempdir().unwrap();
+    for name in ["a.tar", "a.tar.gz", "a.tgz", "a.tar.zst", "a.tzst", "A.TAR.GZ", "folder", "x/y"] {
+        let path = place.path().join(name);
+        write(&path, &files()).unwrap();
+        assert_eq!(read(&path).unwrap(), files(), "{name}");
+        if path.is_file() {
+            let first = fs::read(&path).unwrap();
+            write(&path, &files()).unwrap();
+            assert!(first == fs::read(&path).unwrap(), "{name} differs the second time");
+            // The content decides, not the name.
+            let renamed = place.path().join("renamed");
+            fs::rename(&path, &renamed).unwrap();
+            assert_eq!(read(&renamed).unwrap(), files(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn names_decide_what_is_written() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, magic) in [("a.tgz", [0x1f, 0x8b]), ("a.tzst", [0x28, 0xb5]), ("a.tar", *b"ca")] {
+        let path = place.path().join(name);
+        write(&path, &files()).unwrap();
+        assert_eq!(fs::read(&path).unwrap()[..2], magic, "{name}");
+    }
+}
+
+#[test]
+fn one_common_folder_is_left_out() {
+    let strip = |paths: &[&str]| -> Vec<String> {
+        let files = paths.iter().map(|path| ((*path).to_owned(), Vec::new())).collect();
+        without_common_folder(files).into_keys().collect()
+    };
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["x/capture.json", "x/nodes/a/sysctl"], &["capture.json", "nodes/a/sysctl"]),
+        (&["nodes/a/sysctl", "nodes/b/sysctl"], &["nodes/a/sysctl", "nodes/b/sysctl"]),
+        (&["capture.json", "nodes/a/sysctl"], &["capture.json", "nodes/a/sysctl"]),
+        (&["x/y/capture.json", "x/y/z"], &["y/capture.json", "y/z"]),
+        (&[], &[]),
+    ];
+    for (given, expected) in cases {
+        assert_eq!(strip(given), expected);
+    }
+}
+
+/// A tar archive whose one entry has that path and kind, which the tar crate refuses to make.
+fn archive(path: &str, kind: tar::EntryType) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+    header.set_entry_type(kind);
+    header.set_size(3);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(b"abc");
+    bytes.resize(512 * 4, 0);
+    bytes
+}
+
+#[test]
+fn archives_can_not_lead_out_or_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("a.tar");
+    for name in ["../x", "a/../../x", "/etc/x"] {
+        fs::write(&path, archive(name, tar::EntryType::Regular)).unwrap();
+        assert!(matches!(read(&path), Err(Error::Traversal { .. })), "{name}");
+    }
+    for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Fifo] {
+        fs::write(&path, archive("nodes/a/sysctl", kind)).unwrap();
+        assert_eq!(read(&path).unwrap(), BTreeMap::new());
+    }
+    fs::write(&path, archive("./nodes/a/sysctl", tar::EntryType::Regular)).unwrap();
+    assert_eq!(read(&path).unwrap(), BTreeMap::from([("nodes/a/sysctl".into(), b"abc".to_vec())]));
+    let outside = BTreeMap::from([("../x".to_owned(), Vec::new())]);
+    assert!(matches!(write(&path, &outside), Err(Error::Traversal { .. })));
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let place = tempfile::tempdir().unwrap();
+    let files = BTreeMap::from([("a".into(), vec![0; 6]), ("b".into(), vec![0; 5])]);
+    for name in ["folder", "a.tar", "a.tar.zst", "a.tar.gz"] {
+        let path = place.path().join(name);
+        write(&path, &files).unwrap();
+        let read = |file, total| read_within(&path, Limits { file, total });
+        assert_eq!(read(6, 11).unwrap(), files, "{name}");
+        assert!(matches!(read(5, 11), Err(Error::FileTooLarge { .. })), "{name}");
+        assert!(matches!(read(6, 10), Err(Error::TooLarge { .. })), "{name}");
+    }
+}
+
+#[test]
+fn refusals_say_why() {
+    let place = tempfile::tempdir().unwrap();
+    let full = place.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("mine"), "x").unwrap();
+    let text = place.path().join("notes.txt");
+    fs::write(&text, "hello").unwrap();
+    let cut = place.path().join("cut.tar.gz");
+    write(&cut, &files()).unwrap();
+    fs::write(&cut, &fs::read(&cut).unwrap()[..60]).unwrap();
+    let show = |path: &Path| path.display().to_string();
+    let cases = [
+        (write(&full, &files()), format!("{} is not empty", show(&full))),
+        (write(&place.path().join("a.zip"), &files()), "archives are written as .tar".to_owned()),
+        (read(&text).map(drop), format!("{} is no capture", show(&text))),
+        (read(&place.path().join("none")).map(drop), "No such file".to_owned()),
+        (read(&cut).map(drop), format!("read {}", show(&cut))),
+    ];
+    for (result, expected) in cases {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(&expected), "{message}");
+    }
+    assert_eq!(fs::read(full.join("mine")).unwrap(), b"x");
+}

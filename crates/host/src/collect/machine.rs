@@ -1,0 +1,157 @@
+//! What of the machine itself tells whose rules they are: processes, and files with settings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use unmasq_parse::capture::Status;
+
+use super::recorder::Recorder;
+use super::secret;
+
+/// Programs that write rules, or decide which are written.
+const PROGRAMS: [&str; 25] = [
+    "antrea-agent",
+    "aws-k8s-agent",
+    "calico-node",
+    "cilium-agent",
+    "containerd",
+    "crio",
+    "dockerd",
+    "firewalld",
+    "flanneld",
+    "ip-masq-agent",
+    "k0s",
+    "k3s",
+    "k3s-agent",
+    "k3s-server",
+    "kindnetd",
+    "kube-proxy",
+    "kube-router",
+    "kubelet",
+    "kubelite",
+    "ovnkube",
+    "podman",
+    "rke2",
+    "tailscaled",
+    "weaver",
+    "keepalived",
+];
+
+/// Files, and folders of which the files with an ending are taken.
+const FILES: [(&str, &[&str]); 13] = [
+    ("/etc/cni/net.d", &[".conf", ".conflist"]),
+    ("/etc/containerd/config.toml", &[]),
+    ("/etc/docker/daemon.json", &[]),
+    ("/etc/iptables", &[".v4", ".v6", ".rules"]),
+    ("/etc/nftables.conf", &[]),
+    ("/etc/nftables.d", &[".nft"]),
+    ("/etc/rancher/k3s/config.yaml", &[]),
+    ("/etc/rancher/k3s/config.yaml.d", &[".yaml", ".yml"]),
+    ("/etc/rancher/rke2/config.yaml", &[]),
+    ("/etc/rancher/rke2/config.yaml.d", &[".yaml", ".yml"]),
+    ("/etc/sysconfig/ip6tables", &[]),
+    ("/etc/sysconfig/iptables", &[]),
+    ("/run/flannel/subnet.env", &[]),
+];
+
+/// More of a file is not read.
+const LARGEST: u64 = 1 << 20;
+
+/// Names and arguments, a line each, with the values of secrets masked.
+pub(super) fn processes(recorder: &mut Recorder) {
+    let command = "ps -eo comm,args (programs that write rules)";
+    let entries = match fs::read_dir("/proc") {
+        Ok(entries) => entries,
+        Err(error) => {
+            let why = format!("/proc: {error}");
+            return recorder.step("processes", command, Status::Failed, why);
+        }
+    };
+    let mut lines: Vec<String> =
+        entries.flatten().filter_map(|entry| process(&entry.path())).collect();
+    lines.sort();
+    recorder.keep("processes", command, lines.concat().into_bytes(), String::new());
+}
+
+/// Files that exist, with the values of secrets masked.
+pub(super) fn files(recorder: &mut Recorder) {
+    for path in FILES.iter().flat_map(|(path, endings)| existing(Path::new(path), endings)) {
+        let name = format!("files{}", path.display());
+        let command = format!("cat {}", path.display());
+        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LARGEST);
+        match fs::read_to_string(&path) {
+            _ if !small => {
+                let why = format!("it is larger than {LARGEST} bytes");
+                recorder.step(&name, &command, Status::Failed, why);
+            }
+            Ok(text) => {
+                let text = secret::mask_text(&text).into_bytes();
+                recorder.keep(&name, &command, text, String::new());
+            }
+            Err(error) => recorder.step(&name, &command, Status::Failed, error.to_string()),
+        }
+    }
+}
+
+/// The line of a process that is one of the programs; kernel threads have no arguments.
+fn process(folder: &Path) -> Option<String> {
+    folder.file_name()?.to_str()?.parse::<u32>().ok()?;
+    let arguments = fs::read(folder.join("cmdline")).ok()?;
+    line(&String::from_utf8_lossy(&arguments))
+}
+
+/// The line for a process's arguments, each of which ends with a NUL, if it is one of the
+/// programs. A program may have put its own title there, with blanks instead; one in Python or a
+/// shell comes after the interpreter and its options.
+fn line(arguments: &str) -> Option<String> {
+    let arguments = arguments.trim_end_matches('\0');
+    let arguments: Vec<&str> = match arguments.contains('\0') {
+        true => arguments.split('\0').collect(),
+        false => arguments.split_whitespace().collect(),
+    };
+    let is_program = |argument: &&str| {
+        let name = Path::new(argument).file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| PROGRAMS.contains(&name))
+    };
+    let found = arguments.iter().take(3).any(is_program);
+    found.then(|| format!("{}\n", secret::mask_arguments(&arguments)))
+}
+
+fn existing(path: &Path, endings: &[&str]) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let fits = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.is_file() && endings.iter().any(|ending| name.ends_with(ending))
+    };
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(fits).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_write_rules() {
+        let cases = [
+            ("/usr/local/bin/kube-proxy\0--v=2\0", Some("/usr/local/bin/kube-proxy --v=2\n")),
+            (
+                "/usr/bin/python3\0-s\0/usr/sbin/firewalld\0",
+                Some("/usr/bin/python3 -s /usr/sbin/firewalld\n"),
+            ),
+            (
+                "/usr/local/bin/k3s server --token=abc",
+                Some("/usr/local/bin/k3s server --token=***\n"),
+            ),
+            ("containerd-shim\0-id\0x7\0-address\0/run/containerd\0", None),
+            ("", None),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(line(arguments).as_deref(), expected, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Ethernet frames of probes: built from a [`Probe`], and read back from the wire.
+//!
+//! Only what probes need: no options, no fragments, no VLAN tags.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use unmasq_model::packet::Protocol;
+
+use crate::probe::Probe;
+
+/// A link-layer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// A probe as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Source; the port is 0 for ICMP.
+    pub source: SocketAddr,
+    /// Destination.
+    pub destination: SocketAddr,
+}
+
+/// The Ethernet type that IEEE 802 leaves to experiments: our marker frames.
+pub const MARKER: u16 = 0x88b5;
+/// What probes carry.
+pub const PAYLOAD: [u8; 8] = *b"unmasq!\n";
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const ETHERNET: usize = 14;
+const SYN: u8 = 2;
+
+/// A frame with a payload of any type.
+pub fn ethernet(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(ETHERNET + payload.len());
+    frame.extend(to.0);
+    frame.extend(from.0);
+    frame.extend(kind.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The type, destination and payload of a frame.
+pub fn split(frame: &[u8]) -> Option<(u16, Mac, &[u8])> {
+    let kind = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);
+    let to = Mac(frame.get(..6)?.try_into().ok()?);
+    Some((kind, to, frame.get(ETHERNET..)?))
+}
+
+/// The whole frame of a probe, checksums and all.
+pub fn probe(probe: &Probe, to: Mac, from: Mac) -> Result<Vec<u8>> {
+    let segment = transport(probe);
+    let (kind, packet) = match (probe.source.ip(), probe.destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            (IPV4, ipv4(probe, source, destination, &segment)?)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            (IPV6, ipv6(probe, source, destination, &segment)?)
+        }
+        _ => bail!("a probe of two families"),
+    };
+    Ok(ethernet(to, from, kind, &packet))
+}
+
+/// An echo request as a raw ICMP socket sends it. ICMPv6 sockets fill in the checksum.
+pub fn echo_request(protocol: Protocol) -> Vec<u8> {
+    let kind = if protocol == Protocol::ICMPV6 { 128 } else { 8 };
+    let mut message = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+    message.extend(PAYLOAD);
+    let sum = checksum(&[&message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// The opening packet in an Ethernet payload of type IPv4 or IPv6. `None`: anything else
+/// (answers, errors, neighbour discovery).
+pub fn opening(kind: u16, packet: &[u8]) -> Option<Flow> {
+    match kind {
+        IPV4 => opening_v4(packet),
+        IPV6 => {
+            let address = |at: usize| -> Option<IpAddr> {
+                let bytes: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+                Some(Ipv6Addr::from(bytes).into())
+            };
+            let protocol = Protocol(*packet.get(6)?);
+            opening_segment(protocol, address(8)?, address(24)?, packet.get(40..)?)
+        }
+        _ => None,
+    }
+}
+
+/// The opening packet in an IPv4 packet.
+pub fn opening_v4(packet: &[u8]) -> Option<Flow> {
+    let header = usize::from(packet.first()? & 15) * 4;
+    let address = |at: usize| -> Option<IpAddr> {
+        let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+        Some(Ipv4Addr::from(bytes).into())
+    };
+    opening_segment(Protocol(*packet.get(9)?), address(12)?, address(16)?, packet.get(header..)?)
+}
+
+/// The opening packet whose transport header begins `segment`.
+pub fn opening_segment(
+    protocol: Protocol,
+    source: IpAddr,
+    destination: IpAddr,
+    segment: &[u8],
+) -> Option<Flow> {
+    let port = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
+    let (source_port, destination_port) = match protocol {
+        Protocol::TCP if *segment.get(13)? == SYN => (port(0)?, port(2)?),
+        Protocol::UDP => (port(0)?, port(2)?),
+        Protocol::ICMP if *segment.first()? == 8 => (0, 0),
+        Protocol::ICMPV6 if *segment.first()? == 128 => (0, 0),
+        _ => return None,
+    };
+    Some(Flow {
+        protocol,
+        source: SocketAddr::new(source, source_port),
+        destination: SocketAddr::new(destination, destination_port),
+    })
+}
+
+impl FromStr for Mac {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Mac> {
+        let bytes: Vec<u8> = text
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("not a MAC: {text}"))?;
+        match bytes.try_into() {
+            Ok(bytes) => Ok(Mac(bytes)),
+            Err(_) => bail!("not a MAC: {text}"),
+        }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+fn transport(probe: &Probe) -> Vec<u8> {
+    let (source, destination) = (probe.source.port(), probe.destination.port());
+    let mut segment = Vec::new();
+    let sum_at = match probe.protocol {
+        Protocol::TCP => {
+            segment.extend(source.to_be_bytes());
+            segment.extend(destination.to_be_bytes());
+            segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+            16
+        }
+        Protocol::UDP => {
+            segment.extend(source.to_be_bytes());
+            segment.extend(destination.to_be_bytes());
+            segment.extend([0, 16, 0, 0]);
+            6
+        }
+        other => return echo(other, probe),
+    };
+    segment.extend(PAYLOAD);
+    fill(probe, &mut segment, sum_at);
+    segment
+}
+
+fn echo(protocol: Protocol, probe: &Probe) -> Vec<u8> {
+    let mut segment = echo_request(protocol);
+    if protocol == Protocol::ICMPV6 {
+        segment[2..4].fill(0);
+        fill(probe, &mut segment, 2);
+    }
+    segment
+}
+
+/// Writes the checksum over the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
+fn fill(probe: &Probe, segment: &mut [u8], at: usize) {
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let length = (segment.len() as u32).to_be_bytes();
+    let pseudo = [
+        address(probe.source.ip()),
+        address(probe.destination.ip()),
+        length.to_vec(),
+        vec![0, 0, 0, probe.protocol.0],
+    ]
+    .concat();
+    let sum = checksum(&[&pseudo, segment]);
+    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn ipv4(probe: &Probe, source: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> Result<Vec<u8>> {
+    let length = u16::try_from(20 + segment.len()).context("packet too long")?;
+    let mut packet = vec![0x45, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0x12, 0x34, 0x40, 0, probe.ttl, probe.protocol.0, 0, 0]);
+    packet.extend(source.octets());
+    packet.extend(to.octets());
+    let sum = checksum(&[&packet]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(segment);
+    Ok(packet)
+}
+
+fn ipv6(probe: &Probe, source: Ipv6Addr, to: Ipv6Addr, segment: &[u8]) -> Result<Vec<u8>> {
+    let length = u16::try_from(segment.len()).context("packet too long")?;
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([probe.protocol.0, probe.ttl]);
+    packet.extend(source.octets());
+    packet.extend(to.octets());
+    packet.extend(segment);
+    Ok(packet)
+}
+
+/// The Internet checksum (RFC 1071) of parts of even length, the last of any length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0u64;
+    for chunk in parts.iter().flat_map(|part| part.chunks(2)) {
+        sum += u64::from(chunk[0]) << 8 | u64::from(*chunk.get(1).unwrap_or(&0));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emitted_probe_reads_back_and_its_checksums_are_right() {
+        for text in [
+            "eth0 tcp 192.0.2.7:4001 > 10.0.0.1:80",
+            "eth0 udp 192.0.2.7:4002 > 10.0.0.1:53",
+            "eth0 icmp 192.0.2.7 > 10.0.0.1",
+            "eth0 tcp [2001:db8::7]:4003 > [fd00::1]:80",
+            "eth0 udp [2001:db8::7]:4004 > [fd00::1]:53",
+            "eth0 icmp 2001:db8::7 > fd00::1",
+        ] {
+            let sent: Probe = text.parse().unwrap();
+            let bytes = probe(&sent, Mac([2; 6]), Mac([4; 6])).unwrap();
+            let (kind, to, packet) = split(&bytes).unwrap();
+            assert_eq!(to, Mac([2; 6]));
+            let flow = opening(kind, packet).unwrap();
+            let (protocol, source) = (sent.protocol, sent.source);
+            assert_eq!(flow, Flow { protocol, source, destination: sent.destination }, "{text}");
+            if sent.source.is_ipv4() {
+                // A header with its checksum in place sums to zero.
+                assert_eq!(checksum(&[&packet[..20]]), 0, "{text}");
+            }
+            let addresses = if sent.source.is_ipv4() { 12..20 } else { 8..40 };
+            let segment = &packet[addresses.end..];
+            let pseudo = [0, sent.protocol.0, 0, segment.len() as u8];
+            let pseudo = [&packet[addresses], &pseudo].concat();
+            let covered = if protocol == Protocol::ICMP { Vec::new() } else { pseudo };
+            assert_eq!(checksum(&[&covered, segment]), 0, "{text}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Packet and raw sockets: the only place with `unsafe`, one system call a block.
+//!
+//! A socket belongs to the network namespace of the thread that made it, and can be used from
+//! any other thread.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ptr;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
+use unmasq_model::packet::Protocol;
+
+use crate::frame::{self, Flow};
+use crate::probe::Probe;
+
+/// Sends and receives whole frames on every device of a namespace.
+#[derive(Debug)]
+pub(crate) struct PacketSocket(OwnedFd);
+
+/// A frame that a device received.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The device's index.
+    pub(crate) device: u32,
+    /// The frame.
+    pub(crate) frame: Vec<u8>,
+}
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+impl PacketSocket {
+    /// A socket in the calling thread's namespace.
+    pub(crate) fn open() -> io::Result<PacketSocket> {
+        let all = rustix::net::Protocol::from_raw(protocol_number(u32::from(
+            (libc::ETH_P_ALL as u16).to_be(),
+        ))?);
+        let fd =
+            rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, FLAGS, Some(all))?;
+        sockopt::set_socket_recv_buffer_size_force(&fd, 8 << 20)?;
+        Ok(PacketSocket(fd))
+    }
+
+    /// The index of a device.
+    pub(crate) fn index(&self, device: &str) -> io::Result<u32> {
+        Ok(netdevice::name_to_index(&self.0, device)?)
+    }
+
+    /// Sends a frame out of a device.
+    #[allow(unsafe_code)]
+    pub(crate) fn send(&self, device: u32, frame: &[u8]) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: i32::try_from(device).map_err(io::Error::other)?,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: both pointers are to live memory of the lengths given, which the call only reads.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                ptr::from_ref(&address).cast(),
+                mem::size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        result(sent).map(drop)
+    }
+
+    /// The next frame that came in by a device (what this namespace sends itself is left out).
+    /// `None`: nothing came in time.
+    pub(crate) fn receive(&self, timeout: Duration) -> io::Result<Option<Received>> {
+        loop {
+            match self.receive_now()? {
+                Some(received) => return Ok(Some(received)),
+                None if !readable(&self.0, timeout)? => return Ok(None),
+                None => {}
+            }
+        }
+    }
+
+    /// Throws away what has come in.
+    pub(crate) fn drain(&self) -> io::Result<()> {
+        while self.receive_now()?.is_some() {}
+        Ok(())
+    }
+
+    #[allow(unsafe_code)]
+    fn receive_now(&self) -> io::Result<Option<Received>> {
+        loop {
+            let mut frame = vec![0u8; 2048];
+            let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+            let mut length = mem::size_of::<libc::sockaddr_ll>() as u32;
+            // SAFETY: the kernel writes at most the lengths given into live memory of that size.
+            let got = unsafe {
+                libc::recvfrom(
+                    self.0.as_raw_fd(),
+                    frame.as_mut_ptr().cast(),
+                    frame.len(),
+                    0,
+                    address.as_mut_ptr().cast(),
+                    &mut length,
+                )
+            };
+            let got = match result(got) {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // SAFETY: all zeroes is a valid value of this struct of integers.
+            let address = unsafe { address.assume_init() };
+            if address.sll_pkttype == libc::PACKET_OUTGOING {
+                continue;
+            }
+            frame.truncate(got);
+            let device = u32::try_from(address.sll_ifindex).map_err(io::Error::other)?;
+            return Ok(Some(Received { device, frame }));
+        }
+    }
+}
+
+/// Sees probes of one protocol that the host delivers to itself: a raw socket gets a copy after
+/// the input hook (net/ipv4/ip_input.c, ip_protocol_deliver_rcu; net/ipv6/ip6_input.c).
+#[derive(Debug)]
+pub(crate) struct ArrivalSocket {
+    fd: OwnedFd,
+    protocol: Protocol,
+    v6: bool,
+}
+
+impl ArrivalSocket {
+    /// A socket in the calling thread's namespace.
+    pub(crate) fn open(protocol: Protocol, v6: bool) -> io::Result<ArrivalSocket> {
+        let fd = raw(protocol, v6)?;
+        if v6 {
+            set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+        Ok(ArrivalSocket { fd, protocol, v6 })
+    }
+
+    /// The next probe that has arrived. `None`: no other.
+    pub(crate) fn receive(&self) -> io::Result<Option<Flow>> {
+        loop {
+            let mut data = [0u8; 2048];
+            let mut control = [0u8; 256];
+            let (length, source) = match self.receive_message(&mut data, &mut control) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let data = &data[..length];
+            let flow = match (self.v6, source, destination(&control)) {
+                (false, _, _) => frame::opening_v4(data),
+                (true, Some(source), Some(destination)) => frame::opening_segment(
+                    self.protocol,
+                    IpAddr::V6(source),
+                    IpAddr::V6(destination),
+                    data,
+                ),
+                (true, _, _) => None,
+            };
+            if flow.is_some() {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// Length, IPv6 source.
+    #[allow(unsafe_code)]
+    fn receive_message(
+        &self,
+        data: &mut [u8],
+        control: &mut [u8],
+    ) -> io::Result<(usize, Option<Ipv6Addr>)> {
+        // SAFETY: all zeroes is a valid value of both structs (null pointers, zero lengths).
+        let (mut source, mut message) =
+            unsafe { (mem::zeroed::<libc::sockaddr_in6>(), mem::zeroed::<libc::msghdr>()) };
+        let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+        message.msg_name = ptr::from_mut(&mut source).cast();
+        message.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len() as _;
+        // SAFETY: every pointer in `message` is to live memory of the length beside it.
+        let got = result(unsafe { libc::recvmsg(self.fd.as_raw_fd(), &mut message, 0) })?;
+        let v6 = i32::from(source.sin6_family) == libc::AF_INET6;
+        Ok((got, v6.then(|| Ipv6Addr::from(source.sin6_addr.s6_addr))))
+    }
+}
+
+/// A socket that has sent a probe; a TCP one gives up when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    _socket: OwnedFd,
+}
+
+/// Sends a probe from the calling thread's namespace as a program would: bound to its source,
+/// TCP by connecting.
+pub(crate) fn send_from_host(probe: &Probe) -> io::Result<Sender> {
+    let v6 = probe.source.is_ipv6();
+    match probe.protocol {
+        Protocol::TCP => {
+            let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+            let fd = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_MARK, probe.mark)?;
+            sockopt::set_socket_reuseaddr(&fd, true)?;
+            rustix::net::bind(&fd, &probe.source)?;
+            match rustix::net::connect(&fd, &probe.destination) {
+                Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(Sender { _socket: fd }),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Protocol::UDP => {
+            let socket = UdpSocket::bind(probe.source)?;
+            set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, probe.mark)?;
+            socket.send_to(&frame::PAYLOAD, probe.destination)?;
+            Ok(Sender { _socket: socket.into() })
+        }
+        protocol => {
+            let fd = raw(protocol, v6)?;
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_MARK, probe.mark)?;
+            rustix::net::bind(&fd, &probe.source)?;
+            let message = frame::echo_request(protocol);
+            let flags = rustix::net::SendFlags::empty();
+            rustix::net::sendto(&fd, &message, flags, &SocketAddr::new(probe.destination.ip(), 0))?;
+            Ok(Sender { _socket: fd })
+        }
+    }
+}
+
+fn raw(protocol: Protocol, v6: bool) -> io::Result<OwnedFd> {
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let protocol = rustix::net::Protocol::from_raw(protocol_number(u32::from(protocol.0))?);
+    Ok(rustix::net::socket_with(family, SocketType::RAW, FLAGS, Some(protocol))?)
+}
+
+fn protocol_number(number: u32) -> io::Result<rustix::net::RawProtocol> {
+    rustix::net::RawProtocol::new(number).ok_or_else(|| io::Error::other("protocol 0"))
+}
+
+fn readable(fd: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    Ok(poll(&mut fds, Some(&timeout))? > 0)
+}
+
+#[allow(unsafe_code)]
+fn set_option(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    // SAFETY: the call only reads the four bytes of `value`.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            mem::size_of::<u32>() as u32,
+        )
+    };
+    result(done as isize).map(drop)
+}
+
+/// The destination in an IPV6_PKTINFO control message (RFC 3542, section 6.3), the only one that
+/// the socket asks for: a cmsghdr of 16 bytes, then the address.
+fn destination(control: &[u8; 256]) -> Option<Ipv6Addr> {
+    let word = |at: usize| -> Option<i32> {
+        Some(i32::from_ne_bytes(control.get(at..at + 4)?.try_into().ok()?))
+    };
+    let expected = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
+    let bytes: [u8; 16] = control.get(16..32)?.try_into().ok()?;
+    ((word(8)?, word(12)?) == expected).then(|| Ipv6Addr::from(bytes))
+}
+
+fn result(value: isize) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,30 @@
+//! Runs kernel tests: one that cannot run is ignored with its reason, never passed.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Completion, Trial};
+use unmasq_lab::Namespace;
+
+/// A name and what it runs.
+pub(crate) type Test = (&'static str, fn() -> Result<()>);
+
+/// Runs all of them.
+pub(crate) fn run(tests: impl IntoIterator<Item = Test>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let obstacle = Namespace::available().err();
+    if obstacle.is_none() {
+        Namespace::sweep();
+    }
+    let trial = |(name, test): Test| {
+        let obstacle = obstacle.clone();
+        Trial::ignorable_test(name, move || match obstacle {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => match test() {
+                Ok(()) => Ok(Completion::Completed),
+                Err(error) => Err(format!("{error:#}").into()),
+            },
+        })
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+}

@@ -1,0 +1,122 @@
+//! Colour, width, and text from captures made safe to print.
+
+use super::Style;
+
+/// A colour with a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colour {
+    /// The source is lost, or the packet.
+    Red,
+    /// Not known, or the cause of something.
+    Yellow,
+    /// The source is kept.
+    Green,
+}
+
+/// How lines are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint {
+    color: bool,
+    /// Nothing is cut.
+    pub(super) verbose: bool,
+    /// Columns.
+    pub(super) width: usize,
+}
+
+impl Paint {
+    pub(super) fn new(style: &Style) -> Paint {
+        Paint { color: style.color, verbose: style.verbose, width: style.width.max(40) }
+    }
+
+    /// Bold, in a colour.
+    pub(super) fn colour(&self, colour: Colour, text: &str) -> String {
+        self.sgr(
+            match colour {
+                Colour::Red => "1;31",
+                Colour::Yellow => "1;33",
+                Colour::Green => "1;32",
+            },
+            text,
+        )
+    }
+
+    /// Bold.
+    pub(super) fn bold(&self, text: &str) -> String {
+        self.sgr("1", text)
+    }
+
+    /// Faint.
+    pub(super) fn dim(&self, text: &str) -> String {
+        self.sgr("2", text)
+    }
+
+    /// Faint, line by line, so that an indent isn't painted.
+    pub(super) fn dim_lines(&self, lines: &str) -> String {
+        let mut text = String::new();
+        for line in lines.lines() {
+            let start = line.len() - line.trim_start().len();
+            text.push_str(&line[..start]);
+            text.push_str(&self.dim(&line[start..]));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn sgr(&self, code: &str, text: &str) -> String {
+        if self.color && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Adds a paragraph: lines after the first are indented by two more.
+    pub(super) fn wrap(&self, text: &mut String, indent: &str, paragraph: &str) {
+        text.push_str(&self.wrapped(indent, paragraph));
+    }
+
+    /// A paragraph, broken at blanks; a word that is too long keeps its line.
+    pub(super) fn wrapped(&self, indent: &str, paragraph: &str) -> String {
+        let leading = paragraph.len() - paragraph.trim_start().len();
+        let mut lines = format!("{indent}{}", &paragraph[..leading]);
+        let mut used = columns(&lines);
+        let mut first = true;
+        for word in paragraph.trim_start().split(' ') {
+            let wide = columns(word);
+            if first {
+                first = false;
+            } else if used + 1 + wide > self.width {
+                lines.push('\n');
+                lines.push_str(indent);
+                lines.push_str("  ");
+                used = columns(indent) + 2;
+            } else {
+                lines.push(' ');
+                used += 1;
+            }
+            lines.push_str(word);
+            used += wide;
+        }
+        lines.push('\n');
+        lines
+    }
+
+    /// The text, cut to so many columns unless everything was asked for.
+    pub(super) fn cut(&self, text: &str, columns: usize) -> String {
+        if self.verbose || self::columns(text) <= columns {
+            return text.to_owned();
+        }
+        let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+        format!("{}…", kept.trim_end())
+    }
+}
+
+/// Columns that a text takes.
+pub(super) fn columns(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Text of a capture, whose control characters must not reach a terminal.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
