@@ -16,6 +16,7 @@
 
 use std::net::IpAddr;
 
+use unmasq_model::expr::End;
 use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
 use unmasq_model::ruleset::ChainId;
@@ -138,9 +139,9 @@ impl<'h> Evaluator<'h> {
 
 /// The answer when not even the beginning is known.
 fn unknown(query: &Query, why: String) -> Trace {
-    let end = |address: IpAddr| Rewrite {
+    let end = |end, address: IpAddr| Rewrite {
         disposition: Disposition::Unknown,
-        before: Endpoint { address: Some(address), port: Port::Unknown },
+        before: Endpoint { address: Some(address), port: walk::port(&query.packet, end) },
         after: Endpoint { address: None, port: Port::Unknown },
     };
     Trace {
@@ -151,8 +152,8 @@ fn unknown(query: &Query, why: String) -> Trace {
             probability: None,
             verdict: Verdict::Unknown,
             reason: None,
-            source: end(query.packet.source),
-            destination: end(query.packet.destination),
+            source: end(End::Source, query.packet.source),
+            destination: end(End::Destination, query.packet.destination),
             out: None,
             next_hop: None,
             rewritten_by: None,

@@ -228,7 +228,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
 }
 
 /// The port of a packet as an outcome shows it.
-fn port(packet: &Packet, end: End) -> Port {
+pub(crate) fn port(packet: &Packet, end: End) -> Port {
     match packet.transport {
         Transport::Ports { source, destination } => {
             match if end == End::Source { source } else { destination } {

@@ -94,7 +94,7 @@ impl<'h> Walk<'_, 'h, '_> {
         match route.kind {
             RouteKind::Local => {
                 self.validate_source(device, source, false)?;
-                Ok(Routed::Local)
+                Ok(self.keep(route))
             }
             RouteKind::Broadcast => Err(Stop::Unknown("broadcast is not modelled".to_owned())),
             RouteKind::Unicast => {
@@ -125,7 +125,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Found::Route(route) => route,
         };
         match route.kind {
-            RouteKind::Local | RouteKind::Anycast => Ok(Routed::Local),
+            RouteKind::Local | RouteKind::Anycast => Ok(self.keep(route)),
             RouteKind::Unicast => self.take_hop(route, &flow),
             RouteKind::Broadcast
             | RouteKind::Multicast
@@ -171,7 +171,17 @@ impl<'h> Walk<'_, 'h, '_> {
         let Some(device) = hop.device.clone() else {
             return Err(Stop::Unknown(format!("the route to {} has no device", flow.destination)));
         };
+        let via = hop.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+        let route = format!("{}{via} dev {device} (table {})", prefix(route), route.table);
+        self.note(Stage::Routing, &route, format!("out by {device}"));
         Ok(Routed::Out { device, next_hop: hop.gateway.unwrap_or(flow.destination) })
+    }
+
+    /// The route leads to the host itself.
+    fn keep(&mut self, route: &Route) -> Routed {
+        let by = format!("local {} (table {})", prefix(route), route.table);
+        self.note(Stage::Routing, &by, "to the host itself");
+        Routed::Local
     }
 
     /// `IN_DEV_FORWARD`.
@@ -342,7 +352,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Found::Route(route) => route,
         };
         let routed = match route.kind {
-            RouteKind::Local | RouteKind::Anycast => return Ok(Routed::Local),
+            RouteKind::Local | RouteKind::Anycast => return Ok(self.keep(route)),
             RouteKind::Unicast => self.take_hop(route, &flow)?,
             RouteKind::Broadcast
             | RouteKind::Multicast
@@ -488,5 +498,15 @@ impl<'h> Walk<'_, 'h, '_> {
             .iter()
             .find(|entry| entry.mac == *mac && entry.master.as_deref() == Some(bridge))
             .map(|entry| &*entry.device)
+    }
+}
+
+/// A route's destination as iproute2 writes it.
+fn prefix(route: &Route) -> String {
+    let net = route.destination;
+    match net.prefix_len() {
+        0 => "default".to_owned(),
+        length if length == route.family().bits() => net.addr().to_string(),
+        _ => net.to_string(),
     }
 }

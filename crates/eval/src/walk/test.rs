@@ -251,7 +251,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Content::Opaque(opaque) => {
                 return Member::Unknown(format!("ipset {} is not understood: {opaque}", set.name));
             }
-            Content::List(names) => return self.in_list(names, ends, return_nomatch),
+            Content::List(names) => return self.in_list(set, names, ends, return_nomatch),
             Content::BitmapPort(ports) => match self.bitmap_port(ends) {
                 Err(why) => return Member::Unknown(why),
                 Ok(port) => port.and_then(|port| ports.get(&port)).copied(),
@@ -282,10 +282,24 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     /// `list_set_ktest` (net/netfilter/ipset/ip_set_list_set.c): the members in order.
-    fn in_list(&self, names: &[Box<str>], ends: &[End], return_nomatch: bool) -> Member {
+    fn in_list(
+        &self,
+        list: &IpSet,
+        names: &[Box<str>],
+        ends: &[End],
+        return_nomatch: bool,
+    ) -> Member {
         let mut open = None;
         for name in names {
-            match self.ipset_member(name, ends, return_nomatch) {
+            let member = self.evaluator.host.ipsets.as_ref().and_then(|sets| sets.get(name));
+            let found = match member.map(|set| &set.content) {
+                // The kernel refuses a list in a list (IPSET_ERR_LOOP).
+                Some(Content::List(_)) => {
+                    Member::Unknown(format!("ipset {} has the list {name} as a member", list.name))
+                }
+                Some(_) | None => self.ipset_member(name, ends, return_nomatch),
+            };
+            match found {
                 Member::No => {}
                 Member::Yes => return Member::Yes,
                 unsure @ (Member::State | Member::Unknown(_)) => open = open.or(Some(unsure)),
