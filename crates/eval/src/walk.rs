@@ -8,12 +8,15 @@ use unmasq_model::packet::{Family, Packet, Transport};
 use unmasq_model::rule::Verdict as RuleVerdict;
 use unmasq_model::ruleset::{ChainKind, Hook};
 
+use cause::{BitCauses, Cause};
+
 use crate::Evaluator;
 use crate::choice::{Choices, Kind};
 use crate::trace::{
     By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Reason, Rewrite, RuleId, Stage, Verdict,
 };
 
+mod cause;
 mod expr;
 mod ingress;
 mod nat;
@@ -57,9 +60,6 @@ enum Tracking {
     Untracked,
 }
 
-/// The rules that something rests on, as indices into the hits.
-type Cause = Vec<usize>;
-
 pub(crate) struct Walk<'e, 'h, 'c> {
     evaluator: &'e Evaluator<'h>,
     choices: &'c mut Choices,
@@ -84,8 +84,8 @@ pub(crate) struct Walk<'e, 'h, 'c> {
     /// sets that were not captured, kept state.
     decided: BTreeMap<String, bool>,
     /// Who last changed the packet's mark, the connection's mark, the destination.
-    mark_cause: Cause,
-    ct_mark_cause: Cause,
+    mark_cause: BitCauses,
+    ct_mark_cause: BitCauses,
     destination_cause: Cause,
     assumptions: Vec<String>,
 }
@@ -114,8 +114,8 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
             because: Cause::new(),
             hits: Vec::new(),
             decided: BTreeMap::new(),
-            mark_cause: Cause::new(),
-            ct_mark_cause: Cause::new(),
+            mark_cause: BitCauses::default(),
+            ct_mark_cause: BitCauses::default(),
             destination_cause: Cause::new(),
             assumptions: Vec::new(),
         }

@@ -227,10 +227,13 @@ fn untracked_packets_pass_nat_by() {
 fn the_mark_that_made_a_masquerade_is_named_with_the_jump_to_it() {
     let jump = "-A PREROUTING -p tcp -m tcp --dport 53 -j MARKIT";
     let mark = "-A MARKIT -j MARK --set-xmark 0x4000/0x4000";
+    // Sets another bit: not a reason.
+    let other = "-A MARKIT -j MARK --set-xmark 0x8/0x8";
     let masquerade = "-A KP -j MASQUERADE";
     let rules = [
         jump,
         mark,
+        other,
         "-A POSTROUTING -j KP",
         "-A KP -m mark ! --mark 0x4000/0x4000 -j RETURN",
         // Changes the mark after it was looked at: not a reason.

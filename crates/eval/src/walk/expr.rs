@@ -35,10 +35,7 @@ impl<'h> Walk<'_, 'h, '_> {
         match expr {
             Expr::Const(value) => Loaded::Is(value.clone()),
             Expr::Field(field) => self.field(run, *field),
-            Expr::Bits { op, left, right } => match (self.load(run, left), self.load(run, right)) {
-                (Loaded::Is(left), Loaded::Is(right)) => bits(*op, &left, &right),
-                (Loaded::Is(_), other) | (other, _) => other,
-            },
+            Expr::Bits { op, left, right } => self.bits(run, *op, left, right),
             Expr::Concat(parts) => {
                 let mut fields = Vec::with_capacity(parts.len());
                 let mut unknown = None;
@@ -157,13 +154,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Field::TcpFlags if self.packet.protocol == Protocol::TCP => 2.into(),
             Field::TcpFlags => Loaded::Absent,
             Field::Ttl(wanted) => in_family(wanted, u32::from(self.packet.ttl).into()),
-            Field::Mark => {
-                run.looks_at(&self.mark_cause);
-                match &self.mark {
-                    Ok(mark) => (*mark).into(),
-                    Err(why) => Loaded::Unknown(why.clone()),
-                }
-            }
+            Field::Mark => self.mark_bits(run, u32::MAX),
             Field::DeviceName(device) | Field::DeviceIndex(device) => {
                 Loaded::Is(Value::Name(self.device_name(device).into()))
             }
@@ -194,16 +185,45 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
+    fn bits(&mut self, run: &mut Run<'h>, op: BitOp, left: &'h Expr, right: &'h Expr) -> Loaded {
+        // A test of some bits of a mark rests on who set those, whoever set others.
+        if let (BitOp::And, Some(bits)) = (op, mask(right)) {
+            match left {
+                Expr::Field(Field::Mark) => return self.mark_bits(run, bits),
+                Expr::Field(Field::CtMark) if self.connection.tracking == Tracking::New => {
+                    return self.ct_mark_bits(run, bits);
+                }
+                _ => {}
+            }
+        }
+        match (self.load(run, left), self.load(run, right)) {
+            (Loaded::Is(left), Loaded::Is(right)) => operate(op, &left, &right),
+            (Loaded::Is(_), other) | (other, _) => other,
+        }
+    }
+
+    /// Some bits of the packet's mark.
+    fn mark_bits(&self, run: &mut Run<'h>, bits: u32) -> Loaded {
+        run.looks_at(&self.mark_cause.of(bits));
+        match &self.mark {
+            Ok(mark) => (mark & bits).into(),
+            Err(why) => Loaded::Unknown(why.clone()),
+        }
+    }
+
+    /// The same of the connection's mark.
+    fn ct_mark_bits(&self, run: &mut Run<'h>, bits: u32) -> Loaded {
+        run.looks_at(&self.ct_mark_cause.of(bits));
+        (self.connection.mark & bits).into()
+    }
+
     fn connection_field(&mut self, run: &mut Run<'h>, field: Field) -> Loaded {
         match field {
             Field::CtStatus => {
                 run.looks_at(&self.destination_cause);
                 self.ct_status().into()
             }
-            Field::CtMark => {
-                run.looks_at(&self.ct_mark_cause);
-                self.connection.mark.into()
-            }
+            Field::CtMark => self.ct_mark_bits(run, u32::MAX),
             Field::CtDirection => 0.into(),
             Field::CtProtocol => u32::from(self.packet.protocol.0).into(),
             Field::CtAddress(direction, family, end) => {
@@ -365,6 +385,14 @@ fn address(packet: &Packet, end: End) -> Loaded {
     }))
 }
 
+/// A constant mask.
+fn mask(expr: &Expr) -> Option<u32> {
+    match expr {
+        Expr::Const(value) => value.as_number().and_then(|n| u32::try_from(n).ok()),
+        _ => None,
+    }
+}
+
 fn other(end: End) -> End {
     match end {
         End::Source => End::Destination,
@@ -372,7 +400,7 @@ fn other(end: End) -> End {
     }
 }
 
-fn bits(op: BitOp, left: &Value, right: &Value) -> Loaded {
+fn operate(op: BitOp, left: &Value, right: &Value) -> Loaded {
     let (Some(left), Some(right)) = (left.as_number(), right.as_number()) else {
         return Loaded::Unknown("a bitwise operation on something that is not a number".to_owned());
     };

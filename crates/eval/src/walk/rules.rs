@@ -5,9 +5,10 @@ use unmasq_model::packet::Transport;
 use unmasq_model::rule::{Action, Rule, SetUpdate, Step as RuleStep, Verdict as RuleVerdict};
 use unmasq_model::ruleset::{ChainId, Hook, Policy, Table};
 
+use super::cause::Cause;
 use super::expr::Loaded;
 use super::test::Tested;
-use super::{Cause, Ended, Ruled, Step, Stop, Walk};
+use super::{Ended, Ruled, Step, Stop, Walk};
 use crate::choice::Kind;
 use crate::hooks::Base;
 use crate::trace::{By, Effect, Hit, Reason, RuleId, Stage, Verdict};
@@ -35,6 +36,8 @@ pub(super) struct Run<'h> {
     pub(super) frames: Vec<Frame>,
     /// As that of a frame, of chains that a goto has left.
     rests_on: Cause,
+    /// Whether a test is being evaluated: what actions read is no reason for later rules.
+    testing: bool,
 }
 
 impl Run<'_> {
@@ -56,8 +59,11 @@ impl Run<'_> {
         hits
     }
 
-    /// Notes that a test looks at what these hits did.
+    /// Notes that a test, if one is being evaluated, looks at what these hits did.
     pub(super) fn looks_at(&mut self, cause: &[usize]) {
+        if !self.testing {
+            return;
+        }
         match self.frames.last_mut() {
             Some(frame) => frame.rests_on.extend(cause),
             None => self.rests_on.extend(cause),
@@ -82,6 +88,7 @@ impl<'h> Walk<'_, 'h, '_> {
             table_index: base.table,
             frames: Vec::new(),
             rests_on: Cause::new(),
+            testing: false,
         };
         self.enter(&mut run, base.chain, None);
         loop {
@@ -171,7 +178,9 @@ impl<'h> Walk<'_, 'h, '_> {
         for (position, step) in rule.steps.iter().enumerate() {
             match step {
                 RuleStep::Test(test) => {
+                    run.testing = true;
                     let tested = self.test(run, test);
+                    run.testing = false;
                     let rest = &rule.steps[position + 1..];
                     if !tested.is_certain() && self.fails_anyway(run, rest) {
                         break;
@@ -381,7 +390,9 @@ impl<'h> Walk<'_, 'h, '_> {
         map: unmasq_model::set::SetId,
     ) -> Step<Acted> {
         use unmasq_model::set::Data;
+        run.testing = true;
         let key = self.load(run, key);
+        run.testing = false;
         match self.find(run, map, key) {
             Err(why) => self.lost(run, pending, why),
             Ok(None) => Ok(Acted::Break),
@@ -406,18 +417,20 @@ impl<'h> Walk<'_, 'h, '_> {
                 pending.effects.push(Effect::Mark { before: 0, after: *after });
             }
         }
-        if self.mark != after {
-            self.mark_cause = self.cause(run);
-        }
+        let bits = match (&self.mark, &after) {
+            (Ok(before), Ok(after)) => before ^ after,
+            (Err(_), _) | (_, Err(_)) => u32::MAX,
+        };
+        let cause = self.cause(run);
+        self.mark_cause.changed(bits, cause);
         self.mark = after;
     }
 
     fn set_ct_mark(&mut self, run: &Run<'h>, pending: &mut Pending, after: u32) {
         let before = self.connection.mark;
         pending.effects.push(Effect::CtMark { before, after });
-        if before != after {
-            self.ct_mark_cause = self.cause(run);
-        }
+        let cause = self.cause(run);
+        self.ct_mark_cause.changed(before ^ after, cause);
         self.connection.mark = after;
     }
 
