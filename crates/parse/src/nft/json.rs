@@ -137,7 +137,7 @@ pub(super) fn each_element<'a>(
     } else {
         elem
     };
-    Elements(each).deserialize(&mut serde_json::Deserializer::from_str(list.get()))
+    Each(each).deserialize(&mut serde_json::Deserializer::from_str(list.get()))
 }
 
 /// A JSON value that borrows its strings: the statements of one rule, one element of a set.
@@ -266,7 +266,8 @@ impl<'a> Visitor<'a> for Document<'_, 'a> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Name(name)) = map.next_key()? {
             if name == "nftables" {
-                map.next_value_seed(Objects(self.0.insert(Vec::new())))?;
+                let objects = self.0.insert(Vec::new());
+                map.next_value_seed(Each(&mut |object| objects.push(object)))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -275,9 +276,10 @@ impl<'a> Visitor<'a> for Document<'_, 'a> {
     }
 }
 
-struct Objects<'f, 'a>(&'f mut Vec<&'a RawValue>);
+/// Gives each item of a list away as soon as it is read.
+struct Each<'f, T>(&'f mut dyn FnMut(T));
 
-impl<'a> DeserializeSeed<'a> for Objects<'_, 'a> {
+impl<'a, T: Deserialize<'a>> DeserializeSeed<'a> for Each<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -285,41 +287,16 @@ impl<'a> DeserializeSeed<'a> for Objects<'_, 'a> {
     }
 }
 
-impl<'a> Visitor<'a> for Objects<'_, 'a> {
+impl<'a, T: Deserialize<'a>> Visitor<'a> for Each<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of objects")
+        f.write_str("a list")
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(object) = list.next_element()? {
-            self.0.push(object);
-        }
-        Ok(())
-    }
-}
-
-struct Elements<'f, 'a>(&'f mut dyn FnMut(Node<'a>));
-
-impl<'a> DeserializeSeed<'a> for Elements<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Elements<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of elements")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(element) = list.next_element()? {
-            (self.0)(element);
+        while let Some(item) = list.next_element()? {
+            (self.0)(item);
         }
         Ok(())
     }
