@@ -1,6 +1,7 @@
 //! Development commands: `cargo xtask COMMAND`. One module for each.
 
 mod bench_trace;
+mod bless;
 mod deps;
 mod generate_node;
 mod test;
@@ -23,6 +24,8 @@ enum Command {
     Deps,
     /// Install what kernel tests need, if allowed; run all tests; list those that were skipped
     Test(test::Args),
+    /// Rewrite the golden answers and the README's example with what the command says now
+    Bless(bless::Args),
     /// Write a capture of a node with the rules that kube-proxy programs for many Services
     GenerateNode(generate_node::Args),
     /// Measure the whole `unmasq trace` command on a generated node
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Deps => deps::run(),
         Command::Test(args) => test::run(&args),
+        Command::Bless(args) => bless::run(&args),
         Command::GenerateNode(args) => generate_node::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
     };

@@ -22,8 +22,9 @@ pub(super) struct Frame {
     /// Rules to look at, in order; `None`: all.
     candidates: Option<Vec<u32>>,
     next: usize,
-    /// The hit of the rule that led here.
-    entered_by: Option<usize>,
+    /// The hits of the rules that led here from the chain that it will return to: one jump, and
+    /// the gotos after it.
+    entered_by: Cause,
     /// The hits whose work tests in this chain have looked at so far.
     rests_on: Cause,
 }
@@ -34,8 +35,6 @@ pub(super) struct Run<'h> {
     pub(super) table: &'h Table,
     pub(super) table_index: u32,
     pub(super) frames: Vec<Frame>,
-    /// As that of a frame, of chains that a goto has left.
-    rests_on: Cause,
     /// Whether a test is being evaluated: what actions read is no reason for later rules.
     testing: bool,
 }
@@ -47,13 +46,13 @@ impl Run<'_> {
 
     /// The hits of the jumps that led to the current chain.
     pub(super) fn entered_by(&self) -> Cause {
-        self.frames.iter().filter_map(|frame| frame.entered_by).collect()
+        self.frames.iter().flat_map(|frame| &frame.entered_by).copied().collect()
     }
 
     /// The hits whose work tests on the way to the current rule have looked at, in order.
     pub(super) fn rests_on(&self) -> Cause {
         let frames = self.frames.iter().flat_map(|frame| &frame.rests_on);
-        let mut hits: Cause = self.rests_on.iter().chain(frames).copied().collect();
+        let mut hits: Cause = frames.copied().collect();
         hits.sort_unstable();
         hits.dedup();
         hits
@@ -64,9 +63,8 @@ impl Run<'_> {
         if !self.testing {
             return;
         }
-        match self.frames.last_mut() {
-            Some(frame) => frame.rests_on.extend(cause),
-            None => self.rests_on.extend(cause),
+        if let Some(frame) = self.frames.last_mut() {
+            frame.rests_on.extend(cause);
         }
     }
 }
@@ -82,15 +80,9 @@ impl<'h> Walk<'_, 'h, '_> {
     /// Runs a base chain.
     pub(super) fn run_base(&mut self, hook: Hook, base: Base) -> Step<Ended> {
         let table = &self.evaluator.host.ruleset.tables[base.table as usize];
-        let mut run = Run {
-            hook,
-            table,
-            table_index: base.table,
-            frames: Vec::new(),
-            rests_on: Cause::new(),
-            testing: false,
-        };
-        self.enter(&mut run, base.chain, None);
+        let mut run =
+            Run { hook, table, table_index: base.table, frames: Vec::new(), testing: false };
+        self.enter(&mut run, base.chain, Cause::new(), Cause::new());
         loop {
             let Some(frame) = run.frames.last_mut() else {
                 return self.policy(hook, base);
@@ -122,14 +114,14 @@ impl<'h> Walk<'_, 'h, '_> {
                 }
                 Ruled::Verdict(RuleVerdict::Jump(target)) => {
                     let by = self.hits.len().checked_sub(1);
-                    self.enter(&mut run, target, by);
+                    self.enter(&mut run, target, by.into_iter().collect(), Cause::new());
                 }
                 Ruled::Verdict(RuleVerdict::Goto(target)) => {
                     let by = self.hits.len().checked_sub(1);
-                    if let Some(left) = run.frames.pop() {
-                        run.rests_on.extend(left.rests_on);
+                    if let Some(mut left) = run.frames.pop() {
+                        left.entered_by.extend(by);
+                        self.enter(&mut run, target, left.entered_by, left.rests_on);
                     }
-                    self.enter(&mut run, target, by);
                 }
             }
             if run.frames.len() > MAX_DEPTH {
@@ -141,7 +133,7 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
-    fn enter(&self, run: &mut Run<'h>, chain: ChainId, entered_by: Option<usize>) {
+    fn enter(&self, run: &mut Run<'h>, chain: ChainId, entered_by: Cause, rests_on: Cause) {
         let port = match self.packet.transport {
             Transport::Ports { destination, .. } => destination,
             // No rule that requires a port can match.
@@ -151,7 +143,7 @@ impl<'h> Walk<'_, 'h, '_> {
             .evaluator
             .index(run.table_index, chain)
             .and_then(|index| index.candidates(self.packet.destination, port));
-        run.frames.push(Frame { chain, candidates, next: 0, entered_by, rests_on: Cause::new() });
+        run.frames.push(Frame { chain, candidates, next: 0, entered_by, rests_on });
     }
 
     fn policy(&mut self, hook: Hook, base: Base) -> Step<Ended> {

@@ -1,45 +1,99 @@
 //! kube-proxy's NodePorts with externalTrafficPolicy Cluster and Local, in its iptables and its
-//! nftables mode, IPv4 and IPv6. One Service for each policy, each with one endpoint on this node
-//! and one on another.
+//! nftables mode, IPv4 and IPv6. One Service for each policy, each with one endpoint on this node;
+//! and one with policy Cluster whose endpoint is on another.
 
 use anyhow::Result;
+use unmasq_audit::Owner;
 use unmasq_lab::Network;
 
-use crate::trials::Test;
-use crate::{Expected, expect};
+use crate::{Question, State};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("kube_proxy::policies_iptables_legacy_v4", || xtables("iptables-legacy", V4)),
-    ("kube_proxy::policies_iptables_nft_v4", || xtables("iptables-nft", V4)),
-    ("kube_proxy::policies_ip6tables_nft_v6", || xtables("ip6tables-nft", V6)),
-    ("kube_proxy::policies_nftables_v4", || nftables(V4)),
-    ("kube_proxy::policies_nftables_v6", || nftables(V6)),
+pub(crate) const STATES: &[State] = &[
+    State {
+        name: "kube-proxy-iptables-nft",
+        load: || xtables(["iptables-nft", "ip6tables-nft"]),
+        questions: &questions(XTABLES),
+    },
+    State {
+        name: "kube-proxy-iptables-legacy",
+        load: || xtables(["iptables-legacy", "ip6tables-legacy"]),
+        questions: &questions(XTABLES),
+    },
+    State { name: "kube-proxy-nftables", load: nftables, questions: &questions("masquerade") },
 ];
+
+const XTABLES: &str = "-A KUBE-POSTROUTING -m comment --comment \"requiring SNAT\"";
+
+/// An outside client on each NodePort; policy Cluster is masqueraded by `rule`.
+const fn questions(rule: &'static str) -> [Question; 6] {
+    let by = Some((Owner::KubeProxy, rule));
+    [
+        Question {
+            golden: Some("policy-cluster-ipv4"),
+            probe: "eth0 tcp 203.0.113.9:41000 > 10.0.0.11:30090",
+            source: "10.0.0.11",
+            by,
+            ..LOCAL_V4
+        },
+        Question {
+            golden: None,
+            probe: "eth0 tcp 203.0.113.9:41000 > 10.0.0.11:30091",
+            out: "eth0",
+            source: "10.0.0.11",
+            destination: "10.42.1.9:8080",
+            by,
+        },
+        LOCAL_V4,
+        Question {
+            golden: Some("policy-cluster-ipv6"),
+            probe: "eth0 tcp [2001:db8::9]:41000 > [fd00:a::11]:30090",
+            source: "fd00:a::11",
+            by,
+            ..LOCAL_V6
+        },
+        Question {
+            golden: None,
+            probe: "eth0 tcp [2001:db8::9]:41000 > [fd00:a::11]:30091",
+            out: "eth0",
+            source: "fd00:a::11",
+            destination: "[fd00:42:0:1::9]:8080",
+            by,
+        },
+        LOCAL_V6,
+    ]
+}
+
+const LOCAL_V4: Question = Question {
+    golden: Some("policy-local-ipv4"),
+    probe: "eth0 tcp 203.0.113.9:41000 > 10.0.0.11:30092",
+    out: "veth1",
+    source: "203.0.113.9",
+    destination: "10.42.0.5:8080",
+    by: None,
+};
+
+const LOCAL_V6: Question = Question {
+    golden: Some("policy-local-ipv6"),
+    probe: "eth0 tcp [2001:db8::9]:41000 > [fd00:a::11]:30092",
+    out: "veth1",
+    source: "2001:db8::9",
+    destination: "[fd00:42::5]:8080",
+    by: None,
+};
 
 /// Node 11 with the pods .5 behind veth1; node 12 with the pod .9, by a plain route.
 #[derive(Clone, Copy)]
 struct Family {
     name: &'static str,
     node: &'static str,
-    client: &'static str,
     local: &'static str,
     remote: &'static str,
 }
 
-const V4: Family = Family {
-    name: "ip",
-    node: "10.0.0.11",
-    client: "203.0.113.9",
-    local: "10.42.0.5",
-    remote: "10.42.1.9",
-};
-const V6: Family = Family {
-    name: "ip6",
-    node: "fd00:a::11",
-    client: "2001:db8::9",
-    local: "fd00:42::5",
-    remote: "fd00:42:0:1::9",
-};
+const V4: Family =
+    Family { name: "ip", node: "10.0.0.11", local: "10.42.0.5", remote: "10.42.1.9" };
+const V6: Family =
+    Family { name: "ip6", node: "fd00:a::11", local: "fd00:42::5", remote: "fd00:42:0:1::9" };
 
 fn node() -> Result<Network> {
     let network = Network::new(&["eth0", "veth1"])?;
@@ -58,26 +112,17 @@ fn host(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.into() }
 }
 
-fn walk(network: &Network, family: Family, rule: &'static str) -> Result<()> {
-    let Family { node, client, local, remote, .. } = family;
-    // Cluster, with the endpoint here and with the endpoint on the other node; Local.
-    for (port, out, source, endpoint, rule) in [
-        (30090, "veth1", node, local, rule),
-        (30091, "eth0", node, remote, rule),
-        (30092, "veth1", client, local, ""),
-    ] {
-        let probe = format!("eth0 tcp {}:41000 > {}:{port}", host(client), host(node)).leak();
-        let endpoint: &'static str = format!("{}:8080", host(endpoint)).leak();
-        let destinations = vec![endpoint].leak();
-        expect(network, &Expected { probe, out, source, destinations, rule })?;
+fn xtables(programs: [&str; 2]) -> Result<Network> {
+    let network = node()?;
+    for (program, family) in programs.into_iter().zip([V4, V6]) {
+        network.restore(program, &xtables_rules(family))?;
     }
-    Ok(())
+    Ok(network)
 }
 
-fn xtables(program: &str, family: Family) -> Result<()> {
-    let network = node()?;
+fn xtables_rules(family: Family) -> String {
     let (local, remote) = (host(family.local), host(family.remote));
-    let rules = format!(
+    format!(
         "*nat
 :KUBE-EXT-CLUSTERHERE - [0:0]
 :KUBE-EXT-CLUSTERTHERE - [0:0]
@@ -112,16 +157,21 @@ fn xtables(program: &str, family: Family) -> Result<()> {
 COMMIT
 ",
         family.local, family.remote
-    );
-    network.restore(program, &rules)?;
-    walk(&network, family, "-A KUBE-POSTROUTING -m comment --comment \"requiring SNAT\"")
+    )
 }
 
-fn nftables(family: Family) -> Result<()> {
+fn nftables() -> Result<Network> {
     let network = node()?;
-    let Family { name, node, local, remote, .. } = family;
+    for family in [V4, V6] {
+        network.nft(&nftables_rules(family))?;
+    }
+    Ok(network)
+}
+
+fn nftables_rules(family: Family) -> String {
+    let Family { name, node, local, remote } = family;
     let kind = if name == "ip" { "ipv4_addr" } else { "ipv6_addr" };
-    network.nft(&format!(
+    format!(
         "table {name} kube-proxy {{
  set nodeport-ips {{ type {kind}; elements = {{ {node} }}; }}
  map service-nodeports {{ type inet_proto . inet_service : verdict; }}
@@ -143,6 +193,5 @@ add element {name} kube-proxy service-nodeports {{ tcp . 30090 : goto external-h
 ",
         host(local),
         host(remote)
-    ))?;
-    walk(&network, family, "masquerade")
+    )
 }

@@ -1,15 +1,77 @@
 //! kube-router's pod egress, IPv4 and IPv6.
 
 use anyhow::Result;
+use unmasq_audit::Owner;
 use unmasq_lab::Network;
 
-use crate::trials::Test;
-use crate::{Expected, expect};
+use crate::{Question, State};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("kube_router::egress_is_masqueraded_and_the_cluster_is_not", egress),
-    ("kube_router::without_the_egress_rule_pods_are_seen", without),
+pub(crate) const STATES: &[State] = &[
+    State {
+        name: "kube-router",
+        load: || node(true),
+        questions: &[
+            Question {
+                golden: Some("egress-ipv4"),
+                source: "10.0.0.11",
+                by: Some((Owner::KubeRouter, "--match-set kube-router-pod-subnets src")),
+                ..EGRESS_V4
+            },
+            TO_POD_V4,
+            Question { golden: Some("pod-to-node-ipv4"), ..TO_NODE_V4 },
+            Question {
+                golden: Some("egress-ipv6"),
+                source: "fd00:a::11",
+                by: Some((Owner::KubeRouter, "--match-set inet6:kube-router-pod-subnets src")),
+                ..EGRESS_V6
+            },
+            TO_POD_V6,
+            Question { golden: Some("pod-to-node-ipv6"), ..TO_NODE_V6 },
+        ],
+    },
+    State {
+        name: "kube-router-without-egress",
+        load: || node(false),
+        questions: &[EGRESS_V4, TO_POD_V4, TO_NODE_V4, EGRESS_V6, TO_POD_V6, TO_NODE_V6],
+    },
 ];
+
+const EGRESS_V4: Question = Question {
+    golden: None,
+    probe: "veth1 tcp 10.42.0.5:41000 > 198.51.100.9:443 to 02:00:00:00:0b:01",
+    out: "eth0",
+    source: "10.42.0.5",
+    destination: "198.51.100.9:443",
+    by: None,
+};
+const TO_POD_V4: Question = Question {
+    probe: "veth1 tcp 10.42.0.5:41000 > 10.42.1.5:80 to 02:00:00:00:0b:01",
+    destination: "10.42.1.5:80",
+    ..EGRESS_V4
+};
+const TO_NODE_V4: Question = Question {
+    probe: "veth1 tcp 10.42.0.5:41000 > 10.0.0.12:22 to 02:00:00:00:0b:01",
+    destination: "10.0.0.12:22",
+    ..EGRESS_V4
+};
+const EGRESS_V6: Question = Question {
+    golden: None,
+    probe: "veth1 tcp [fd00:42::5]:41000 > [2001:db8::9]:443 to 02:00:00:00:0b:01",
+    out: "eth0",
+    source: "fd00:42::5",
+    destination: "[2001:db8::9]:443",
+    by: None,
+};
+const TO_POD_V6: Question = Question {
+    probe: "veth1 tcp [fd00:42::5]:41000 > [fd00:42:0:1::5]:80 to 02:00:00:00:0b:01",
+    destination: "[fd00:42:0:1::5]:80",
+    ..EGRESS_V6
+};
+const TO_NODE_V6: Question = Question {
+    probe: "veth1 tcp [fd00:42::5]:41000 > [fd00:a::12]:22 to 02:00:00:00:0b:01",
+    destination: "[fd00:a::12]:22",
+    ..EGRESS_V6
+};
 
 /// Node 10.0.0.11 with the pods 10.42.0.0/24; another node 10.0.0.12 with 10.42.1.0/24, by BGP.
 fn node(rules: bool) -> Result<Network> {
@@ -53,37 +115,4 @@ add inet6:kube-router-node-ips fd00:a::12
         }
     }
     Ok(network)
-}
-
-const PODS: [(&str, &str, &str); 6] = [
-    ("10.42.0.5:41000 > 198.51.100.9:443", "198.51.100.9:443", "10.42.0.5"),
-    ("10.42.0.5:41000 > 10.42.1.5:80", "10.42.1.5:80", "10.42.0.5"),
-    ("10.42.0.5:41000 > 10.0.0.12:22", "10.0.0.12:22", "10.42.0.5"),
-    ("[fd00:42::5]:41000 > [2001:db8::9]:443", "[2001:db8::9]:443", "fd00:42::5"),
-    ("[fd00:42::5]:41000 > [fd00:42:0:1::5]:80", "[fd00:42:0:1::5]:80", "fd00:42::5"),
-    ("[fd00:42::5]:41000 > [fd00:a::12]:22", "[fd00:a::12]:22", "fd00:42::5"),
-];
-
-fn walk(network: &Network, sources: [&'static str; 6], rules: [&'static str; 6]) -> Result<()> {
-    for (((packet, destination, _), source), rule) in PODS.into_iter().zip(sources).zip(rules) {
-        let probe = format!("veth1 tcp {packet} to 02:00:00:00:0b:01").leak();
-        let destinations = vec![destination].leak();
-        expect(network, &Expected { probe, out: "eth0", source, destinations, rule })?;
-    }
-    Ok(())
-}
-
-fn egress() -> Result<()> {
-    let mut sources = PODS.map(|(_, _, pod)| pod);
-    sources[0] = "10.0.0.11";
-    sources[3] = "fd00:a::11";
-    let (v4, v6) = (
-        "--match-set kube-router-pod-subnets src",
-        "--match-set inet6:kube-router-pod-subnets src",
-    );
-    walk(&node(true)?, sources, [v4, "", "", v6, "", ""])
-}
-
-fn without() -> Result<()> {
-    walk(&node(false)?, PODS.map(|(_, _, pod)| pod), [""; 6])
 }

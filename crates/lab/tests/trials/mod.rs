@@ -7,16 +7,19 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use unmasq_lab::Namespace;
 
 /// A name and what it runs.
-pub(crate) type Test = (&'static str, fn() -> Result<()>);
+pub(crate) type Test<F = fn() -> Result<()>> = (&'static str, F);
 
 /// Runs all of them.
-pub(crate) fn run(tests: impl IntoIterator<Item = Test>) -> ExitCode {
+pub(crate) fn run<F>(tests: impl IntoIterator<Item = Test<F>>) -> ExitCode
+where
+    F: FnOnce() -> Result<()> + Send + 'static,
+{
     let arguments = Arguments::from_args();
     let obstacle = Namespace::available().err();
     if obstacle.is_none() {
         Namespace::sweep();
     }
-    let trial = |(name, test): Test| {
+    let trial = |(name, test): Test<F>| {
         let obstacle = obstacle.clone();
         Trial::ignorable_test(name, move || match obstacle {
             Some(reason) => Ok(Completion::ignored_with(reason)),

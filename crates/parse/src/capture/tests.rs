@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use unmasq_model::host::Seen;
 use unmasq_model::ruleset::{Backend, TableFamily};
@@ -298,50 +297,4 @@ fn bytes_that_are_no_text_cost_nothing_else() {
     assert_eq!(node.host.ruleset.tables[0].chains[0].rules.len(), 1);
     let messages: Vec<_> = node.diagnostics.iter().map(|d| d.message.as_str()).collect();
     assert_eq!(messages, ["not all of it is UTF-8: other bytes are read as U+FFFD"]);
-}
-
-/// Files below a folder; a few levels are enough.
-fn load(folder: &Path, below: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            load(&path, below, files);
-        } else {
-            let name = path.strip_prefix(below).unwrap().display().to_string();
-            files.insert(name, std::fs::read(path).unwrap());
-        }
-    }
-}
-
-#[test]
-fn captures_of_kube_proxy_are_read_without_complaint() {
-    let root: PathBuf = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/captures").into();
-    let Ok(captures) = std::fs::read_dir(&root) else {
-        return eprintln!("skipped: there is no {}", root.display());
-    };
-    let mut count = 0;
-    for capture in captures {
-        let folder = capture.unwrap().path();
-        let mut files = BTreeMap::new();
-        load(&folder, &folder, &mut files);
-        let node = parse(&files).unwrap().node("n1").unwrap();
-        let name = folder.display();
-        assert_eq!(node.diagnostics, [], "{name}");
-        let host = &node.host;
-        assert_eq!(host.backends.nft, Seen::Captured, "{name}");
-        assert_eq!(host.backends.iptables_nft, Seen::Captured, "{name}");
-        assert_eq!(host.backends.ip6tables_nft, Seen::Captured, "{name}");
-        let links = host.links.as_ref().unwrap();
-        assert!(links.iter().any(|link| &*link.name == "cni0" && !link.addresses.is_empty()));
-        for routes in [&host.routes4, &host.routes6] {
-            let routes = routes.as_ref().unwrap();
-            assert!(routes.len() > 10 && routes.iter().all(|route| route.opaque.is_none()));
-        }
-        for (rules, count) in [(&host.rules4, 3), (&host.rules6, 2)] {
-            let rules = rules.as_ref().unwrap();
-            assert_eq!((rules.len(), rules.iter().any(|r| r.opaque.is_some())), (count, false));
-        }
-        count += 1;
-    }
-    assert!(count > 0, "no capture in {}", root.display());
 }

@@ -6,9 +6,7 @@ use unmasq_model::ruleset::{
 
 use super::parse;
 
-mod corpus;
 mod matches;
-mod saved;
 mod targets;
 
 fn parse4(text: &str) -> (Vec<Table>, Vec<Diagnostic>) {

@@ -2,7 +2,6 @@
 //! namespace, unless a test says otherwise.
 
 mod objects;
-mod real;
 mod sets;
 mod statements;
 

@@ -1,40 +1,22 @@
-//! Listings that real systems wrote. They are not part of the repository; where they are missing
-//! these tests say so and do nothing.
+//! iptables-save of both back ends.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use unmasq_model::expr::Expr;
 use unmasq_model::origin::FileId;
 use unmasq_model::rule::{Action, Rule, Step, Test};
 use unmasq_model::ruleset::{Backend, Table, TableFamily};
+use unmasq_parse::iptables::parse;
 
-use crate::iptables::parse;
+use crate::Case;
+use crate::folder::{files, name};
 
-/// The files below a folder of the shared data, or `None` with the reason printed.
-fn shared(folder: &str) -> Option<Vec<PathBuf>> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
-    let root = Path::new(root).join(folder);
-    if !root.is_dir() {
-        println!("skipped: {} is not there", root.display());
-        return None;
-    }
-    let mut files = Vec::new();
-    let mut folders = vec![root];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder can be listed") {
-            let path = entry.expect("an entry can be read").path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    Some(files)
-}
-
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
+pub(crate) const TESTS: &[Case] = &[
+    ("iptables::captures_are_understood_in_full", "captures", captures_are_understood_in_full),
+    ("iptables::the_corpus_loses_no_rule", "corpus", the_corpus_loses_no_rule),
+];
 
 fn rules(tables: &[Table]) -> impl Iterator<Item = &Rule> {
     tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules)
@@ -64,11 +46,9 @@ fn rule_lines(text: &str) -> usize {
     text.lines().map(str::trim).filter(is_rule).count()
 }
 
-#[test]
-fn captures_are_understood_in_full() {
-    let Some(files) = shared("captures") else { return };
+fn captures_are_understood_in_full(captures: &Path) {
     let mut seen = 0;
-    for path in files {
+    for path in files(captures) {
         let (family, backend) = match name(&path) {
             "iptables-save" => (TableFamily::Ip, Backend::IptablesNft),
             "iptables-legacy-save" => (TableFamily::Ip, Backend::Legacy),
@@ -95,12 +75,10 @@ const NOT_MODELLED: [&str; 8] =
 
 /// Every rule line of the corpus gives a rule, and what is opaque in them is one of the matches
 /// and targets that are meant to be.
-#[test]
-fn the_corpus_loses_no_rule() {
-    let Some(files) = shared("corpus") else { return };
-    let mut kept: BTreeMap<String, usize> = BTreeMap::new();
+fn the_corpus_loses_no_rule(corpus: &Path) {
+    let mut kept = BTreeSet::new();
     let mut seen = 0;
-    for path in files {
+    for path in files(corpus) {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let family = match extension {
             "iptables-save" | "iptables-S" | "iptables-restore" => TableFamily::Ip,
@@ -119,12 +97,11 @@ fn the_corpus_loses_no_rule() {
         for rule in rules(&tables) {
             for text in opaque(rule) {
                 let words: Vec<&str> = text.split_whitespace().take(2).collect();
-                *kept.entry(words.join(" ")).or_default() += 1;
+                kept.insert(words.join(" "));
             }
         }
     }
-    for (text, count) in &kept {
-        println!("opaque {count:6} {text}");
+    for text in &kept {
         let meant = match text.strip_prefix("-m ") {
             Some(name) => NOT_MODELLED.contains(&name),
             // Options of matches that are modelled.
@@ -132,6 +109,5 @@ fn the_corpus_loses_no_rule() {
         };
         assert!(meant, "{text} is opaque");
     }
-    println!("{seen} rules");
     assert!(seen > 10_000, "only {seen} rules in the corpus");
 }

@@ -1,14 +1,29 @@
-//! Rules that the kernel took and iptables-save wrote again mean the same. Needs root:
-//! `cargo test -p unmasq-parse iptables::tests::saved -- --ignored`.
+//! Rules that the kernel took and iptables-save wrote again mean the same.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+#[path = "../trials/mod.rs"]
+mod trials;
 
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use unmasq_lab::Namespace;
 use unmasq_model::origin::FileId;
-use unmasq_model::rule::Step;
-use unmasq_model::ruleset::{Backend, Table, TableFamily};
+use unmasq_model::rule::{Rule, Step};
+use unmasq_model::ruleset::{Backend, Chain, Table, TableFamily};
+use unmasq_parse::iptables::parse;
 
-use crate::iptables::parse;
+use trials::Test;
+
+const TESTS: [Test; 4] = [
+    ("iptables_legacy", || given_back(TableFamily::Ip, V4, "iptables-legacy", Backend::Legacy)),
+    ("iptables_nft", || given_back(TableFamily::Ip, V4, "iptables-nft", Backend::IptablesNft)),
+    ("ip6tables_legacy", || given_back(TableFamily::Ip6, V6, "ip6tables-legacy", Backend::Legacy)),
+    ("ip6tables_nft", || given_back(TableFamily::Ip6, V6, "ip6tables-nft", Backend::IptablesNft)),
+];
+
+fn main() -> ExitCode {
+    trials::run(TESTS)
+}
 
 const V4: &str = r#"*raw
 :PREROUTING ACCEPT [0:0]
@@ -73,26 +88,20 @@ COMMIT
 COMMIT
 "#;
 
-#[test]
-#[ignore = "needs root, iptables of both back ends and ipset"]
-fn the_kernel_gives_back_what_was_meant() {
-    for (family, rules, tool) in
-        [(TableFamily::Ip, V4, "iptables"), (TableFamily::Ip6, V6, "ip6tables")]
-    {
-        let meant = parse(rules, FileId(0), family, Backend::Legacy);
-        assert_eq!(meant.1, [], "{tool}");
-        for (variant, backend) in [("legacy", Backend::Legacy), ("nft", Backend::IptablesNft)] {
-            let saved = load_and_save(rules, &format!("{tool}-{variant}"));
-            let (tables, diagnostics) = parse(&saved, FileId(0), family, Backend::Legacy);
-            assert_eq!(diagnostics, [], "{saved}");
-            for table in &meant.0 {
-                let same = |other: &&Table| other.name == table.name;
-                let found = tables.iter().find(same).expect("the table is saved");
-                assert_eq!(found.backend, backend);
-                assert_eq!(lowered(found), lowered(table), "{saved}");
-            }
-        }
+fn given_back(family: TableFamily, rules: &str, tool: &str, backend: Backend) -> Result<()> {
+    let (meant, diagnostics) = parse(rules, FileId(0), family, Backend::Legacy);
+    ensure!(diagnostics.is_empty(), "{diagnostics:?}");
+    let saved = load_and_save(rules, tool)?;
+    let (tables, diagnostics) = parse(&saved, FileId(0), family, Backend::Legacy);
+    ensure!(diagnostics.is_empty(), "{diagnostics:?} in {saved}");
+    for table in &meant {
+        let found = tables.iter().find(|found| found.name == table.name);
+        let found = found.with_context(|| format!("table {} is not in {saved}", table.name))?;
+        ensure!(found.backend == backend, "{:?}", found.backend);
+        let (found, meant) = (lowered(found), lowered(table));
+        ensure!(found == meant, "{found:#?} is not {meant:#?}: {saved}");
     }
+    Ok(())
 }
 
 /// Steps and comments by chain, without chains that have no rules. Chains are listed in another
@@ -110,8 +119,8 @@ fn lowered(table: &Table) -> Vec<(String, Vec<String>)> {
     };
     let mut chains: Vec<_> = table.chains.iter().filter(|chain| !chain.rules.is_empty()).collect();
     chains.sort_by_key(|chain| chain.name.clone());
-    let rules = |chain: &unmasq_model::ruleset::Chain| {
-        let rule = |rule: &unmasq_model::rule::Rule| {
+    let rules = |chain: &Chain| {
+        let rule = |rule: &Rule| {
             let steps: Vec<String> = rule.steps.iter().map(step).collect();
             format!("{:?} {}", rule.comment, steps.join("; "))
         };
@@ -124,19 +133,9 @@ fn lowered(table: &Table) -> Vec<(String, Vec<String>)> {
 }
 
 /// Loads rules in a network namespace of their own and lists them.
-fn load_and_save(rules: &str, tool: &str) -> String {
-    let script =
-        format!("ipset create unmasq-parse hash:net && {tool}-restore && {tool}-save 2>/dev/null");
-    let mut child = Command::new("unshare")
-        .args(["-n", "sh", "-c", &script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("unshare runs");
-    let mut stdin = child.stdin.take().expect("stdin is a pipe");
-    stdin.write_all(rules.as_bytes()).expect("the rules are written");
-    drop(stdin);
-    let output = child.wait_with_output().expect("the script ends");
-    assert!(output.status.success(), "{tool}: {}", output.status);
-    String::from_utf8(output.stdout).expect("listings are text")
+fn load_and_save(rules: &str, tool: &str) -> Result<String> {
+    let namespace = Namespace::new("saved")?;
+    namespace.exec(&["ipset", "create", "unmasq-parse", "hash:net"])?;
+    namespace.exec_with(&[&format!("{tool}-restore")], rules)?;
+    namespace.exec(&[&format!("{tool}-save")])
 }
