@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         output::warn("note: without root most of the node's state can't be read");
     }
     let options = Options { node: args.node.clone(), ..Options::default() };
+    unmasq_host::capture::check(&args.output)?;
     let collected = collect(&options)?;
     for step in &collected.report {
         output::warn(&line(step));

@@ -8,18 +8,29 @@
 //! Unknown -> the branches are joined: what they agree on stands, the rest is unknown
 //! ```
 
-use crate::trace::{Hit, Outcome};
+use std::collections::BTreeMap;
+
+use crate::trace::{Endpoint, Hit, Outcome, Verdict};
 
 mod join;
 
-/// More walks than this for one packet end in one unknown outcome.
+/// No more walks than this for one packet; branches that are left then are unknown.
 const MAX_WALKS: usize = 8192;
+
+/// No more rules than this in all walks for one packet.
+const MAX_RULES: u64 = 10_000_000;
+
+/// No more rules than this in one walk: chains that call each other in a loop, or each the next
+/// one twice, never end, or not in anybody's lifetime.
+const MAX_RULES_IN_A_WALK: u64 = 500_000;
 
 /// Why a walk has to branch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
-    /// Each branch with its probability.
-    Random(Box<[f64]>),
+    /// Yes (branch 1) with this probability, no (branch 0) with the rest.
+    Random(f64),
+    /// All branches alike.
+    Uniform,
     /// Depends on kept state.
     State,
     /// Not known, for this reason.
@@ -31,129 +42,170 @@ pub(crate) enum Kind {
     },
 }
 
-/// One answer of the oracle.
-#[derive(Debug, Clone, PartialEq)]
-struct Made {
+/// One question with the branches that were walked to their ends.
+struct Node {
     kind: Kind,
-    taken: usize,
     options: usize,
+    /// The branch that is being walked.
+    taken: usize,
+    done: Vec<Vec<Outcome>>,
 }
 
-/// The oracle: replays a script, then takes the first branch.
-#[derive(Debug, Default)]
+/// The oracle of one walk: replays what was chosen before, then takes the first branch.
 pub(crate) struct Choices {
     script: Vec<usize>,
-    made: Vec<Made>,
+    /// How far the walk is in the script.
+    at: usize,
+    /// Questions beyond the script.
+    new: Vec<(Kind, usize)>,
+    rules: u64,
 }
 
 impl Choices {
-    /// Which of `options` (at least 1) branches this walk takes.
+    /// Which of `options` branches this walk takes.
     pub(crate) fn choose(&mut self, kind: Kind, options: usize) -> usize {
         if options <= 1 {
             return 0;
         }
-        let taken = self.script.get(self.made.len()).copied().unwrap_or(0);
-        self.made.push(Made { kind, taken, options });
-        taken
+        if let Some(taken) = self.script.get(self.at) {
+            self.at += 1;
+            return *taken;
+        }
+        self.new.push((kind, options));
+        0
     }
 
-    /// The script of the next walk in depth-first order; `None` when all were walked.
-    fn next_script(&self) -> Option<Vec<usize>> {
-        let last = self.made.iter().rposition(|made| made.taken + 1 < made.options)?;
-        let mut script: Vec<usize> = self.made[..last].iter().map(|made| made.taken).collect();
-        script.push(self.made[last].taken + 1);
-        Some(script)
+    /// Counts a rule; whether the walk may go on.
+    pub(crate) fn may_look_at_a_rule(&mut self) -> bool {
+        self.rules += 1;
+        self.rules <= MAX_RULES_IN_A_WALK
     }
 }
 
-/// One finished walk with the choices that led there.
-struct Leaf {
-    path: Vec<Made>,
-    outcome: Outcome,
-}
-
-/// Walks until every branch is seen. `keep_apart`: as [`crate::Options::every_branch`].
+/// Walks until every branch is seen, depth first. `keep_apart`: as
+/// [`Options::every_branch`](crate::trace::Options::every_branch).
 pub(crate) fn explore(
     keep_apart: bool,
     mut walk: impl FnMut(&mut Choices) -> Outcome,
 ) -> Vec<Outcome> {
-    let mut leaves = Vec::new();
-    let mut script = Vec::new();
+    let mut open: Vec<Node> = Vec::new();
+    let (mut walks, mut rules) = (0, 0);
     loop {
-        let mut choices = Choices { script, made: Vec::new() };
+        let script = open.iter().map(|node| node.taken).collect();
+        let mut choices = Choices { script, at: 0, new: Vec::new(), rules: 0 };
         let outcome = walk(&mut choices);
-        let next = choices.next_script();
-        leaves.push(Leaf { path: choices.made, outcome });
-        match next {
-            None => break,
-            Some(_) if leaves.len() >= MAX_WALKS => {
-                let why = format!("there are more than {MAX_WALKS} ways for this packet");
-                return joined(leaves.into_iter().map(|leaf| leaf.outcome), &why, 0, None);
+        walks += 1;
+        rules += choices.rules;
+        let new = choices.new.into_iter();
+        open.extend(new.map(|(kind, options)| Node { kind, options, taken: 0, done: Vec::new() }));
+        let exhausted = walks >= MAX_WALKS || rules >= MAX_RULES;
+        let unexplored = join::unexplored(&outcome);
+        let mut result = vec![outcome];
+        loop {
+            let Some(mut node) = open.pop() else { return result };
+            node.done.push(result);
+            node.taken += 1;
+            if node.taken < node.options && !exhausted {
+                open.push(node);
+                break;
             }
-            Some(next) => script = next,
-        }
-    }
-    let mut outcomes = combine(&leaves, 0, keep_apart);
-    if !keep_apart {
-        outcomes = join::merge_equal(outcomes);
-    }
-    outcomes
-}
-
-/// The outcomes of leaves that made the same first `depth` choices, in depth-first order.
-fn combine(leaves: &[Leaf], depth: usize, keep_apart: bool) -> Vec<Outcome> {
-    let Some(first) = leaves.first() else {
-        return Vec::new();
-    };
-    let Some(made) = first.path.get(depth) else {
-        return vec![first.outcome.clone()];
-    };
-    let branches: Vec<(usize, Vec<Outcome>)> = leaves
-        .chunk_by(|a, b| a.path[depth].taken == b.path[depth].taken)
-        .map(|branch| (branch[0].path[depth].taken, combine(branch, depth + 1, keep_apart)))
-        .collect();
-    match &made.kind {
-        Kind::Random(weights) => branches
-            .into_iter()
-            .flat_map(|(taken, outcomes)| {
-                let weight = weights[taken];
-                outcomes.into_iter().map(move |outcome| Outcome {
-                    probability: outcome.probability.map(|p| p * weight),
-                    ..outcome
-                })
-            })
-            .collect(),
-        Kind::State => {
-            if !keep_apart && join::all_agree(&branches) {
-                return first_branch(branches);
-            }
-            branches
-                .into_iter()
-                .flat_map(|(_, outcomes)| outcomes)
-                .map(|outcome| Outcome { probability: None, ..outcome })
-                .collect()
-        }
-        Kind::Unknown { why, before, at } => {
-            if join::all_agree(&branches) {
-                return first_branch(branches);
-            }
-            let all = branches.into_iter().flat_map(|(_, outcomes)| outcomes);
-            joined(all, why, *before, at.as_deref())
+            result = node.close(&unexplored, keep_apart);
         }
     }
 }
 
-/// The outcomes as one, if there are any.
-fn joined(
-    mut outcomes: impl Iterator<Item = Outcome>,
-    why: &str,
-    before: usize,
-    at: Option<&Hit>,
+impl Node {
+    /// The outcomes of all branches; those that were not walked end in `unexplored`.
+    fn close(self, unexplored: &Outcome, keep_apart: bool) -> Vec<Outcome> {
+        let Node { kind, options, taken, mut done } = self;
+        let left = options - taken;
+        match kind {
+            Kind::Random(yes) => {
+                if left > 0 {
+                    done.push(vec![unexplored.clone()]);
+                }
+                weigh(done, &[1.0 - yes, yes], keep_apart)
+            }
+            Kind::Uniform => {
+                let one = 1.0 / as_float(options);
+                let mut weights = vec![one; done.len()];
+                if left > 0 {
+                    done.push(vec![unexplored.clone()]);
+                    weights.push(one * as_float(left));
+                }
+                weigh(done, &weights, keep_apart)
+            }
+            Kind::State => {
+                if left > 0 {
+                    done.push(vec![unexplored.clone()]);
+                }
+                if !keep_apart && join::all_agree(&done) {
+                    return first(done);
+                }
+                let forget = |outcome| Outcome { probability: None, ..outcome };
+                put_together(done, keep_apart, |_, outcome| forget(outcome))
+            }
+            Kind::Unknown { why, before, at } => {
+                if left > 0 {
+                    done.push(vec![unexplored.clone()]);
+                }
+                if join::all_agree(&done) {
+                    return first(done);
+                }
+                let mut all = done.into_iter().flatten();
+                let joined =
+                    all.next().map(|one| join::join(one, all, &why, before, at.as_deref()));
+                joined.into_iter().collect()
+            }
+        }
+    }
+}
+
+fn weigh(done: Vec<Vec<Outcome>>, weights: &[f64], keep_apart: bool) -> Vec<Outcome> {
+    put_together(done, keep_apart, |branch, outcome| {
+        let weight = weights.get(branch).copied().unwrap_or(0.0);
+        Outcome { probability: outcome.probability.map(|p| p * weight), ..outcome }
+    })
+}
+
+/// All outcomes of all branches. Those that look the same become one, unless `keep_apart`.
+fn put_together(
+    done: Vec<Vec<Outcome>>,
+    keep_apart: bool,
+    change: impl Fn(usize, Outcome) -> Outcome,
 ) -> Vec<Outcome> {
-    let first = outcomes.next();
-    first.map(|first| join::join(first, outcomes, why, before, at)).into_iter().collect()
+    let outcomes = done
+        .into_iter()
+        .enumerate()
+        .flat_map(|(branch, outcomes)| outcomes.into_iter().map(move |outcome| (branch, outcome)));
+    let outcomes = outcomes.map(|(branch, outcome)| change(branch, outcome));
+    if keep_apart {
+        return outcomes.collect();
+    }
+    let mut all: Vec<Outcome> = Vec::new();
+    let mut places: BTreeMap<(Endpoint, Endpoint, Verdict), Vec<usize>> = BTreeMap::new();
+    for outcome in outcomes {
+        let key = (outcome.source.after, outcome.destination.after, outcome.verdict);
+        let places = places.entry(key).or_default();
+        match places.iter().find(|place| join::alike(&all[**place], &outcome)) {
+            Some(place) => {
+                let other = &mut all[*place];
+                other.probability = join::sum(other.probability, outcome.probability);
+            }
+            None => {
+                places.push(all.len());
+                all.push(outcome);
+            }
+        }
+    }
+    all
 }
 
-fn first_branch(branches: Vec<(usize, Vec<Outcome>)>) -> Vec<Outcome> {
-    branches.into_iter().next().map(|(_, outcomes)| outcomes).unwrap_or_default()
+fn first(done: Vec<Vec<Outcome>>) -> Vec<Outcome> {
+    done.into_iter().next().unwrap_or_default()
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn as_float(count: usize) -> f64 {
+    count as f64
 }

@@ -80,6 +80,13 @@ pub(crate) enum Refusal {
     Prohibit,
 }
 
+/// What a policy rule does.
+enum Acted<'h> {
+    Found(Found<'h>),
+    /// The lookup goes on with the rule of this index.
+    OnAt(usize),
+}
+
 /// A host's routes, ordered as the kernel tries them.
 pub(crate) struct Fib<'h> {
     host: &'h Host,
@@ -119,52 +126,78 @@ impl<'h> Fib<'h> {
     }
 
     fn lookup_from(&self, rules: &'h [RoutingRule], first: usize, flow: &Flow<'_>) -> Found<'h> {
-        for (index, rule) in rules.iter().enumerate().skip(first) {
+        let mut index = first;
+        while let Some(rule) = rules.get(index) {
             match selects(rule, flow) {
-                Ok(false) => {}
-                Ok(true) => {
-                    if let Some(found) = self.act(rules, index, flow) {
-                        return found;
-                    }
-                }
-                Err(why) => {
-                    // It does not matter whether the rule selects if both ways lead to one route.
-                    let without = self.lookup_from(rules, index + 1, flow);
-                    return match self.act(rules, index, flow) {
-                        Some(with) if with != without => Found::Unknown(why),
-                        _ => without,
-                    };
-                }
+                Ok(false) => index += 1,
+                Ok(true) => match self.act(rules, index, flow) {
+                    Acted::Found(found) => return found,
+                    Acted::OnAt(next) => index = next,
+                },
+                Err(why) => return self.lookup_with_open_questions(rules, index, flow, why),
             }
         }
         // No rule left: fib_rules_lookup gives -ESRCH, which becomes "network unreachable".
         Found::Refused(Refusal::NoRoute)
     }
 
-    /// What a rule that selects gives; `None`: the next rule is tried.
-    fn act(&self, rules: &'h [RoutingRule], index: usize, flow: &Flow<'_>) -> Option<Found<'h>> {
+    /// The lookup from a rule on of which nobody knows whether it selects. It does not matter
+    /// where both ways lead to one route. From the last rule back, so that each is asked once.
+    fn lookup_with_open_questions(
+        &self,
+        rules: &'h [RoutingRule],
+        first: usize,
+        flow: &Flow<'_>,
+        why: String,
+    ) -> Found<'h> {
+        let mut from: Vec<Found<'h>> = vec![Found::Refused(Refusal::NoRoute)];
+        // `from` holds the results of the later rules, the last one first.
+        let result_at =
+            |from: &[Found<'h>], index: usize| from.get(rules.len().saturating_sub(index)).cloned();
+        for index in (first..rules.len()).rev() {
+            let without = result_at(&from, index + 1);
+            let with = || match self.act(rules, index, flow) {
+                Acted::Found(found) => Some(found),
+                Acted::OnAt(next) => result_at(&from, next),
+            };
+            let found = match selects(&rules[index], flow) {
+                Ok(false) => without,
+                Ok(true) => with(),
+                Err(why) => {
+                    let with = with();
+                    if with == without { with } else { Some(Found::Unknown(why)) }
+                }
+            };
+            from.push(found.unwrap_or_else(|| Found::Unknown(why.clone())));
+        }
+        from.pop().unwrap_or(Found::Unknown(why))
+    }
+
+    /// What a rule does that selects.
+    fn act(&self, rules: &'h [RoutingRule], index: usize, flow: &Flow<'_>) -> Acted<'h> {
         let rule = &rules[index];
         match &rule.action {
             RuleAction::Lookup(table) => {
-                let found = self.in_table(table, flow)?;
-                match (&found, rule.suppress_prefix_length) {
-                    (Found::Route(route), Some(length))
+                let found = self.in_table(table, flow);
+                match (found, rule.suppress_prefix_length) {
+                    (None, _) => Acted::OnAt(index + 1),
+                    (Some(Found::Route(route)), Some(length))
                         if route.destination.prefix_len() <= length =>
                     {
-                        None
+                        Acted::OnAt(index + 1)
                     }
-                    _ => Some(found),
+                    (Some(found), _) => Acted::Found(found),
                 }
             }
+            // fib_rules.c: a goto only leads forward.
             RuleAction::Goto(priority) => {
-                let target = rules.iter().position(|r| r.priority >= *priority)?;
-                // fib_rules.c: a goto only leads forward.
-                (target > index).then(|| self.lookup_from(rules, target, flow))
+                let target = rules.iter().position(|r| r.priority >= *priority);
+                Acted::OnAt(target.filter(|target| *target > index).unwrap_or(index + 1))
             }
-            RuleAction::Nop => None,
-            RuleAction::Blackhole => Some(Found::Refused(Refusal::Blackhole)),
-            RuleAction::Unreachable => Some(Found::Refused(Refusal::Unreachable)),
-            RuleAction::Prohibit => Some(Found::Refused(Refusal::Prohibit)),
+            RuleAction::Nop => Acted::OnAt(index + 1),
+            RuleAction::Blackhole => Acted::Found(Found::Refused(Refusal::Blackhole)),
+            RuleAction::Unreachable => Acted::Found(Found::Refused(Refusal::Unreachable)),
+            RuleAction::Prohibit => Acted::Found(Found::Refused(Refusal::Prohibit)),
         }
     }
 
@@ -186,6 +219,14 @@ impl<'h> Fib<'h> {
                 continue;
             }
             if route.from.is_none() && hidden == Some(route.destination) {
+                continue;
+            }
+            let refuses = matches!(
+                route.kind,
+                RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit
+            );
+            if refuses && flow.oif.is_some() && route.family() == Family::V6 {
+                // A route that refuses is one by lo: another device's it is not (rt6_score_route).
                 continue;
             }
             match route.kind {
@@ -262,37 +303,23 @@ impl<'h> Fib<'h> {
         })
     }
 
-    /// The type of an IPv6 address (`__nft_fib6_eval_type`, net/ipv6/netfilter/nft_fib_ipv6.c).
+    /// The type of an IPv6 address (`__nft_fib6_eval_type`, net/ipv6/netfilter/nft_fib_ipv6.c), as
+    /// an `RTN_*` number. What it gives for routes that refuse depends on more than is modelled.
     pub(crate) fn address_type6(
         &self,
-        address: IpAddr,
+        flow: &Flow<'_>,
         device: Option<&str>,
-        mark: Result<u32, String>,
     ) -> Result<u8, String> {
-        let IpAddr::V6(v6) = address else {
+        let IpAddr::V6(address) = flow.destination else {
             return Err("not an IPv6 address".to_owned());
         };
-        if let Some(device) = device {
-            let links =
-                self.host.links.as_ref().ok_or("the devices were not captured (ip-addr.json)")?;
-            let owned = links
-                .iter()
-                .filter(|link| *link.name == *device)
-                .any(|link| link.addresses.iter().any(|a| a.local == address && !a.tentative));
-            if owned {
-                return Ok(RouteKind::Local.rtn());
-            }
+        if self.is_on(device, flow.destination)? {
+            return Ok(RouteKind::Local.rtn());
         }
-        let flow = Flow { mark, ..Flow::to(address) };
-        match self.lookup(&flow) {
+        match self.lookup(flow) {
             Found::Unknown(why) => return Err(why),
-            Found::Refused(refusal) => {
-                return Ok(match refusal {
-                    Refusal::NoRoute | Refusal::Unreachable => RouteKind::Unreachable,
-                    Refusal::Blackhole => RouteKind::Blackhole,
-                    Refusal::Prohibit => RouteKind::Prohibit,
-                }
-                .rtn());
+            Found::Refused(_) => {
+                return Err(format!("the type of {address} is asked, to which no route leads"));
             }
             Found::Route(route) => match route.kind {
                 RouteKind::Anycast => return Ok(RouteKind::Anycast.rtn()),
@@ -307,13 +334,47 @@ impl<'h> Fib<'h> {
                 | RouteKind::Throw => {}
             },
         }
-        Ok(if v6.is_multicast() {
+        Ok(if address.is_multicast() {
             RouteKind::Multicast.rtn()
-        } else if v6.is_unspecified() {
+        } else if address.is_unspecified() {
             0
         } else {
             RouteKind::Unicast.rtn()
         })
+    }
+
+    /// The types of an IPv6 address that a route lookup tells (`match_lookup_rt6`,
+    /// net/netfilter/xt_addrtype.c): a bit for each `RTN_*` number. With a device only its routes
+    /// count, and every refusal is "unreachable".
+    pub(crate) fn xt_address_types6(
+        &self,
+        address: IpAddr,
+        device: Option<&str>,
+    ) -> Result<u16, String> {
+        let bit = |kind: RouteKind| 1_u16 << kind.rtn();
+        let mut types = if self.is_on(device, address)? { bit(RouteKind::Local) } else { 0 };
+        let flow = Flow { oif: device, ..Flow::to(address) };
+        match self.lookup(&flow) {
+            Found::Unknown(why) => return Err(why),
+            Found::Refused(_) => return Ok(bit(RouteKind::Unreachable)),
+            Found::Route(route) if route.kind == RouteKind::Anycast => {
+                types |= bit(RouteKind::Anycast);
+            }
+            Found::Route(route) if route.kind == RouteKind::Local && device.is_none() => {
+                types |= bit(RouteKind::Local);
+            }
+            Found::Route(_) => {}
+        }
+        Ok(types)
+    }
+
+    /// Whether the address is one of the device's own; `false` without a device.
+    fn is_on(&self, device: Option<&str>, address: IpAddr) -> Result<bool, String> {
+        let Some(device) = device else { return Ok(false) };
+        let links =
+            self.host.links.as_ref().ok_or("the devices were not captured (ip-addr.json)")?;
+        let mut own = links.iter().filter(|link| *link.name == *device);
+        Ok(own.any(|link| link.addresses.iter().any(|a| a.local == address && !a.tentative)))
     }
 
     /// Whether the host owns the address: the local table says so.

@@ -7,9 +7,9 @@
 use unmasq_model::expr::{Expr, Field};
 use unmasq_model::host::{Host, Seen};
 use unmasq_model::packet::Family;
-use unmasq_model::rule::{Action, Rule, Step, Test};
+use unmasq_model::rule::{Action, Step, Test};
 use unmasq_model::ruleset::{
-    Backend, Chain, ChainId, ChainKind, Hook, Policy, Table, TableFamily, xtables_base,
+    Backend, Chain, ChainId, ChainKind, Hook, Policy, Table, XTABLES_NAMES, xtables_base,
 };
 
 /// `NF_IP_PRI_CONNTRACK`: where connection tracking begins in prerouting and output.
@@ -55,12 +55,21 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Plans {
     plans: [Plan; 5],
-    /// Whether connection tracking is switched on: a rule needs it.
-    pub(crate) conntrack: bool,
+    /// Whether connection tracking is switched on.
+    pub(crate) conntrack: Switch,
     /// Why rules may be missing from the plans; each makes every hook unknown.
     pub(crate) missing: Vec<String>,
     /// Rule back ends that were not captured and are taken to be empty.
     pub(crate) assumed_empty: Vec<String>,
+}
+
+/// Whether something is switched on by some rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
+    /// A rule that is not understood may do it: why.
+    Unknown(String),
 }
 
 impl Plans {
@@ -70,9 +79,10 @@ impl Plans {
             .zip(&host.ruleset.tables)
             .filter(|(_, table)| table.family.covers(family) && !table.dormant)
             .collect();
-        let conntrack = tables.iter().any(|(_, table)| uses_conntrack(table, family));
+        let conntrack = conntrack(&tables, family);
         let plans = Hook::ALL.map(|hook| plan(&tables, hook));
-        let mut missing = Vec::new();
+        let mut missing: Vec<String> =
+            tables.iter().filter_map(|(_, table)| unreadable_everywhere(table)).collect();
         let mut assumed_empty = Vec::new();
         let backends = &host.backends;
         let (nft_xtables, legacy) = match family {
@@ -122,7 +132,7 @@ fn plan(tables: &[(u32, &Table)], hook: Hook) -> Plan {
     let mut entries: Vec<(i32, u32, u64, Entry)> = Vec::new();
     let mut nat: Vec<(i32, u32, u64, Base)> = Vec::new();
     for (index, table) in tables {
-        let built_in = xtables_base(&table.name, &hook.name().to_uppercase());
+        let built_in = xtables_base(table.backend, &table.name, &hook.name().to_uppercase());
         if let (Some(_), Some((_, kind, priority))) = (&table.unreadable, built_in) {
             let priority = if kind == ChainKind::Nat { nat_priority(hook) } else { priority };
             entries.push((priority, *index, 0, Entry::Unreadable(*index)));
@@ -152,10 +162,17 @@ fn plan(tables: &[(u32, &Table)], hook: Hook) -> Plan {
     if matches!(hook, Hook::Prerouting | Hook::Output) {
         entries.push((CONNTRACK, OWN, 0, Entry::Conntrack));
     }
-    if hook != Hook::Forward && !nat.is_empty() {
+    // nf_nat_register_fn: the first nat chain, wherever it is attached, brings the dispatcher of
+    // all hooks. Without a chain of its own a hook's dispatcher makes a null binding.
+    if hook != Hook::Forward && tables.iter().any(|(_, table)| has_nat(table)) {
         entries.push((nat_priority(hook), OWN - 1, 0, Entry::NatDispatcher));
     }
     Plan { entries: groups(entries), nat: groups(nat) }
+}
+
+fn has_nat(table: &Table) -> bool {
+    let is_nat = |chain: &Chain| chain.base.is_some_and(|base| base.kind == ChainKind::Nat);
+    table.chains.iter().any(is_nat)
 }
 
 /// `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`.
@@ -188,55 +205,68 @@ fn groups<T>(mut items: Vec<(i32, u32, u64, T)>) -> Vec<Group<T>> {
     groups
 }
 
-/// Whether a rule of the table switches connection tracking on: a test of the connection or a
-/// translation does (their `checkentry`/`init` call `nf_ct_netns_get`), a nat chain alone, or
-/// `notrack`, does not.
-fn uses_conntrack(table: &Table, family: Family) -> bool {
-    table.chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule_uses_conntrack(rule, family))
-        || (table.family != TableFamily::Inet
-            && table.backend != Backend::Nft
-            && table.unreadable.is_some()
-            && &*table.name == "nat")
+/// A table whose hooks are not known: any but those of iptables.
+fn unreadable_everywhere(table: &Table) -> Option<String> {
+    let why = table.unreadable.as_ref()?;
+    let of_iptables = table.backend != Backend::Nft && XTABLES_NAMES.contains(&&*table.name);
+    let name = format!("{} {}", table.family, table.name);
+    (!of_iptables).then(|| format!("the rules of table {name} can't be read: {why}"))
 }
 
-fn rule_uses_conntrack(rule: &Rule, family: Family) -> bool {
-    rule.steps.iter().any(|step| match step {
-        Step::Test(test) => test_uses_conntrack(test),
+/// Whether a rule switches connection tracking on: a test of the connection or a translation does
+/// (their `checkentry`/`init` call `nf_ct_netns_get`), a nat chain alone, or `notrack`, does not.
+fn conntrack(tables: &[(u32, &Table)], family: Family) -> Switch {
+    let mut switch = Switch::Off;
+    let chains = tables.iter().flat_map(|(_, table)| &table.chains);
+    for step in chains.flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps) {
+        match step_uses_conntrack(step, family) {
+            Switch::On => return Switch::On,
+            Switch::Off => {}
+            unknown @ Switch::Unknown(_) => switch = unknown,
+        }
+    }
+    switch
+}
+
+fn step_uses_conntrack(step: &Step, family: Family) -> Switch {
+    let read = |expr: &Expr| if expr_reads(expr) { Switch::On } else { Switch::Off };
+    match step {
+        Step::Test(test) => match test {
+            Test::Compare { right, .. } if expr_reads(right) => Switch::On,
+            Test::Compare { left, .. } | Test::Range { left, .. } | Test::AnyBit { left, .. } => {
+                read(left)
+            }
+            Test::Member { key, .. } => read(key),
+            // connlimit, connbytes, `ct count`: they look at connections.
+            Test::State { what, .. } if what.contains("conn") || what.contains("ct ") => Switch::On,
+            Test::Opaque(opaque) => not_understood(&opaque.text),
+            Test::State { .. }
+            | Test::DeviceName { .. }
+            | Test::Ports { .. }
+            | Test::IpSet { .. }
+            | Test::AddressType { .. }
+            | Test::Random { .. }
+            | Test::Accounting { .. } => Switch::Off,
+        },
         Step::Do(action) => match action {
-            Action::SetCtMark(_) | Action::CtTemplate => true,
+            Action::SetCtMark(_) | Action::CtTemplate => Switch::On,
             // `dnat ip to` in an inet table switches it on for IPv4 alone (nft_nat_init).
-            Action::Nat(nat) => nat.family.is_none_or(|only| only == family),
-            Action::SetMark(expr) | Action::VerdictMap { key: expr, .. } => expr_reads(expr),
-            Action::UpdateSet { key, .. } => expr_reads(key),
-            Action::Opaque(opaque) => mentions_connections(&opaque.text),
-            Action::Count
+            Action::Nat(nat) if nat.family.is_none_or(|only| only == family) => Switch::On,
+            Action::SetMark(expr) | Action::VerdictMap { key: expr, .. } => read(expr),
+            Action::UpdateSet { key, .. } => read(key),
+            Action::Opaque(opaque) => not_understood(&opaque.text),
+            Action::Nat(_)
+            | Action::Count
             | Action::Verdict(_)
             | Action::Reject { .. }
             | Action::Log
-            | Action::NoTrack => false,
+            | Action::NoTrack => Switch::Off,
         },
-    })
-}
-
-fn test_uses_conntrack(test: &Test) -> bool {
-    match test {
-        Test::Compare { left, right, .. } => expr_reads(left) || expr_reads(right),
-        Test::Range { left, .. } | Test::AnyBit { left, .. } => expr_reads(left),
-        Test::Member { key, .. } => expr_reads(key),
-        Test::State { what, .. } => mentions_connections(what),
-        Test::Opaque(opaque) => mentions_connections(&opaque.text),
-        Test::DeviceName { .. }
-        | Test::Ports { .. }
-        | Test::IpSet { .. }
-        | Test::AddressType { .. }
-        | Test::Random { .. }
-        | Test::Accounting { .. } => false,
     }
 }
 
-/// connlimit, connbytes, connlabel, `ct …`, helper: all of them look at connections.
-fn mentions_connections(text: &str) -> bool {
-    text.contains("conn") || text.contains("ct ") || text.contains("helper")
+fn not_understood(text: &str) -> Switch {
+    Switch::Unknown(format!("a rule that is not understood may switch tracking on: {text}"))
 }
 
 fn expr_reads(expr: &Expr) -> bool {
@@ -268,7 +298,6 @@ fn expr_reads(expr: &Expr) -> bool {
         Expr::Bits { left, right, .. } => expr_reads(left) || expr_reads(right),
         Expr::Concat(parts) => parts.iter().any(expr_reads),
         Expr::Lookup { key, .. } => expr_reads(key),
-        Expr::Opaque(opaque) => mentions_connections(&opaque.text),
-        Expr::Const(_) | Expr::Numgen { .. } | Expr::Hash { .. } => false,
+        Expr::Const(_) | Expr::Numgen { .. } | Expr::Hash { .. } | Expr::Opaque(_) => false,
     }
 }

@@ -78,7 +78,7 @@ fn required(rule: &Rule) -> Option<Key> {
                     return Some(Key::Destination(address));
                 }
             }
-            Field::Port(_, End::Destination) => {
+            Field::Port(Some(_), End::Destination) => {
                 port = value.as_number().and_then(|n| u16::try_from(n).ok()).or(port);
             }
             _ => {}

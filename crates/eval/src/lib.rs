@@ -125,6 +125,25 @@ impl<'h> Evaluator<'h> {
             .unwrap_or(device)
     }
 
+    /// A device with those that its packets really pass: a bridge's ports, a VLAN's parent.
+    fn at_and_below<'d>(&'d self, device: &'d str) -> Vec<&'d str> {
+        let mut found = vec![device];
+        let mut next = 0;
+        while let Some(&device) = found.get(next) {
+            next += 1;
+            let links = self.host.links.iter().flatten();
+            let ports = links.clone().filter(|link| link.master.as_deref() == Some(device));
+            let own = links.filter(|link| *link.name == *device);
+            let below: Vec<&str> = ports
+                .map(|port| &*port.name)
+                .chain(own.filter_map(|link| link.lower.as_deref()))
+                .filter(|name| !found.contains(name))
+                .collect();
+            found.extend(below);
+        }
+        found
+    }
+
     fn plans(&self, family: Family) -> &Plans {
         match family {
             Family::V4 => &self.plans[0],

@@ -58,6 +58,8 @@ enum Tracking {
     New,
     /// `notrack`.
     Untracked,
+    /// Settings for a connection that is not tracked yet (`CT --zone`): `notrack` has no effect.
+    Template,
 }
 
 pub(crate) struct Walk<'e, 'h, 'c> {

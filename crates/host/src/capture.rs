@@ -76,9 +76,18 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     read_within(path, LIMITS)
 }
 
+/// Whether a capture can be written there, as far as can be told before there is one: for work that
+/// would be in vain otherwise. Nothing is left behind.
+pub fn check(path: &Path) -> Result<(), Error> {
+    match archive::Format::by_name(path)? {
+        Some(_) => archive::check(path),
+        None => folder::check(path),
+    }
+}
+
 /// Writes a capture: an archive where the name ends in .tar, .tar.gz, .tgz, .tar.zst or .tzst,
 /// else a folder, which is made. A folder that has something in it is left alone; an archive is
-/// replaced.
+/// replaced. If it fails or is interrupted, there is no capture at that place.
 pub fn write(path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<(), Error> {
     for name in files.keys() {
         if relative(Path::new(name)).is_none() {
@@ -133,6 +142,12 @@ impl Files<'_> {
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |error| Error::Io { doing, path, error }
+}
+
+/// The folder that a path is in.
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// The path with `/` between its names; `None` if it is empty, leads out, or is no UTF-8.

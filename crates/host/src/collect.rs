@@ -6,7 +6,8 @@
 //! Reading can change a node: asking a netlink family that the kernel doesn't have loads its
 //! module, `iptables-legacy-save` makes the tables that it lists, and both may run modprobe. So
 //! nothing is asked of the kernel before it is shown to have it (see [`kernel`]), and the tools
-//! are given no modprobe.
+//! are given no modprobe. One way is left: iptables-nft-save may make the kernel load a match of
+//! xtables again that was removed while rules were in use; then the report tells (see [`listing`]).
 
 mod command;
 mod kernel;

@@ -58,7 +58,7 @@ impl Probe {
             destination.ip(),
             Some(destination.port()),
         );
-        packet.ttl = self.ttl;
+        packet.ttl = Some(self.ttl);
         packet.mark = self.mark;
         packet
     }

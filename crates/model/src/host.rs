@@ -83,11 +83,17 @@ pub struct Backends {
     pub ip6tables_legacy: Seen,
 }
 
+/// A BPF program: the device that it is attached to, if it is to one, and a line of text.
+pub type Program = (Option<Box<str>>, Box<str>);
+
 /// What changes or diverts packets and shows in no ruleset. `None`: not captured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beyond {
     /// Traffic-control filters and actions, by device: one line of text each.
     pub tc: Option<Vec<(Box<str>, Box<str>)>>,
+    /// BPF programs on devices and in the IP hooks (tcx, netfilter links), by device (`None`: not
+    /// bound to one): one line of text each.
+    pub bpf: Option<Vec<Program>>,
     /// IPVS virtual services, a line each.
     pub ipvs: Option<Vec<Box<str>>>,
     /// IPsec policies, a line each.

@@ -127,6 +127,14 @@ impl HashSet {
         self.elements.iter().map(|(element, flags)| (element, *flags))
     }
 
+    /// Whether some port of the protocol at that address is in the set, whatever the third
+    /// dimension.
+    fn has_some_port_for(&self, protocol: Protocol, first: IpAddr) -> bool {
+        self.elements.keys().any(|element| {
+            element.first.contains(&first) && element.port.is_some_and(|(p, _)| p == protocol)
+        })
+    }
+
     fn network(&self, element: &Element) -> IpNet {
         match (self.kind, element.second) {
             (HashKind::IpPortNet, Some(second)) => second,
@@ -149,7 +157,10 @@ impl HashSet {
             HashKind::IpPort | HashKind::IpPortIp | HashKind::IpPortNet => {
                 match ipset_port(packet, ends[1]) {
                     Some(port) => Some((packet.protocol, port)),
-                    None => return Err(PortUnknown { end: ends[1] }),
+                    None if self.has_some_port_for(packet.protocol, address(0)) => {
+                        return Err(PortUnknown { end: ends[1] });
+                    }
+                    None => return Ok(Found::No),
                 }
             }
         };

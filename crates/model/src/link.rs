@@ -21,6 +21,13 @@ pub struct Link {
     pub master: Option<Box<str>>,
     /// Hairpin mode of a bridge port; `None` if it is not one, or the listing did not say.
     pub hairpin: Option<bool>,
+    /// A bridge's own `nf_call_iptables` and `nf_call_ip6tables`: on for it whatever the sysctls
+    /// of br_netfilter say. `false` where the listing did not say.
+    pub calls_iptables: bool,
+    /// The same for IPv6.
+    pub calls_ip6tables: bool,
+    /// The device below it: a VLAN's parent, or the other end of a veth in this namespace.
+    pub lower: Option<Box<str>>,
     /// Link-layer address.
     pub mac: Option<Box<str>>,
     /// An XDP program is attached: packets may change before any rule sees them.

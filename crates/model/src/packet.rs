@@ -154,12 +154,12 @@ pub struct Packet {
     pub transport: Transport,
     /// `skb->mark` on arrival.
     pub mark: u32,
-    /// Time to live, or hop limit.
-    pub ttl: u8,
+    /// Time to live, or hop limit, on arrival; `None`: nobody said, and it lasts.
+    pub ttl: Option<u8>,
 }
 
 impl Packet {
-    /// An opening packet with mark 0 and TTL 64. Ports are ignored for protocols without them;
+    /// An opening packet with mark 0 and a TTL that nobody named. Ports are ignored for protocols without them;
     /// ICMP is an echo request.
     pub fn open(
         protocol: Protocol,
@@ -176,7 +176,7 @@ impl Packet {
             }
             _ => Transport::Other,
         };
-        Packet { protocol, source, destination, transport, mark: 0, ttl: 64 }
+        Packet { protocol, source, destination, transport, mark: 0, ttl: None }
     }
 
     /// The packet's address family.

@@ -207,8 +207,9 @@ pub const XTABLES_NAMES: [&str; 5] = ["raw", "mangle", "nat", "filter", "securit
 
 /// How iptables attaches a built-in chain: kernel's `NF_IP_PRI_*`
 /// (include/uapi/linux/netfilter_ipv4.h), and which chains each table has
-/// (net/ipv4/netfilter/iptable_*.c). `None` for a user chain or a table that iptables doesn't know.
-pub fn xtables_base(table: &str, chain: &str) -> Option<(Hook, ChainKind, i32)> {
+/// (net/ipv4/netfilter/iptable_*.c). iptables-nft has its own numbers (iptables/nft.c), of which
+/// security's is another. `None` for a user chain or a table that iptables doesn't know.
+pub fn xtables_base(backend: Backend, table: &str, chain: &str) -> Option<(Hook, ChainKind, i32)> {
     let hook = match chain {
         "PREROUTING" => Hook::Prerouting,
         "INPUT" => Hook::Input,
@@ -224,7 +225,10 @@ pub fn xtables_base(table: &str, chain: &str) -> Option<(Hook, ChainKind, i32)> 
         ("nat", Hook::Prerouting | Hook::Output) => (ChainKind::Nat, -100),
         ("nat", Hook::Postrouting | Hook::Input) => (ChainKind::Nat, 100),
         ("filter", Hook::Input | Hook::Forward | Hook::Output) => (ChainKind::Filter, 0),
-        ("security", Hook::Input | Hook::Forward | Hook::Output) => (ChainKind::Filter, 50),
+        ("security", Hook::Input | Hook::Forward | Hook::Output) => match backend {
+            Backend::Legacy => (ChainKind::Filter, 50),
+            Backend::IptablesNft | Backend::Nft => (ChainKind::Filter, 150),
+        },
         _ => return None,
     };
     Some((hook, kind, priority))

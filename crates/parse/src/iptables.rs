@@ -15,6 +15,11 @@
 //! What a rule can't be said to mean stays in its chain as `Opaque`. Declarations count wherever
 //! they stand in a table, so that listings without `:CHAIN` lines first (`-N`, `-P`) read well.
 //! Commands other than `-A`, `-I`, `-N` and `-P` are not carried out but reported.
+//!
+//! A line that could be a lost rule makes its table unreadable, with all that was read kept in it:
+//! one that is neither a rule nor a declaration, and a command that is not carried out. So does a
+//! missing COMMIT, and where the file ends without it, tables that are not listed are unreadable too.
+//! A rule in no table may belong to any (`iptables -S` names none): then all of them are.
 
 use std::collections::HashMap;
 
@@ -57,6 +62,7 @@ pub fn parse(
         backend: default_backend,
         section: None,
         incompatible: Vec::new(),
+        stray: None,
         tables: Vec::new(),
         diagnostics: Vec::new(),
         line: token::Line::default(),
@@ -78,6 +84,8 @@ struct Reader<'t> {
     section: Option<Section<'t>>,
     /// Tables that a comment says are not listed, or not in full.
     incompatible: Vec<(Origin, &'t str, &'t str)>,
+    /// The first line that belongs into some table and stands in none, and what is wrong with it.
+    stray: Option<(Origin, String)>,
     tables: Vec<Table>,
     diagnostics: Vec<Diagnostic>,
     line: token::Line<'t>,
@@ -103,21 +111,38 @@ impl<'t> Reader<'t> {
         match first {
             b'#' => self.comment(origin, line),
             b'*' => {
-                self.end_without_commit();
+                let _ = self.end_without_commit();
                 self.begin(origin, line[1..].trim());
             }
-            b':' => self.chain_line(origin, &line[1..]),
+            b':' => self.chain_line(origin, line),
             b'-' => self.command(origin, line),
             b'[' => match without_counters(line) {
                 Some(rule) => self.command(origin, rule),
-                None => self.report(origin, "neither a rule nor a declaration"),
+                None => self.lost(origin, "neither a rule nor a declaration", line),
             },
             _ if line == "COMMIT" => match self.section.take() {
                 Some(section) => self.end(section),
                 None => self.report(origin, "COMMIT outside a table"),
             },
-            _ => self.report(origin, "neither a rule nor a declaration"),
+            _ => self.lost(origin, "neither a rule nor a declaration", line),
         }
+    }
+
+    /// Reports a line that could have been a rule or a chain of the table that is being read.
+    fn lost(&mut self, origin: Origin, message: impl Into<String>, line: &str) {
+        let message = message.into();
+        if let Some(section) = &mut self.section {
+            section.table.unreadable.get_or_insert_with(|| why(origin, &message, line));
+        }
+        self.report(origin, message);
+    }
+
+    /// Reports a rule or a chain that stands in no table: it may be one of any.
+    fn stray(&mut self, origin: Origin, message: String, line: &str) {
+        if self.stray.is_none() {
+            self.stray = Some((origin, why(origin, &message, line).text.into()));
+        }
+        self.report(origin, message);
     }
 
     /// Headers tell the back end; iptables-nft-save writes no more than a comment for a table
@@ -166,21 +191,21 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `NAME POLICY [n:m]`
+    /// `:NAME POLICY [n:m]`
     fn chain_line(&mut self, origin: Origin, line: &'t str) {
-        let mut words = line.split_ascii_whitespace();
+        let mut words = line[1..].split_ascii_whitespace();
         match (words.next(), words.next()) {
-            (Some(name), Some(policy)) => self.declare(origin, name, policy),
-            _ => self.report(origin, "a chain needs a name and a policy"),
+            (Some(name), Some(policy)) => self.declare(origin, name, policy, line),
+            _ => self.lost(origin, "a chain needs a name and a policy", line),
         }
     }
 
-    fn declare(&mut self, origin: Origin, name: &'t str, policy: &str) {
+    fn declare(&mut self, origin: Origin, name: &'t str, policy: &str, line: &str) {
         let Some(section) = &mut self.section else {
-            return self.report(origin, format!("chain {name} outside a table"));
+            return self.stray(origin, format!("chain {name} outside a table"), line);
         };
         if section.chains.contains_key(name) {
-            return self.report(origin, format!("chain {name} is declared twice"));
+            return self.lost(origin, format!("chain {name} is declared twice"), line);
         }
         if let Err(message) = section.declare(origin, name, policy) {
             self.report(origin, message);
@@ -192,27 +217,36 @@ impl<'t> Reader<'t> {
         let mut words = line.split_ascii_whitespace();
         match (words.next(), words.next(), words.next()) {
             (Some("-A" | "--append" | "-I" | "--insert"), Some(chain), _) => {
-                match &mut self.section {
-                    Some(section) => section.rules.push((origin, line)),
-                    None => self.report(origin, format!("a rule of chain {chain} outside a table")),
-                }
+                let Some(section) = &mut self.section else {
+                    let message = format!("a rule of chain {chain} outside a table");
+                    return self.stray(origin, message, line);
+                };
+                section.rules.push((origin, line));
             }
-            (Some("-N" | "--new-chain"), Some(name), None) => self.declare(origin, name, "-"),
+            (Some("-N" | "--new-chain"), Some(name), None) => self.declare(origin, name, "-", line),
             (Some("-P" | "--policy"), Some(name), Some(policy)) => {
-                self.declare(origin, name, policy);
+                self.declare(origin, name, policy, line);
             }
             (Some(command), ..) => {
-                self.report(origin, format!("command {command} can't be followed"));
+                let message = format!("command {command} can't be followed");
+                match &self.section {
+                    Some(_) => self.lost(origin, message, line),
+                    None => self.stray(origin, message, line),
+                }
             }
             (None, ..) => {}
         }
     }
 
-    fn end_without_commit(&mut self) {
-        let Some(section) = self.section.take() else { return };
+    /// Ends the table that is being read, if there is one: where it began, and what is wrong.
+    fn end_without_commit(&mut self) -> Option<(Origin, String)> {
+        let mut section = self.section.take()?;
+        let origin = section.table.origin;
         let message = format!("table {} ends without COMMIT", section.table.name);
-        self.report(section.table.origin, message);
+        section.table.unreadable.get_or_insert_with(|| Opaque::new(message.as_str()));
+        self.report(origin, message.clone());
         self.end(section);
+        Some((origin, message))
     }
 
     fn end(&mut self, mut section: Section<'t>) {
@@ -260,7 +294,7 @@ impl<'t> Reader<'t> {
     }
 
     fn finish(mut self) -> (Vec<Table>, Vec<Diagnostic>) {
-        self.end_without_commit();
+        let cut = self.end_without_commit();
         for (origin, name, said) in std::mem::take(&mut self.incompatible) {
             let opaque = Opaque::new(said);
             let listed = self
@@ -277,14 +311,34 @@ impl<'t> Reader<'t> {
                 }
             }
         }
+        if let Some((origin, said)) = self.stray.take() {
+            for table in &mut self.tables {
+                table.unreadable.get_or_insert_with(|| Opaque::new(said.as_str()));
+            }
+            self.doubt_unlisted(origin, &said);
+        }
+        // What comes after the end of a file that is cut off is not known either.
+        if let Some((origin, said)) = cut {
+            self.doubt_unlisted(origin, &said);
+        }
         self.diagnostics.sort_by_key(|diagnostic| diagnostic.origin.line);
         (self.tables, self.diagnostics)
+    }
+
+    /// Tables that are not listed may exist all the same.
+    fn doubt_unlisted(&mut self, origin: Origin, said: &str) {
+        for name in XTABLES_NAMES {
+            if !self.tables.iter().any(|table| *table.name == *name) {
+                let table = self.table(origin, self.backend, name, Some(Opaque::new(said)));
+                self.tables.push(table);
+            }
+        }
     }
 }
 
 impl<'t> Section<'t> {
     fn declare(&mut self, origin: Origin, name: &'t str, policy: &str) -> Result<(), String> {
-        let base = xtables_base(&self.table.name, name);
+        let base = xtables_base(self.table.backend, &self.table.name, name);
         let unclear = match (base, policy) {
             (Some(_), "ACCEPT" | "DROP") | (None, "-") => None,
             (Some(_), _) => Some(format!("policy {policy} of chain {name} is not known")),
@@ -312,7 +366,11 @@ impl<'t> Section<'t> {
 
     /// A chain that has rules and no declaration: what a base chain does at its end is not known.
     fn declare_unseen(&mut self, origin: Origin, name: &'t str) -> Option<ChainId> {
-        let policy = if xtables_base(&self.table.name, name).is_some() { "?" } else { "-" };
+        let policy = if xtables_base(self.table.backend, &self.table.name, name).is_some() {
+            "?"
+        } else {
+            "-"
+        };
         // The caller reports that it is not declared, which says enough.
         let _ = self.declare(origin, name, policy);
         self.chains.get(name).copied()
@@ -334,6 +392,10 @@ impl<'t> Section<'t> {
             _ => chain.rules.push(rule),
         }
     }
+}
+
+fn why(origin: Origin, message: &str, line: &str) -> Opaque {
+    Opaque::new(format!("line {}: {message}: {line}", origin.line))
 }
 
 /// What follows `[n:m]`.

@@ -36,6 +36,9 @@ use json::{ChainObject, Node, Object, RuleObject, SetObject, TableObject};
 use listing::{ListedTable, Listing};
 use scope::Scope;
 
+/// The name of a table that stands for what nobody knows the table of.
+const NOT_READ: &str = "(not read)";
+
 /// Reads the JSON of `nft -j list ruleset`.
 ///
 /// `listing` is the text of `nft -a list ruleset` of the same moment, if there is one: rules then
@@ -175,6 +178,8 @@ impl<'a> Reader<'a> {
         };
         let Some(family) = family(word) else {
             let message = format!("unknown family \"{word}\" of table {name}");
+            // Its packets may be any.
+            self.unlisted(TableFamily::Inet, name, origin, &message);
             return self.report(origin, message);
         };
         if skip(family, name) {
@@ -183,10 +188,11 @@ impl<'a> Reader<'a> {
         if let Object::Table(object) = object {
             return self.table(family, object, origin);
         }
-        let Some(index) = self.find(family, name) else {
+        let index = self.find(family, name).unwrap_or_else(|| {
             let message = format!("table {family} {name} is not listed");
-            return self.report(origin, message);
-        };
+            self.report(origin, message.clone());
+            self.unlisted(family, name, origin, &message)
+        });
         self.current = index;
         match object {
             Object::Table(_) | Object::Other => {}
@@ -200,6 +206,16 @@ impl<'a> Reader<'a> {
                 None => self.report(origin, format!("set {} is not listed", object.name)),
             },
         }
+    }
+
+    /// A table in place of one of which no more is known than that there is something in it.
+    fn unlisted(&mut self, family: TableFamily, name: &str, origin: Origin, why: &str) -> usize {
+        let index = self.find(family, name).unwrap_or_else(|| {
+            self.scopes.push(Scope::new(family, name, origin));
+            self.scopes.len() - 1
+        });
+        self.scopes[index].table.unreadable.get_or_insert_with(|| Opaque::new(why));
+        index
     }
 
     fn find(&self, family: TableFamily, name: &str) -> Option<usize> {
@@ -357,7 +373,9 @@ impl<'a> Reader<'a> {
     ) {
         let node: Node<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
         let Some((kind, body)) = node.single() else {
-            return self.report(origin, format!("an object that can't be read: {error}"));
+            let message = format!("an object that can't be read: {error}");
+            self.unlisted(TableFamily::Inet, NOT_READ, origin, &message);
+            return self.report(origin, message);
         };
         let word = |key| body.get(key).and_then(Node::text);
         let name = word(if kind == "table" { "name" } else { "table" });
@@ -365,8 +383,12 @@ impl<'a> Reader<'a> {
         if place.is_some_and(|(family, name)| skip(family, name)) {
             return;
         }
-        self.report(origin, format!("a {kind} that can't be read: {error}"));
-        let Some(index) = place.and_then(|(family, name)| self.find(family, name)) else { return };
+        let message = format!("a {kind} that can't be read: {error}");
+        self.report(origin, message.clone());
+        let (family, name) = place.unwrap_or((TableFamily::Inet, NOT_READ));
+        let index = self
+            .find(family, name)
+            .unwrap_or_else(|| self.unlisted(family, name, origin, &message));
         self.current = index;
         let scope = &mut self.scopes[index];
         let chain = word("chain").filter(|_| kind == "rule").and_then(|name| scope.chain(name));
@@ -386,9 +408,7 @@ impl<'a> Reader<'a> {
         let text = format!("the ruleset can't be read to its end: {error}");
         self.current = self.scopes.len().saturating_sub(1);
         self.unreadable(text.clone());
-        let mut rest = Scope::new(TableFamily::Inet, "(not read)", origin);
-        rest.table.unreadable = Some(Opaque::new(text));
-        self.scopes.push(rest);
+        self.unlisted(TableFamily::Inet, NOT_READ, origin, &text);
     }
 
     /// Tables that the listing shows and the JSON lacks.

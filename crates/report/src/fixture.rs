@@ -197,6 +197,9 @@ fn flannel() -> Link {
         kind: Some("vxlan".into()),
         master: None,
         hairpin: None,
+        calls_iptables: false,
+        calls_ip6tables: false,
+        lower: None,
         mac: None,
         xdp: false,
         addresses: vec![Address {

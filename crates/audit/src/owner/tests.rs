@@ -99,6 +99,9 @@ fn bridge(name: &str, address: [u8; 4]) -> Link {
         kind: Some("bridge".into()),
         master: None,
         hairpin: None,
+        calls_iptables: false,
+        calls_ip6tables: false,
+        lower: None,
         mac: None,
         xdp: false,
         addresses: vec![Address {

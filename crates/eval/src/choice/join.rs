@@ -1,43 +1,31 @@
 //! What several possible endings have in common.
 
-use std::net::IpAddr;
+use crate::trace::{Disposition, Endpoint, Hit, Outcome, Port, Rewrite, Verdict};
 
-use crate::trace::{Disposition, Endpoint, Hit, Outcome, Port, Reason, Rewrite, RuleId, Verdict};
-
-/// What a user can see of an outcome, apart from the rules on the way.
-type Visible<'o> = (
-    Verdict,
-    Option<Reason>,
-    &'o Rewrite,
-    &'o Rewrite,
-    Option<&'o str>,
-    Option<IpAddr>,
-    Option<RuleId>,
-    &'o [String],
-);
-
-fn visible(outcome: &Outcome) -> Visible<'_> {
-    (
-        outcome.verdict,
-        outcome.reason,
-        &outcome.source,
-        &outcome.destination,
-        outcome.out.as_deref(),
-        outcome.next_hop,
-        outcome.rewritten_by,
-        &outcome.unknown,
-    )
+/// Whether two outcomes look the same to a user, apart from the rules on the way.
+pub(super) fn alike(a: &Outcome, b: &Outcome) -> bool {
+    a.destination == b.destination
+        && a.source == b.source
+        && a.verdict == b.verdict
+        && a.reason == b.reason
+        && a.out == b.out
+        && a.next_hop == b.next_hop
+        && a.rewritten_by == b.rewritten_by
+        && a.unknown == b.unknown
 }
 
-/// Whether all branches end in the same visible outcomes with the same probabilities.
-pub(super) fn all_agree(branches: &[(usize, Vec<Outcome>)]) -> bool {
-    let Some(((_, first), rest)) = branches.split_first() else {
-        return true;
-    };
-    rest.iter().all(|(_, other)| {
+/// The probability of one or the other.
+pub(super) fn sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a? + b?)
+}
+
+/// Whether all branches end in the same outcomes with the same probabilities.
+pub(super) fn all_agree(branches: &[Vec<Outcome>]) -> bool {
+    let Some((first, rest)) = branches.split_first() else { return true };
+    rest.iter().all(|other| {
         other.len() == first.len()
             && other.iter().zip(first).all(|(a, b)| {
-                visible(a) == visible(b)
+                alike(a, b)
                     && match (a.probability, b.probability) {
                         (Some(p), Some(q)) => (p - q).abs() < 1e-9,
                         (None, None) => true,
@@ -47,21 +35,26 @@ pub(super) fn all_agree(branches: &[(usize, Vec<Outcome>)]) -> bool {
     })
 }
 
-/// Puts outcomes together that look the same, in the order of their first occurrence.
-pub(super) fn merge_equal(outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let mut merged: Vec<Outcome> = Vec::new();
-    for outcome in outcomes {
-        match merged.iter_mut().find(|other| visible(other) == visible(&outcome)) {
-            None => merged.push(outcome),
-            Some(other) => {
-                other.probability = match (other.probability, outcome.probability) {
-                    (Some(p), Some(q)) => Some(p + q),
-                    _ => None,
-                }
-            }
-        }
+/// What stands for branches that were not walked: nothing of it is known.
+pub(super) fn unexplored(like: &Outcome) -> Outcome {
+    let unknown = |rewrite: &Rewrite| Rewrite {
+        disposition: Disposition::Unknown,
+        before: rewrite.before,
+        after: Endpoint { address: None, port: Port::Unknown },
+    };
+    Outcome {
+        probability: Some(1.0),
+        verdict: Verdict::Unknown,
+        reason: None,
+        source: unknown(&like.source),
+        destination: unknown(&like.destination),
+        out: None,
+        next_hop: None,
+        rewritten_by: None,
+        because: Vec::new(),
+        hits: Vec::new(),
+        unknown: vec!["there are more ways for this packet than could be walked".to_owned()],
     }
-    merged
 }
 
 /// One outcome that holds whichever of several comes true: fields in which they differ are
@@ -75,7 +68,14 @@ pub(super) fn join(
 ) -> Outcome {
     let mut joined = first;
     let mut unknown = vec![why.to_owned()];
-    unknown.append(&mut joined.unknown);
+    let mut note = |reasons: Vec<String>| {
+        for reason in reasons {
+            if !unknown.contains(&reason) {
+                unknown.push(reason);
+            }
+        }
+    };
+    note(std::mem::take(&mut joined.unknown));
     for other in rest {
         if joined.verdict != other.verdict {
             joined.verdict = Verdict::Unknown;
@@ -86,11 +86,7 @@ pub(super) fn join(
         keep_if_equal(&mut joined.rewritten_by, other.rewritten_by);
         join_rewrite(&mut joined.source, &other.source);
         join_rewrite(&mut joined.destination, &other.destination);
-        for reason in other.unknown {
-            if !unknown.contains(&reason) {
-                unknown.push(reason);
-            }
-        }
+        note(other.unknown);
     }
     joined.unknown = unknown;
     joined.probability = None;

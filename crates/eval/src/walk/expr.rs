@@ -5,6 +5,7 @@ use unmasq_model::expr::{
     XT_STATE_SNAT, ct_state, ct_status,
 };
 use unmasq_model::packet::{Family, Packet, Protocol, Transport};
+use unmasq_model::route::RouteKind;
 use unmasq_model::set::{Data, SetId};
 
 use super::rules::Run;
@@ -57,10 +58,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Expr::Numgen { mode, modulus, offset } => {
                 let options = (*modulus).max(1);
                 let kind = match mode {
-                    NumgenMode::Random => {
-                        let weights = vec![1.0 / f64::from(options); options as usize];
-                        Kind::Random(weights.into())
-                    }
+                    NumgenMode::Random => Kind::Uniform,
                     NumgenMode::Increment => Kind::State,
                 };
                 self.draw(kind, options, *offset)
@@ -153,10 +151,28 @@ impl<'h> Walk<'_, 'h, '_> {
             }
             Field::TcpFlags if self.packet.protocol == Protocol::TCP => 2.into(),
             Field::TcpFlags => Loaded::Absent,
-            Field::Ttl(wanted) => in_family(wanted, u32::from(self.packet.ttl).into()),
+            Field::Ttl(wanted) => in_family(
+                wanted,
+                match self.packet.ttl {
+                    Some(ttl) => u32::from(ttl).into(),
+                    None => Loaded::Unknown("the packet's time to live was not given".to_owned()),
+                },
+            ),
             Field::Mark => self.mark_bits(run, u32::MAX),
             Field::DeviceName(device) | Field::DeviceIndex(device) => {
                 Loaded::Is(Value::Name(self.device_name(device).into()))
+            }
+            Field::CtState
+            | Field::CtStateAndNat
+            | Field::CtStatus
+            | Field::CtMark
+            | Field::CtDirection
+            | Field::CtAddress(..)
+            | Field::CtPort(..)
+            | Field::CtProtocol
+                if self.connection.tracking == Tracking::Template =>
+            {
+                Loaded::Unknown("a rule looks at a connection before it is tracked".to_owned())
             }
             Field::CtState => self.ct_state().into(),
             Field::CtStateAndNat => {
@@ -256,7 +272,7 @@ impl<'h> Walk<'_, 'h, '_> {
     /// `ct state`: what opens a connection is new; untracked and invalid need no connection.
     fn ct_state(&self) -> u32 {
         match self.connection.tracking {
-            Tracking::None => ct_state::INVALID,
+            Tracking::None | Tracking::Template => ct_state::INVALID,
             Tracking::New => ct_state::NEW,
             Tracking::Untracked => ct_state::UNTRACKED,
         }
@@ -334,11 +350,10 @@ impl<'h> Walk<'_, 'h, '_> {
             (false, false) => None,
         };
         let fib_table = &self.evaluator.fib;
-        let mark = if fib.mark { self.mark.clone() } else { Ok(0) };
         let loaded = match fib.result {
             FibResult::Type => match self.family() {
                 Family::V4 => fib_table.address_type4(address, device),
-                Family::V6 => fib_table.address_type6(address, device, mark),
+                Family::V6 => fib_table.address_type6(&self.fib_flow(fib, address), device),
             }
             .map(|kind| Loaded::from(u32::from(kind))),
             FibResult::Device | FibResult::Exists => {
@@ -351,30 +366,47 @@ impl<'h> Walk<'_, 'h, '_> {
         loaded.unwrap_or_else(Loaded::Unknown)
     }
 
-    /// `nft_fib4_eval`, `nft_fib6_eval`: the device that the route to the address goes out by;
-    /// with `iif`, empty if it is another than that the packet came in by.
-    fn fib_device(&self, fib: Fib, address: std::net::IpAddr) -> Result<Box<str>, String> {
-        let mark = if fib.mark { self.mark.clone() } else { Ok(0) };
+    /// The lookup is made with the other end and the protocol too, but without ports.
+    fn fib_flow(&self, fib: Fib, address: std::net::IpAddr) -> Flow<'static> {
         let other_end = match fib.of {
             End::Source => self.packet.destination,
             End::Destination => self.packet.source,
         };
-        let flow = Flow { mark, source: Some(other_end), ..Flow::to(address) };
-        let route = match self.evaluator.fib.lookup(&flow) {
+        Flow {
+            mark: if fib.mark { self.mark.clone() } else { Ok(0) },
+            source: Some(other_end),
+            protocol: Some(self.packet.protocol),
+            ..Flow::to(address)
+        }
+    }
+
+    /// `nft_fib4_eval`, `nft_fib6_eval`: the device that the route to the address goes out by;
+    /// with `iif`, empty if it is another than that the packet came in by.
+    fn fib_device(&self, fib: Fib, address: std::net::IpAddr) -> Result<Box<str>, String> {
+        if self.in_device.as_deref() == Some("lo") && self.out_device.is_none() {
+            // nft_fib_is_loopback: what came over loopback came the right way.
+            return Ok("lo".into());
+        }
+        let route = match self.evaluator.fib.lookup(&self.fib_flow(fib, address)) {
             Found::Unknown(why) => return Err(why),
             Found::Refused(_) => return Ok("".into()),
             Found::Route(route) => route,
         };
-        let device = route.next_hops.first().and_then(|hop| hop.device.clone()).unwrap_or_default();
+        if matches!(route.kind, RouteKind::Local | RouteKind::Anycast) {
+            return Ok("".into());
+        }
         let wanted = match (fib.iif, fib.oif) {
             (true, _) => Some(self.device_name(Device::In)),
             (false, true) => Some(self.device_name(Device::Out)),
             (false, false) => None,
         };
-        Ok(match wanted {
-            Some(wanted) if *wanted != *device => "".into(),
-            Some(_) | None => device,
-        })
+        // fib_info_nh_uses_dev: any of several next hops.
+        let mut devices = route.next_hops.iter().filter_map(|hop| hop.device.as_deref());
+        let device = match wanted {
+            Some(wanted) => devices.find(|device| *device == wanted),
+            None => devices.next(),
+        };
+        Ok(device.unwrap_or_default().into())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::packet::{Family, Protocol, Transport};
 use unmasq_model::route::{Route, RouteKind};
 
 use super::{Step, Stop, Walk};
@@ -93,15 +93,18 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         match route.kind {
             RouteKind::Local => {
-                self.validate_source(device, source, false)?;
+                self.validate_source(device, source, None)?;
                 Ok(self.keep(route))
             }
             RouteKind::Broadcast => Err(Stop::Unknown("broadcast is not modelled".to_owned())),
             RouteKind::Unicast => {
                 self.forwarding4(device)?;
                 let routed = self.take_hop(route, &flow)?;
-                let back = matches!(&routed, Routed::Out { device: out, .. } if **out == *device);
-                self.validate_source(device, source, back)?;
+                let out = match &routed {
+                    Routed::Out { device, .. } => Some(&**device),
+                    Routed::Local => None,
+                };
+                self.validate_source(device, source, out)?;
                 Ok(routed)
             }
             RouteKind::Anycast
@@ -205,10 +208,12 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     /// The checks of `ip_forward` and `ip6_forward` before the forward hook.
-    pub(super) fn may_forward(&mut self) -> Step {
+    pub(super) fn may_forward(&mut self, device: &str) -> Step {
         if let IpAddr::V6(source) = self.packet.source {
             let sysctls = self.evaluator.host.sysctls.as_ref();
+            let forced = sysctls.and_then(|s| s.device("ipv6", device, "force_forwarding"));
             match sysctls.and_then(|s| s.number("net.ipv6.conf.all.forwarding")) {
+                _ if forced.is_some_and(|forced| forced != 0) => {}
                 None => self.assume("IPv6 forwarding is on (sysctl not captured)".to_owned())?,
                 Some(0) => {
                     let did = "IPv6 forwarding is off";
@@ -220,9 +225,13 @@ impl<'h> Walk<'_, 'h, '_> {
                 return self.martian("a source that can't be forwarded");
             }
         }
-        if self.packet.ttl <= 1 {
-            let did = "time to live ran out";
-            return self.refuse(Verdict::Rejected, Reason::Ttl, did);
+        match &mut self.packet.ttl {
+            Some(ttl) if *ttl <= 1 => {
+                let did = "time to live ran out";
+                return self.refuse(Verdict::Rejected, Reason::Ttl, did);
+            }
+            Some(ttl) => *ttl -= 1,
+            None => {}
         }
         if let IpAddr::V6(source) = self.packet.source
             && source.is_unicast_link_local()
@@ -233,12 +242,12 @@ impl<'h> Walk<'_, 'h, '_> {
         Ok(())
     }
 
-    /// `fib_validate_source`: the reverse-path filter and own addresses as a source. `back`: the
-    /// packet goes out by the device that it came in by.
-    fn validate_source(&mut self, device: &str, source: Ipv4Addr, back: bool) -> Step {
+    /// `fib_validate_source`: the reverse-path filter and own addresses as a source. `out`: the
+    /// device that the packet leaves by.
+    fn validate_source(&mut self, device: &str, source: Ipv4Addr, out: Option<&str>) -> Step {
         let strictness = self.rp_filter(device)?;
         let source = IpAddr::V4(source);
-        if strictness == 0 && !back {
+        if strictness == 0 && out != Some(device) {
             let full = self.evaluator.fib.has_custom_rules4();
             if !full {
                 return self.own_source(device, source);
@@ -254,7 +263,9 @@ impl<'h> Walk<'_, 'h, '_> {
             source: Some(self.packet.destination),
             mark,
             protocol: Some(self.packet.protocol).filter(|p| *p != Protocol(0)),
-            transport: self.packet.transport,
+            transport: turned_around(self.packet.transport),
+            // `flowi4_iif = oif ? : LOOPBACK_IFINDEX`
+            iif: out.unwrap_or("lo"),
             ..Flow::to(source)
         };
         let filtered = |walk: &mut Self| {
@@ -316,7 +327,11 @@ impl<'h> Walk<'_, 'h, '_> {
         let value = |name: &str| sysctls.and_then(|s| s.device("ipv4", name, "rp_filter"));
         match (value(device), value("all")) {
             (Some(own), Some(all)) => Ok(own.max(all)),
-            _ => {
+            (Some(one), None) | (None, Some(one)) if one > 0 => {
+                self.assume(format!("rp_filter on {device} is {one} (not all of it captured)"))?;
+                Ok(one)
+            }
+            (Some(_), None) | (None, Some(_)) | (None, None) => {
                 self.assume(format!("rp_filter is off on {device} (sysctl not captured)"))?;
                 Ok(0)
             }
@@ -420,7 +435,13 @@ impl<'h> Walk<'_, 'h, '_> {
             Family::V4 => "net.bridge.bridge-nf-call-iptables",
             Family::V6 => "net.bridge.bridge-nf-call-ip6tables",
         };
+        let own = self.evaluator.host.link(device).is_some_and(|link| match self.family() {
+            Family::V4 => link.calls_iptables,
+            Family::V6 => link.calls_ip6tables,
+        });
+        // br_netfilter_hooks.c: the bridge's own setting is enough.
         match self.evaluator.host.sysctls.as_ref().and_then(|s| s.number(name)) {
+            _ if own => Ok(true),
             Some(value) => Ok(value != 0),
             None => {
                 self.assume(format!("{name} is off, so {device} alone handles bridged packets"))?;
@@ -498,6 +519,16 @@ impl<'h> Walk<'_, 'h, '_> {
             .iter()
             .find(|entry| entry.mac == *mac && entry.master.as_deref() == Some(bridge))
             .map(|entry| &*entry.device)
+    }
+}
+
+/// The ports as the answer has them.
+fn turned_around(transport: Transport) -> Transport {
+    match transport {
+        Transport::Ports { source, destination } => {
+            Transport::Ports { source: destination, destination: source }
+        }
+        Transport::Icmp { .. } | Transport::Other => transport,
     }
 }
 

@@ -160,7 +160,11 @@ impl<'h> Walk<'_, 'h, '_> {
         let (Some(out), Some(next_hop)) = (self.out_device.clone(), self.next_hop) else {
             return Err(NoTarget::Unknown("the outgoing device is not known".to_owned()));
         };
-        match self.evaluator.fib.masquerade_address(&out, next_hop, self.packet.destination) {
+        // rt_nexthop(): a gateway of the other family (RFC 5549) does not count.
+        let destination = self.packet.destination;
+        let next_hop =
+            if next_hop.is_ipv4() == destination.is_ipv4() { next_hop } else { destination };
+        match self.evaluator.fib.masquerade_address(&out, next_hop, destination) {
             Err(why) => Err(NoTarget::Unknown(why)),
             Ok(None) => Err(NoTarget::Drop(format!("no address on {out} to masquerade with"))),
             Ok(Some(address)) => Ok(Some(address)),

@@ -1,11 +1,11 @@
 //! The order of hooks: forwarded, from the host, to the host, over loopback.
 
 use unmasq_model::expr::End;
-use unmasq_model::ruleset::{Hook, TableFamily};
+use unmasq_model::ruleset::{Chain, Hook, Table, TableFamily};
 
 use super::ingress::Routed;
 use super::{Ended, Step, Stop, Tracking, Walk, reroutes};
-use crate::hooks::{Base, Entry, Group};
+use crate::hooks::{Base, Entry, Group, Switch};
 use crate::trace::{By, Effect, Hit, Reason, Stage, Verdict};
 
 /// What the output hook compares before and after a chain, to see whether to route again.
@@ -24,6 +24,10 @@ impl<'h> Walk<'_, 'h, '_> {
         self.beyond(device, "came in by")?;
         self.before_ip(device)?;
         let bridged = self.is_bridged(device)?;
+        if bridged {
+            let assumption = "ebtables-legacy has no rules (it is not collected)";
+            self.assume(assumption.to_owned())?;
+        }
         if bridged && !self.bridge_calls_hooks(device)? {
             self.note(Stage::Link, "bridge", format!("stays on {device}: no IP hook sees it"));
             self.out_device = Some(device.into());
@@ -53,7 +57,7 @@ impl<'h> Walk<'_, 'h, '_> {
                 if stays {
                     self.hairpin(device)?;
                 } else {
-                    self.may_forward()?;
+                    self.may_forward(device)?;
                 }
                 self.hook(Hook::Forward)?;
                 self.hook(Hook::Postrouting)?;
@@ -73,8 +77,9 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.next_hop = Some(next_hop);
             }
         }
-        self.ipvs()?;
         self.hook(Hook::Output)?;
+        // IPVS looks right after the DNAT of the output hook (NF_IP_PRI_NAT_DST + 1).
+        self.ipvs()?;
         if let Some(out) = self.rerouted.take() {
             self.out_device = Some(out);
         }
@@ -111,7 +116,7 @@ impl<'h> Walk<'_, 'h, '_> {
         for group in &plan.entries {
             for entry in self.in_some_order(group, hook) {
                 match entry {
-                    Entry::Conntrack => self.track(plans.conntrack),
+                    Entry::Conntrack => self.track(&plans.conntrack),
                     Entry::NatDispatcher => self.dispatch(hook, &plan.nat)?,
                     Entry::Chain(base) => self.chain(hook, base)?,
                     Entry::Unreadable(table) => {
@@ -156,8 +161,19 @@ impl<'h> Walk<'_, 'h, '_> {
         order
     }
 
-    fn track(&mut self, switched_on: bool) {
-        if switched_on && self.connection.tracking == Tracking::None {
+    fn track(&mut self, switch: &Switch) {
+        if !matches!(self.connection.tracking, Tracking::None | Tracking::Template) {
+            return;
+        }
+        let on = match switch {
+            Switch::On => true,
+            Switch::Off => false,
+            Switch::Unknown(why) => {
+                let kind = self.unknown(why.clone(), None);
+                self.decide(Some("connection tracking"), kind)
+            }
+        };
+        if on {
             self.connection.tracking = Tracking::New;
         }
     }
@@ -226,38 +242,46 @@ impl<'h> Walk<'_, 'h, '_> {
         Ok(())
     }
 
-    /// tc, XDP, netdev and bridge chains: what changes packets outside the IP hooks.
+    /// tc, XDP and other BPF programs, netdev and bridge chains: what changes packets outside the
+    /// IP hooks.
     fn beyond(&mut self, device: &str, how: &str) -> Step {
         let host = self.evaluator.host;
-        let lost = |what: &str| {
-            Err(Stop::Unknown(format!(
-                "the packet {how} {device}, where {what} may change, redirect or drop it"
-            )))
+        let lost = |device: &str, what: &str| {
+            let may = "may change, redirect or drop it";
+            Err(Stop::Unknown(format!("the packet {how} {device}, where {what} {may}")))
         };
-        if host.link(device).is_some_and(|link| link.xdp) {
-            return lost("an XDP program");
-        }
-        if host.beyond.tc.iter().flatten().any(|(on, _)| **on == *device) {
-            return lost("a tc filter");
+        let beyond = &host.beyond;
+        for device in self.evaluator.at_and_below(device) {
+            if host.link(device).is_some_and(|link| link.xdp) {
+                return lost(device, "an XDP program");
+            }
+            if beyond.tc.iter().flatten().any(|(on, _)| **on == *device) {
+                return lost(device, "a tc filter");
+            }
+            let here = |on: &Option<Box<str>>| on.as_deref().is_none_or(|on| on == device);
+            if beyond.bpf.iter().flatten().any(|(on, _)| here(on)) {
+                return lost(device, "a BPF program");
+            }
         }
         self.assume_nothing_beyond()?;
-        if host.beyond.xfrm.iter().flatten().next().is_some() {
+        if beyond.xfrm.iter().flatten().next().is_some() {
             return Err(Stop::Unknown(
                 "the host has IPsec policies, which are not modelled".into(),
             ));
         }
-        let has_rules = |family| {
-            host.ruleset.tables.iter().any(|table| {
-                table.family == family && table.chains.iter().any(|chain| !chain.rules.is_empty())
-            })
-        };
-        if has_rules(TableFamily::Netdev) {
-            return lost("a netdev table");
+        let tables = || host.ruleset.tables.iter().filter(|table| !table.dormant);
+        let has_rules = |chain: &Chain| !chain.rules.is_empty();
+        let ingress = |chain: &&Chain| chain.base.is_some_and(|base| base.hook.is_none());
+        let not_arp =
+            |table: &&Table| !matches!(table.family, TableFamily::Arp | TableFamily::Bridge);
+        if tables().filter(not_arp).flat_map(|table| &table.chains).any(|c| ingress(&c)) {
+            return lost(device, "an ingress or egress chain");
         }
         let on_bridge =
             host.link(device).is_some_and(|link| link.kind.as_deref() == Some("bridge"));
-        if on_bridge && has_rules(TableFamily::Bridge) {
-            return lost("a bridge table");
+        let bridge_tables = || tables().filter(|table| table.family == TableFamily::Bridge);
+        if on_bridge && bridge_tables().flat_map(|table| &table.chains).any(has_rules) {
+            return lost(device, "a bridge table");
         }
         Ok(())
     }
@@ -267,6 +291,7 @@ impl<'h> Walk<'_, 'h, '_> {
         let beyond = &self.evaluator.host.beyond;
         let uncaptured: Vec<&str> = [
             (beyond.tc.is_none(), "tc filters"),
+            (beyond.bpf.is_none(), "BPF programs on devices or in IP hooks"),
             (beyond.ipvs.is_none(), "IPVS services"),
             (beyond.xfrm.is_none(), "IPsec policies"),
         ]

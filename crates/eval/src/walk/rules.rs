@@ -8,13 +8,13 @@ use unmasq_model::ruleset::{ChainId, Hook, Policy, Table};
 use super::cause::Cause;
 use super::expr::Loaded;
 use super::test::Tested;
-use super::{Ended, Ruled, Step, Stop, Walk};
+use super::{Ended, Ruled, Step, Stop, Tracking, Walk};
 use crate::choice::Kind;
 use crate::hooks::Base;
 use crate::trace::{By, Effect, Hit, Reason, RuleId, Stage, Verdict};
 
-/// Deeper than any kernel lets chains be nested: a loop in what was read.
-const MAX_DEPTH: usize = 512;
+/// So many hits are kept of a walk that did not end.
+const SHOWN_OF_AN_ENDLESS_WALK: usize = 50;
 
 /// A chain being run.
 pub(super) struct Frame {
@@ -102,6 +102,13 @@ impl<'h> Walk<'_, 'h, '_> {
                 chain: frame.chain,
                 rule: u32::try_from(number).unwrap_or(u32::MAX),
             };
+            if !self.choices.may_look_at_a_rule() {
+                self.hits.truncate(SHOWN_OF_AN_ENDLESS_WALK);
+                return Err(Stop::Unknown(format!(
+                    "chains of table {} call each other without end, or nearly so",
+                    table.name
+                )));
+            }
             match self.rule(&mut run, id, &chain.rules[number])? {
                 Ruled::Next | Ruled::Verdict(RuleVerdict::Continue) => {}
                 Ruled::Bound => return Ok(Ended::Bound),
@@ -123,12 +130,6 @@ impl<'h> Walk<'_, 'h, '_> {
                         self.enter(&mut run, target, left.entered_by, left.rests_on);
                     }
                 }
-            }
-            if run.frames.len() > MAX_DEPTH {
-                return Err(Stop::Unknown(format!(
-                    "chains of table {} call each other in a loop",
-                    table.name
-                )));
             }
         }
     }
@@ -177,21 +178,18 @@ impl<'h> Walk<'_, 'h, '_> {
                     if !tested.is_certain() && self.fails_anyway(run, rest) {
                         break;
                     }
-                    if !self.holds(run, &pending, tested, rest) {
+                    if !self.holds(run, &mut pending, tested, rest) {
                         break;
                     }
                 }
-                RuleStep::Do(action) => {
-                    done = true;
-                    match self.act(run, &mut pending, action)? {
-                        Acted::On => {}
-                        Acted::Break => break,
-                        Acted::Ruled(ruled) => {
-                            self.record(run, pending);
-                            return Ok(ruled);
-                        }
+                RuleStep::Do(action) => match self.act(run, &mut pending, action)? {
+                    Acted::On => done = true,
+                    Acted::Break => break,
+                    Acted::Ruled(ruled) => {
+                        self.record(run, pending);
+                        return Ok(ruled);
                     }
-                }
+                },
             }
         }
         if done || self.evaluator.options.every_rule {
@@ -218,6 +216,13 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
+    /// Whether what is left of a rule only counts or tells somebody, and so changes nothing for
+    /// the packet.
+    fn is_harmless(&self, rest: &[RuleStep]) -> bool {
+        let harmless = |step: &RuleStep| matches!(step, RuleStep::Do(Action::Count | Action::Log));
+        !self.evaluator.options.every_branch && rest.iter().all(harmless)
+    }
+
     /// Whether a test that comes before anything is done is certain to fail: then the rule misses,
     /// whatever an open question before it would give, and the question need not be asked.
     fn fails_anyway(&mut self, run: &mut Run<'h>, rest: &'h [RuleStep]) -> bool {
@@ -239,23 +244,20 @@ impl<'h> Walk<'_, 'h, '_> {
     fn holds(
         &mut self,
         run: &Run<'h>,
-        pending: &Pending,
+        pending: &mut Pending,
         tested: Tested,
         rest: &[RuleStep],
     ) -> bool {
         match tested {
             Tested::True => true,
             Tested::False | Tested::Break => false,
-            Tested::Random(probability) => {
-                let kind = Kind::Random(Box::new([1.0 - probability, probability]));
-                self.decide(None, kind)
-            }
+            Tested::Random(probability) => self.decide(None, Kind::Random(probability)),
+            Tested::State { .. } if self.is_harmless(rest) => false,
             Tested::State { key, negated } => self.decide(key.as_deref(), Kind::State) != negated,
             Tested::Unknown { why, key, negated } => {
                 // A rule that could only count or tell somebody changes nothing for the packet.
-                let harmless =
-                    |step: &RuleStep| matches!(step, RuleStep::Do(Action::Count | Action::Log));
-                if !self.evaluator.options.every_branch && rest.iter().all(harmless) {
+                if self.is_harmless(rest) {
+                    pending.effects.push(Effect::Unknown(why));
                     return false;
                 }
                 let at = self.hit(run, pending, vec![Effect::Unknown(why.clone())]);
@@ -320,13 +322,16 @@ impl<'h> Walk<'_, 'h, '_> {
             }
             Action::Nat(nat) => self.translate(run, &mut pending.effects, pending.id, nat)?,
             Action::NoTrack => {
-                if self.connection.tracking == super::Tracking::None {
-                    self.connection.tracking = super::Tracking::Untracked;
+                if self.connection.tracking == Tracking::None {
+                    self.connection.tracking = Tracking::Untracked;
                 }
                 pending.effects.push(Effect::NoTrack);
                 Acted::On
             }
             Action::CtTemplate => {
+                if self.connection.tracking == Tracking::None {
+                    self.connection.tracking = Tracking::Template;
+                }
                 pending.effects.push(Effect::Nothing);
                 Acted::On
             }
@@ -366,7 +371,8 @@ impl<'h> Walk<'_, 'h, '_> {
         pending.effects.push(match verdict {
             RuleVerdict::Accept => Effect::Accept,
             RuleVerdict::Drop => Effect::Drop,
-            RuleVerdict::Continue => Effect::Nothing,
+            // nft_do_chain: the rule's next statement runs.
+            RuleVerdict::Continue => return Acted::On,
             RuleVerdict::Return => Effect::Return,
             RuleVerdict::Jump(chain) => Effect::Jump(chain),
             RuleVerdict::Goto(chain) => Effect::Goto(chain),
@@ -419,6 +425,11 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     fn set_ct_mark(&mut self, run: &Run<'h>, pending: &mut Pending, after: u32) {
+        if self.connection.tracking != Tracking::New {
+            // connmark_tg and nft_ct_set_eval return where there is no connection.
+            pending.effects.push(Effect::Nothing);
+            return;
+        }
         let before = self.connection.mark;
         pending.effects.push(Effect::CtMark { before, after });
         let cause = self.cause(run);

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use unmasq_model::expr::{Device, End, Expr, Value};
-use unmasq_model::ipset::{Content, Found, IpSet};
+use unmasq_model::expr::{Device, End, Expr, NumgenMode, Value};
+use unmasq_model::ipset::{Content, Found, HashKind, IpSet};
 use unmasq_model::packet::Family;
 use unmasq_model::route::RouteKind;
 use unmasq_model::rule::{Comparison, Test};
@@ -144,7 +144,11 @@ impl<'h> Walk<'_, 'h, '_> {
         op: Comparison,
         right: &'h Expr,
     ) -> Tested {
-        // The common case, without copying the constant.
+        if let (Expr::Numgen { mode: NumgenMode::Random, modulus, offset }, Some(constant)) =
+            (left, constant(right))
+        {
+            return chance(*modulus, *offset, op, constant);
+        }
         let loaded = self.load(run, left);
         let constant;
         let right = match right {
@@ -269,7 +273,7 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         match found {
             Some(flags) if flags.expires => Member::State,
-            Some(flags) if flags.nomatch != return_nomatch => Member::No,
+            Some(flags) if flags.nomatch != (return_nomatch && has_exceptions(set)) => Member::No,
             Some(_) => Member::Yes,
             None => match &set.opaque {
                 Some(opaque) => Member::Unknown(format!(
@@ -371,8 +375,7 @@ impl<'h> Walk<'_, 'h, '_> {
         if types & routed == 0 {
             return Ok(true);
         }
-        let kind = self.evaluator.fib.address_type6(address, device, Ok(0))?;
-        Ok(types & routed & (1 << kind) != 0)
+        Ok(types & routed & self.evaluator.fib.xt_address_types6(address, device)? != 0)
     }
 
     /// xt_nfacct is false only below a quota. kube-proxy's objects have none
@@ -404,9 +407,49 @@ fn is_plain(expr: &Expr) -> bool {
     }
 }
 
+/// `IPSET_TYPE_NOMATCH`: types of networks, in which an element can be an exception.
+fn has_exceptions(set: &IpSet) -> bool {
+    match &set.content {
+        Content::Hash(hash) => match hash.kind {
+            HashKind::Net | HashKind::IpPortNet => true,
+            HashKind::Ip | HashKind::IpPort | HashKind::IpPortIp => false,
+        },
+        Content::BitmapPort(_) | Content::List(_) | Content::Opaque(_) => false,
+    }
+}
+
 /// The name under which a walk remembers whether a dynamic set holds a key.
 pub(super) fn member_key(run: &Run<'_>, set: SetId, key: &Value) -> String {
     format!("set {} {} {key:?}", run.table_index, set.0)
+}
+
+/// The probability that a number below `modulus`, plus `offset`, compares so with a constant.
+fn chance(modulus: u32, offset: u32, op: Comparison, constant: u128) -> Tested {
+    let modulus = u128::from(modulus.max(1));
+    let constant = constant.checked_sub(u128::from(offset));
+    // How many of the numbers 0 to modulus - 1 are less than the constant, and equal to it.
+    let less = constant.map_or(0, |constant| constant.min(modulus));
+    let equal = u128::from(constant.is_some_and(|constant| constant < modulus));
+    let hits = match op {
+        Comparison::Eq => equal,
+        Comparison::Ne => modulus - equal,
+        Comparison::Lt => less,
+        Comparison::Le => less + equal,
+        Comparison::Gt => modulus - less - equal,
+        Comparison::Ge => modulus - less,
+    };
+    if hits == 0 || hits == modulus {
+        return Tested::of(hits > 0);
+    }
+    #[allow(clippy::cast_precision_loss)]
+    Tested::Random(hits as f64 / modulus as f64)
+}
+
+fn constant(expr: &Expr) -> Option<u128> {
+    match expr {
+        Expr::Const(value) => value.as_number(),
+        _ => None,
+    }
 }
 
 fn compare_values(left: &Value, op: Comparison, right: &Value) -> Tested {

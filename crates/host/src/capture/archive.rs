@@ -8,8 +8,9 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use tar::{Archive, Builder, EntryType, Header};
+use tempfile::NamedTempFile;
 
-use super::{Error, Files, io_error, relative};
+use super::{Error, Files, io_error, parent, relative};
 
 /// The folder that everything in an archive is in.
 const FOLDER: &str = "capture";
@@ -78,15 +79,21 @@ pub(super) fn read(found: &mut Files<'_>) -> Result<(), Error> {
     }
 }
 
+/// Whether an archive can be written there; nothing is left behind.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Err(io_error("write", path)(io::ErrorKind::IsADirectory.into()));
+    }
+    temporary(path).map(drop)
+}
+
 /// Writes an archive beside its place and moves it there.
 pub(super) fn write(
     path: &Path,
     format: Format,
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<(), Error> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))
-        .map_err(io_error("write", path))?;
+    let mut file = temporary(path)?;
     let buffer = BufWriter::new(file.as_file_mut());
     let packed = match format {
         Format::Tar => pack(buffer, files).and_then(|mut buffer| buffer.flush()),
@@ -99,6 +106,11 @@ pub(super) fn write(
     packed.map_err(io_error("write", path))?;
     file.persist(path).map_err(|error| io_error("write", path)(error.error))?;
     Ok(())
+}
+
+/// A file beside the archive's place, which is removed unless it is moved there.
+fn temporary(path: &Path) -> Result<NamedTempFile, Error> {
+    NamedTempFile::new_in(parent(path)).map_err(io_error("write", path))
 }
 
 fn unpack(found: &mut Files<'_>, reader: impl Read) -> Result<(), Error> {

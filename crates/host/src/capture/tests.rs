@@ -131,3 +131,65 @@ fn refusals_say_why() {
     }
     assert_eq!(fs::read(full.join("mine")).unwrap(), b"x");
 }
+
+/// Names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn bad_places_are_told_before_anything_is_written() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    fs::write(at("file"), "x").unwrap();
+    fs::create_dir(at("full")).unwrap();
+    fs::write(at("full/mine"), "x").unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    fs::create_dir(at("folder.tar")).unwrap();
+    let before = names(place.path());
+    for good in ["new", "new/below", "empty", "a.tar", "empty/a.tar.gz", "file.tar"] {
+        check(&at(good)).unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    let bad = [
+        ("full", "is not empty"),
+        ("file", "Not a directory"),
+        ("file/below", "Not a directory"),
+        ("file/a.tar", "Not a directory"),
+        ("none/a.tar.gz", "No such file"),
+        ("folder.tar", "is a directory"),
+        ("a.zip", "archives are written as"),
+    ];
+    for (name, expected) in bad {
+        let told = check(&at(name)).unwrap_err().to_string();
+        assert!(told.contains(expected), "{name}: {told}");
+        assert!(write(&at(name), &files()).is_err(), "{name}");
+    }
+    assert!(check(Path::new("/proc/x")).is_err() && check(Path::new("/proc/x.tar")).is_err());
+    assert_eq!(names(place.path()), before);
+    assert!(names(&at("empty")).is_empty() && names(&at("folder.tar")).is_empty());
+}
+
+#[test]
+fn a_folder_is_there_as_a_whole_or_not_at_all() {
+    let place = tempfile::tempdir().unwrap();
+    let (new, empty) = (place.path().join("new"), place.path().join("empty"));
+    fs::create_dir(&empty).unwrap();
+    // A file where another needs a folder: it fails in the middle.
+    let mut impossible = files();
+    impossible.insert("capture.json/below".to_owned(), Vec::new());
+    for root in [&new, &empty] {
+        assert!(write(root, &impossible).is_err());
+    }
+    assert_eq!(names(place.path()), ["empty"]);
+    assert!(names(&empty).is_empty());
+    for root in [&new, &empty] {
+        write(root, &files()).unwrap();
+        assert_eq!(names(root), ["capture.json", "nodes"]);
+        assert_eq!(read(root).unwrap(), files());
+    }
+    assert_eq!(names(place.path()), ["empty", "new"]);
+}

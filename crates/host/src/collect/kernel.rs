@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A part of the kernel that a command talks to over netlink, which would load it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +53,12 @@ impl Facility {
     }
 }
 
+/// The names of loaded modules; none in a kernel without modules.
+pub(super) fn loaded_modules() -> BTreeSet<String> {
+    let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+    modules.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
 /// What is known of a facility.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -70,7 +76,20 @@ pub(super) struct Kernel {
     facilities: BTreeSet<Facility>,
     /// Whether what is not among them is not there.
     complete: bool,
+    /// The kernel's list of symbols.
+    symbols: PathBuf,
 }
+
+/// Functions that attach BPF programs to tcx (kernel/bpf/tcx.c), to netkit devices
+/// (drivers/net/netkit.c) and to the IP hooks (net/netfilter/nf_bpf_link.c). None of these is ever
+/// a module.
+const BPF_HOOKS: [&str; 5] = [
+    "tcx_prog_attach",
+    "tcx_link_attach",
+    "netkit_prog_attach",
+    "netkit_link_attach",
+    "bpf_nf_link_attach",
+];
 
 impl Kernel {
     /// Looks at the running kernel.
@@ -96,6 +115,19 @@ impl Kernel {
         }
     }
 
+    /// Whether BPF programs can be where only bpftool lists them.
+    pub(super) fn bpf_hooks(&self) -> Presence {
+        let mut found = false;
+        let complete = each_symbol(&self.symbols, |name| {
+            found |= BPF_HOOKS.iter().any(|hook| name.starts_with(hook.as_bytes()));
+        });
+        match (found, complete) {
+            (true, _) => Presence::Here,
+            (false, true) => Presence::NotHere,
+            (false, false) => Presence::Unknown,
+        }
+    }
+
     /// Loaded modules are in /proc/modules, which a kernel without modules doesn't have. Built-in
     /// ones are in modules.builtin, which containers often lack, and in /sys/module if they have
     /// parameters. The kernel's list of symbols has all of either kind, but is longer to read.
@@ -118,15 +150,18 @@ impl Kernel {
             Facility::ALL.into_iter().filter(is_listed).collect();
         let mut complete = modules.is_ok() && builtin.is_ok();
         if !complete && facilities.len() < Facility::ALL.len() {
-            complete = add_by_symbols(&mut facilities, symbols);
+            complete = each_symbol(symbols, |name| {
+                let named = |facility: &Facility| name.starts_with(facility.symbol().as_bytes());
+                facilities.extend(Facility::ALL.into_iter().filter(named));
+            });
         }
-        Kernel { facilities, complete }
+        Kernel { facilities, complete, symbols: symbols.to_owned() }
     }
 }
 
 /// Lines are `address type name`, and `[module]` for those of modules. Whether the list could be
 /// read to its end.
-fn add_by_symbols(facilities: &mut BTreeSet<Facility>, path: &Path) -> bool {
+fn each_symbol(path: &Path, mut take: impl FnMut(&[u8])) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut line = Vec::new();
@@ -138,9 +173,9 @@ fn add_by_symbols(facilities: &mut BTreeSet<Facility>, path: &Path) -> bool {
             Ok(_) => lines += 1,
             Err(_) => return false,
         }
-        let Some(name) = line.split(|byte| *byte == b' ').nth(2) else { continue };
-        let named = |facility: &Facility| name.starts_with(facility.symbol().as_bytes());
-        facilities.extend(Facility::ALL.into_iter().filter(named));
+        if let Some(name) = line.split(|byte| *byte == b' ').nth(2) {
+            take(name);
+        }
     }
 }
 
@@ -163,18 +198,27 @@ mod tests {
             }
         };
         let all = |presence: Presence| Facility::ALL.map(|f| (f, presence.clone()));
+        let bpf_hooks = || Kernel::from_files(&modules, &sys, &builtin, &symbols).bpf_hooks();
 
         check(all(Presence::Unknown));
+        assert_eq!(bpf_hooks(), Presence::Unknown);
         fs::write(&symbols, "").unwrap();
         check(all(Presence::Unknown));
+        assert_eq!(bpf_hooks(), Presence::Unknown);
+        for symbol in ["tcx_prog_attach", "netkit_link_attach.cfi", "bpf_nf_link_attach"] {
+            fs::write(&symbols, format!("0 T start\n0 t {symbol}\n")).unwrap();
+            assert_eq!(bpf_hooks(), Presence::Here, "{symbol}");
+        }
 
         fs::write(
             &symbols,
             "0000000000000000 T nft_do_chain\n\
              0000000000000000 t ctnetlink_dump_acct.isra.0\t[nf_conntrack_netlink]\n\
-             0000000000000000 t my_ip_set_test\n",
+             0000000000000000 t my_ip_set_test\n\
+             0000000000000000 T netkit_peer_dev\n",
         )
         .unwrap();
+        assert_eq!(bpf_hooks(), Presence::NotHere);
         let (here, not) = (Presence::Here, Presence::NotHere);
         check([
             (NfTables, here.clone()),

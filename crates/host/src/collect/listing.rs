@@ -6,7 +6,7 @@ use std::path::Path;
 use unmasq_parse::capture::Status;
 
 use super::command::{Failure, Output};
-use super::kernel::Facility;
+use super::kernel::{Facility, loaded_modules};
 use super::recorder::Recorder;
 
 /// The namespace's files in /proc. `/proc/net` would be those of the process, and a thread may be
@@ -52,6 +52,7 @@ pub(super) fn routing(recorder: &mut Recorder) {
 /// tc, BPF, IPVS, IPsec.
 pub(super) fn beyond(recorder: &mut Recorder) {
     traffic_control(recorder);
+    bpf(recorder);
     let ipvs = Path::new(PROC_NET).join("ip_vs");
     recorder.copy("ipvs", &ipvs, "the kernel has no IPVS loaded");
     recorder.command_with(&[Facility::Xfrm], "xfrm", &["ip", "xfrm", "policy"]);
@@ -68,6 +69,21 @@ pub(super) fn connections(recorder: &mut Recorder) {
     }
 }
 
+/// iptables-nft-save asks the kernel about each extension that it prints (NFNL_MSG_COMPAT_GET), and
+/// the kernel loads `ipt_NAME` or `ip6t_NAME` if it has no revision of it (`nfnl_compat_get_rcu` in
+/// net/netfilter/nft_compat.c, `xt_find_revision` in net/netfilter/x_tables.c); the modprobe that
+/// it starts is not the one on the command line. What is asked about is bounded by the rules:
+///
+/// - a rule with a compat expression holds its extension's module (`nft_match_select_ops` and
+///   `nft_target_select_ops` in nft_compat.c take it), so that there is nothing to load;
+/// - a rule that iptables-nft translated to native expressions (`-p tcp --dport`, comments) holds
+///   none, and is printed by way of xt_tcpudp or xt_comment all the same. Whoever wrote it with
+///   iptables-nft asked the same question then, so the module is loaded unless it was removed
+///   since. If it was, or if nft wrote such a rule into a table of iptables, listing the table
+///   loads it; there is no listing of its rules with their parameters that doesn't.
+///
+/// So the kernel's list of modules is compared, and what was loaded is told.
+///
 /// Without nft_compat there is no rule of iptables-nft with a match or a target of xtables, and
 /// what rules there are, `nft.json` shows in full.
 fn iptables_nft(recorder: &mut Recorder, iptables: &str) {
@@ -78,12 +94,18 @@ fn iptables_nft(recorder: &mut Recorder, iptables: &str) {
         return;
     }
     let plain = [file.as_str(), NO_MODPROBE];
-    match recorder.run(&arguments) {
+    let before = loaded_modules();
+    let (arguments, mut result) = match recorder.run(&arguments) {
         Err(Failure::NotFound(_)) if is_nft(recorder, &file) == Some(true) => {
-            recorder.command(&file, &plain);
+            (plain, recorder.run(&plain))
         }
-        result => recorder.result(&file, &arguments, result),
+        result => (arguments, result),
+    };
+    let loaded: Vec<String> = loaded_modules().difference(&before).cloned().collect();
+    if let (Ok(output), false) = (&mut result, loaded.is_empty()) {
+        output.stderr += &format!(" (modules loaded meanwhile: {})", loaded.join(", "));
     }
+    recorder.result(&file, &arguments, result);
 }
 
 /// The kernel names the tables that exist. Listing one that doesn't would make it.
@@ -126,8 +148,7 @@ fn is_nft(recorder: &Recorder, program: &str) -> Option<bool> {
     Some(String::from_utf8_lossy(&version.stdout).contains("nf_tables"))
 }
 
-/// Filters where a device has a place for them, and BPF programs if there is a tool that lists
-/// them.
+/// Filters where a device has a place for them.
 fn traffic_control(recorder: &mut Recorder) {
     let arguments = ["tc", "qdisc", "show"];
     let qdiscs = match recorder.run(&arguments) {
@@ -147,15 +168,40 @@ fn traffic_control(recorder: &mut Recorder) {
             }
         }
     }
-    let mut detail = String::new();
-    match recorder.run(&["bpftool", "net"]) {
-        Ok(Output { stdout, .. }) => {
-            text += "# bpftool net\n";
-            text += &String::from_utf8_lossy(&stdout);
-        }
-        Err(failure) => detail = format!("BPF programs on tcx are not listed: bpftool: {failure}"),
+    recorder.keep("tc", "tc qdisc show; tc filter show dev …", text.into_bytes(), String::new());
+}
+
+/// BPF programs that no other command lists: on tcx and netkit devices, and in the IP hooks.
+/// Nothing but bpftool shows them; a kernel without them needs none.
+fn bpf(recorder: &mut Recorder) {
+    let arguments = ["bpftool", "net"];
+    if recorder.has_no_bpf_hooks() {
+        let why = "the kernel has no BPF programs on tcx, netkit devices or IP hooks".to_owned();
+        return recorder.step("bpf", &arguments.join(" "), Status::Absent, why);
     }
-    recorder.keep("tc", "tc qdisc show; tc filter show dev …", text.into_bytes(), detail);
+    let version = match recorder.run(&["bpftool", "version"]) {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        failed => return recorder.result("bpf", &arguments, failed),
+    };
+    if bpftool_version(&version).is_none_or(|version| version < BPFTOOL) {
+        let first = version.lines().next().unwrap_or_default();
+        let (major, minor) = BPFTOOL;
+        let why =
+            format!("{first:?} is too old to list all programs: {major}.{minor} is the first");
+        return recorder.step("bpf", &arguments.join(" "), Status::Failed, why);
+    }
+    recorder.command("bpf", &arguments);
+}
+
+/// bpftool lists tcx since Linux 6.6, in which it is 7.3 (tools/bpf/bpftool/main.c counts from
+/// libbpf's version since 6.8, which came after 5.18; before that it had the kernel's number).
+const BPFTOOL: (u32, u32) = (7, 3);
+
+/// The version in `bpftool v7.3.0`.
+fn bpftool_version(text: &str) -> Option<(u32, u32)> {
+    let (_, version) = text.lines().next()?.split_once("bpftool v")?;
+    let mut parts = version.split(['.', ' ']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Devices with queueing disciplines that take filters, and where.
@@ -183,6 +229,21 @@ fn filter_places(qdiscs: &str) -> BTreeMap<&str, Vec<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_of_bpftool() {
+        let cases = [
+            ("bpftool v7.3.0\nusing libbpf v1.3\n", Some((7, 3))),
+            ("/usr/lib/linux-tools/5.15.0-91/bpftool v5.15.131\nfeatures:\n", Some((5, 15))),
+            ("bpftool v7.10.0", Some((7, 10))),
+            ("WARNING: bpftool not found for kernel 6.8.0-31\n", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(bpftool_version(text), expected, "{text}");
+        }
+        assert!((7, 10) > BPFTOOL && (5, 15) < BPFTOOL && (7, 2) < BPFTOOL);
+    }
 
     #[test]
     fn devices_with_filters() {

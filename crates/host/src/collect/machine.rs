@@ -37,27 +37,55 @@ const PROGRAMS: [&str; 25] = [
     "keepalived",
 ];
 
-/// Files, and folders of which the files with an ending are taken.
-const FILES: [(&str, &[&str]); 13] = [
-    ("/etc/cni/net.d", &[".conf", ".conflist"]),
-    ("/etc/containerd/config.toml", &[]),
-    ("/etc/docker/daemon.json", &[]),
-    ("/etc/iptables", &[".v4", ".v6", ".rules"]),
-    ("/etc/nftables.conf", &[]),
-    ("/etc/nftables.d", &[".nft"]),
-    ("/etc/rancher/k3s/config.yaml", &[]),
-    ("/etc/rancher/k3s/config.yaml.d", &[".yaml", ".yml"]),
-    ("/etc/rancher/rke2/config.yaml", &[]),
-    ("/etc/rancher/rke2/config.yaml.d", &[".yaml", ".yml"]),
-    ("/etc/sysconfig/ip6tables", &[]),
-    ("/etc/sysconfig/iptables", &[]),
-    ("/run/flannel/subnet.env", &[]),
+/// Files, and folders of which the files with an ending are taken. Of others (containerd's
+/// config.toml has the passwords of registries) nothing is needed.
+const FILES: [(&str, &[&str], Kind); 12] = [
+    ("/etc/cni/net.d", &[".conf", ".conflist"], Kind::Cni),
+    ("/etc/docker/daemon.json", &[], Kind::Docker),
+    ("/etc/iptables", &[".v4", ".v6", ".rules"], Kind::Rules),
+    ("/etc/nftables.conf", &[], Kind::Rules),
+    ("/etc/nftables.d", &[".nft"], Kind::Rules),
+    ("/etc/rancher/k3s/config.yaml", &[], Kind::Rancher),
+    ("/etc/rancher/k3s/config.yaml.d", &[".yaml", ".yml"], Kind::Rancher),
+    ("/etc/rancher/rke2/config.yaml", &[], Kind::Rancher),
+    ("/etc/rancher/rke2/config.yaml.d", &[".yaml", ".yml"], Kind::Rancher),
+    ("/etc/sysconfig/ip6tables", &[], Kind::Rules),
+    ("/etc/sysconfig/iptables", &[], Kind::Rules),
+    ("/run/flannel/subnet.env", &[], Kind::Flannel),
 ];
+
+/// What a file is, which tells what of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// JSON of network plugins.
+    Cni,
+    /// JSON of dockerd.
+    Docker,
+    /// Flannel's environment.
+    Flannel,
+    /// YAML of k3s and rke2.
+    Rancher,
+    /// Rules for nft or iptables-restore.
+    Rules,
+}
+
+impl Kind {
+    /// What is kept; `None` if the file is not of this kind.
+    fn filter(self, text: &str) -> Option<String> {
+        match self {
+            Kind::Cni => secret::json(text, secret::Names::Cni),
+            Kind::Docker => secret::json(text, secret::Names::Docker),
+            Kind::Flannel => Some(secret::environment(text)),
+            Kind::Rancher => Some(secret::yaml(text)),
+            Kind::Rules => Some(secret::rules(text)),
+        }
+    }
+}
 
 /// More of a file is not read.
 const LARGEST: u64 = 1 << 20;
 
-/// Names and arguments, a line each, with the values of secrets masked.
+/// Names and arguments, a line each: those that are about the network (see [`secret`]).
 pub(super) fn processes(recorder: &mut Recorder) {
     let command = "ps -eo comm,args (programs that write rules)";
     let entries = match fs::read_dir("/proc") {
@@ -73,9 +101,12 @@ pub(super) fn processes(recorder: &mut Recorder) {
     recorder.keep("processes", command, lines.concat().into_bytes(), String::new());
 }
 
-/// Files that exist, with the values of secrets masked.
+/// Files that exist: what of them is about the network (see [`secret`]).
 pub(super) fn files(recorder: &mut Recorder) {
-    for path in FILES.iter().flat_map(|(path, endings)| existing(Path::new(path), endings)) {
+    let found = FILES.iter().flat_map(|(path, endings, kind)| {
+        existing(Path::new(path), endings).into_iter().map(|path| (path, *kind))
+    });
+    for (path, kind) in found {
         let name = format!("files{}", path.display());
         let command = format!("cat {}", path.display());
         let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LARGEST);
@@ -84,10 +115,16 @@ pub(super) fn files(recorder: &mut Recorder) {
                 let why = format!("it is larger than {LARGEST} bytes");
                 recorder.step(&name, &command, Status::Failed, why);
             }
-            Ok(text) => {
-                let text = secret::mask_text(&text).into_bytes();
-                recorder.keep(&name, &command, text, String::new());
-            }
+            Ok(text) => match kind.filter(&text) {
+                Some(text) => {
+                    let detail = "what is not about the network is left out".to_owned();
+                    recorder.keep(&name, &command, text.into_bytes(), detail);
+                }
+                None => {
+                    let why = "left out: it is no JSON, so secrets in it can't be told".to_owned();
+                    recorder.step(&name, &command, Status::Failed, why);
+                }
+            },
             Err(error) => recorder.step(&name, &command, Status::Failed, error.to_string()),
         }
     }
@@ -109,12 +146,12 @@ fn line(arguments: &str) -> Option<String> {
         true => arguments.split('\0').collect(),
         false => arguments.split_whitespace().collect(),
     };
-    let is_program = |argument: &&str| {
+    let is_program = |argument: &str| {
         let name = Path::new(argument).file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| PROGRAMS.contains(&name))
     };
-    let found = arguments.iter().take(3).any(is_program);
-    found.then(|| format!("{}\n", secret::mask_arguments(&arguments)))
+    let found = arguments.iter().take(3).any(|argument| is_program(argument));
+    found.then(|| format!("{}\n", secret::arguments(&arguments, is_program)))
 }
 
 fn existing(path: &Path, endings: &[&str]) -> Vec<PathBuf> {
@@ -141,7 +178,7 @@ mod tests {
             ("/usr/local/bin/kube-proxy\0--v=2\0", Some("/usr/local/bin/kube-proxy --v=2\n")),
             (
                 "/usr/bin/python3\0-s\0/usr/sbin/firewalld\0",
-                Some("/usr/bin/python3 -s /usr/sbin/firewalld\n"),
+                Some("/usr/bin/python3 *** /usr/sbin/firewalld\n"),
             ),
             (
                 "/usr/local/bin/k3s server --token=abc",

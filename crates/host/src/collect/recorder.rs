@@ -67,6 +67,11 @@ impl Recorder {
         true
     }
 
+    /// Whether the kernel was shown to have no places for BPF programs that only bpftool lists.
+    pub(super) fn has_no_bpf_hooks(&self) -> bool {
+        self.kernel.bpf_hooks() == Presence::NotHere
+    }
+
     /// Runs a command and keeps nothing.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<Output, Failure> {
         // A dump during which the kernel's tables changed may lack entries (NLM_F_DUMP_INTR);
@@ -136,6 +141,7 @@ fn package(program: &str) -> Option<&'static str> {
         "nft" => "nftables",
         "ipset" => "ipset",
         "ip" | "bridge" | "tc" => "iproute2 (iproute on Fedora)",
+        "bpftool" => "bpftool",
         "conntrack" => "conntrack (conntrack-tools on Fedora)",
         _ if program.starts_with("iptables") || program.starts_with("ip6tables") => "iptables",
         _ => return None,

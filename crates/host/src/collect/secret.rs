@@ -1,115 +1,267 @@
-//! Masks what may be a secret in arguments and in files with settings. Better one value too many.
+//! What is kept of a machine's arguments and files: only what Unmasq needs. The rest becomes `***`.
+//!
+//! Secrets can't be told from other values by their names or their looks, so it is the other way
+//! round: a setting is kept if it is known to be one of the network, and its value if it is of
+//! plain characters. A secret can only get through as the value of such a setting.
+//!
+//! | what | what is kept |
+//! |---|---|
+//! | arguments | the program and its subcommand; flags about the network with their values; other long flags' names |
+//! | `daemon.json`, CNI configuration | by structure: what stands under names of network settings |
+//! | k3s' and rke2's `config.yaml` | top-level settings that are flags about the network |
+//! | `subnet.env` | flannel's own settings |
+//! | files with rules | all but comments |
 
-/// What stands in a secret's place.
+mod json;
+mod yaml;
+
+pub(super) use json::{Names, json};
+pub(super) use yaml::yaml;
+
+/// What stands in place of what is left out.
 const MASK: &str = "***";
 
-/// Parts of names whose values are secrets.
-const NAMES: [&str; 9] =
-    ["token", "passw", "secret", "credential", "apikey", "api_key", "api-key", "auth", "private"];
+/// Flags about the network, without dashes.
+const FLAGS: [&str; 66] = [
+    "advertise-address",
+    "allow-direct-routing",
+    "bind-address",
+    "bip",
+    "bip6",
+    "bridge",
+    "bridge-accept-fwmark",
+    "config",
+    "config-dir",
+    "config-file",
+    "default-address-pool",
+    "detect-local-mode",
+    "devices",
+    "direct-routing-device",
+    "egress-masquerade-interfaces",
+    "egress-selector-mode",
+    "encap-ip",
+    "excluded-cidrs",
+    "feature-gates",
+    "firewall-backend",
+    "fixed-cidr",
+    "fixed-cidr-v6",
+    "gateway-interface",
+    "gateway-mode",
+    "hairpin-mode",
+    "hostname-override",
+    "iface",
+    "iface-can-reach",
+    "iface-regex",
+    "ip-forward",
+    "ip-forward-no-drop",
+    "ip-masq",
+    "ip6tables",
+    "ipam",
+    "iptables",
+    "ipv4-native-routing-cidr",
+    "ipv6",
+    "ipv6-native-routing-cidr",
+    "k8s-service-cidrs",
+    "kube-proxy-replacement",
+    "kube-subnet-mgr",
+    "make-iptables-util-chains",
+    "masq-chain",
+    "masquerade-all",
+    "metrics-port",
+    "mtu",
+    "native-routing-cidr",
+    "net-config-path",
+    "netfilter-mode",
+    "network-plugin",
+    "node-external-ip",
+    "node-ip",
+    "node-name",
+    "nomasq-all-reserved-ranges",
+    "pod-bridge-interface",
+    "pod-cidr",
+    "pod-interface-name-prefix",
+    "proxy-mode",
+    "public-ip",
+    "random-fully",
+    "routing-mode",
+    "subnet-file",
+    "tunnel",
+    "tunnel-protocol",
+    "userland-proxy",
+    "v",
+];
 
-/// Arguments on one line, separated by blanks, with secrets masked: `--token=x`, `--token x`, and
-/// passwords in addresses (`postgres://user:x@host`).
-pub(super) fn mask_arguments(arguments: &[&str]) -> String {
-    let mut masked = Vec::with_capacity(arguments.len());
-    let mut next_is_secret = false;
+/// How other flags about the network begin.
+const FLAG_BEGINNINGS: [&str; 18] = [
+    "bpf-lb-",
+    "cluster-",
+    "cni-",
+    "conntrack-",
+    "disable",
+    "enable-",
+    "flannel-",
+    "install-",
+    "ip-masq-",
+    "iptables-",
+    "ipvs-",
+    "masquerade-",
+    "nodeport-",
+    "overlay-",
+    "run-",
+    "service-",
+    "servicelb-",
+    "cni",
+];
+
+/// Never kept, whatever the name begins with: k3s has `--cluster-secret`.
+const NEVER: [&str; 8] = ["auth", "cred", "key", "pass", "private", "secret", "sign", "token"];
+
+/// Arguments on one line, separated by blanks. Words are kept before the first flag, where a
+/// program has its subcommand, and where `is_program` tells one that an interpreter runs.
+pub(super) fn arguments(arguments: &[&str], is_program: impl Fn(&str) -> bool) -> String {
+    let mut state = State::Words;
+    let mut kept = Vec::with_capacity(arguments.len());
     for argument in arguments {
-        let is_flag = argument.starts_with('-');
-        let text = match argument.split_once('=') {
-            Some((name, _)) if is_flag && is_secret_flag(name) => format!("{name}={MASK}"),
-            _ if next_is_secret && !is_flag => MASK.to_owned(),
-            _ => mask_address(argument),
+        let (text, next) = match argument.starts_with('-') {
+            true => flag(argument, state),
+            false => (word(argument, state, &is_program), state.after_word()),
         };
-        next_is_secret = is_flag && !argument.contains('=') && is_secret_flag(argument);
-        masked.push(text);
+        kept.push(text);
+        state = next;
     }
-    masked.join(" ")
+    kept.join(" ")
 }
 
-/// A file's lines; where a name before `:` or `=` is that of a secret, the rest of the line is
-/// masked.
-pub(super) fn mask_text(text: &str) -> String {
-    let mut masked = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let end = if line.ends_with('\n') { "\n" } else { "" };
-        let body = line.strip_suffix('\n').unwrap_or(line);
-        masked += &mask_line(body);
-        masked += end;
-    }
-    masked
+/// Flannel's settings of `subnet.env`, a line each.
+pub(super) fn environment(text: &str) -> String {
+    const NAMES: [&str; 6] = [
+        "FLANNEL_NETWORK",
+        "FLANNEL_SUBNET",
+        "FLANNEL_IPV6_NETWORK",
+        "FLANNEL_IPV6_SUBNET",
+        "FLANNEL_MTU",
+        "FLANNEL_IPMASQ",
+    ];
+    let known = |(name, value): (&str, &str)| NAMES.contains(&name) && is_plain(value);
+    let keep = |line: &&str| line.split_once('=').is_some_and(known);
+    text.lines().filter(keep).map(|line| format!("{line}\n")).collect()
 }
 
-fn mask_line(line: &str) -> String {
-    // Several settings on one line (JSON without line breaks): from the first secret on.
-    let lower = line.to_ascii_lowercase();
-    let name = NAMES.iter().filter_map(|name| lower.find(name)).min();
-    match name.and_then(|name| Some(name + line[name..].find([':', '='])?)) {
-        Some(at) => {
-            let comma = if line.trim_end().ends_with(',') { "," } else { "" };
-            format!("{} \"{MASK}\"{comma}", &line[..=at])
+/// Files that nft and iptables-restore read, with comments emptied, so that lines keep their
+/// numbers.
+pub(super) fn rules(text: &str) -> String {
+    let line = |line: &str| match line.trim_start().starts_with('#') {
+        true => "#\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+/// What the next argument can be.
+#[derive(Clone, Copy)]
+enum State {
+    /// The program, its subcommand, or a flag.
+    Words,
+    /// The value of a flag about the network, or a flag.
+    Value,
+    /// A flag for another program, without dashes (k3s' `--kube-proxy-arg`).
+    Nested,
+    /// A flag; a word is of no use.
+    Flag,
+    /// The value of a flag that is not known, whatever it looks like, or a flag.
+    Anything,
+}
+
+impl State {
+    fn after_word(self) -> State {
+        match self {
+            State::Words => State::Words,
+            State::Value | State::Nested | State::Flag | State::Anything => State::Flag,
         }
-        None => mask_address(line),
     }
 }
 
-/// Flags that name a file (`--tls-private-key-file`) have no secret in them.
-fn is_secret_flag(flag: &str) -> bool {
-    let flag = flag.to_ascii_lowercase();
-    let names_a_file = ["-file", "-path", "-dir"].iter().any(|ending| flag.ends_with(ending));
-    let is_key = flag.trim_start_matches('-') == "key" || flag.ends_with("-key");
-    !names_a_file && (is_key || NAMES.iter().any(|name| flag.contains(name)))
+fn word(argument: &str, state: State, is_program: impl Fn(&str) -> bool) -> String {
+    let keep = match state {
+        State::Words | State::Value => is_plain(argument),
+        State::Nested => is_nested(argument),
+        State::Flag | State::Anything => is_plain(argument) && is_program(argument),
+    };
+    if keep { argument.to_owned() } else { MASK.to_owned() }
 }
 
-/// Masks what is between `://` and `@`, if it has a password.
-fn mask_address(text: &str) -> String {
-    let Some(start) = text.find("://").map(|at| at + 3) else { return text.to_owned() };
-    let authority_end = text[start..].find(['/', ' ', '"', ',']).map_or(text.len(), |n| start + n);
-    match text[start..authority_end].rfind('@') {
-        Some(at) if text[start..start + at].contains(':') => {
-            format!("{}{MASK}{}", &text[..start], &text[start + at..])
-        }
-        _ => text.to_owned(),
+fn flag(argument: &str, state: State) -> (String, State) {
+    let (name, value) = match argument.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (argument, None),
+    };
+    let bare = name.strip_prefix("--").or(name.strip_prefix('-')).unwrap_or(name);
+    let next = match value {
+        Some(_) => State::Flag,
+        None if is_network(bare) => State::Value,
+        None if is_for_another(bare) => State::Nested,
+        None => State::Anything,
+    };
+    let known = is_network(bare) || is_for_another(bare);
+    let named = known || (is_long(name) && !matches!(state, State::Anything));
+    let text = match value {
+        _ if !named => MASK.to_owned(),
+        None => name.to_owned(),
+        Some(value) if is_kept(bare, value) => argument.to_owned(),
+        Some(_) => format!("{name}={MASK}"),
+    };
+    (text, next)
+}
+
+/// Whether a setting is kept with its value.
+fn is_kept(name: &str, value: &str) -> bool {
+    match is_for_another(name) {
+        true => is_nested(value),
+        false => is_network(name) && is_setting(name, value),
     }
+}
+
+/// Whether a value is one that a setting about the network can have.
+fn is_setting(name: &str, value: &str) -> bool {
+    let is_gate = |gate: &str| {
+        gate.split_once('=')
+            .is_some_and(|(name, on)| is_plain(name) && matches!(on, "true" | "false"))
+    };
+    is_plain(value) || (name == "feature-gates" && value.split(',').all(is_gate))
+}
+
+/// Whether `proxy-mode=nftables`, a flag without dashes, is kept.
+fn is_nested(argument: &str) -> bool {
+    let kept = |(name, value)| is_network(name) && is_setting(name, value);
+    argument.split_once('=').is_some_and(kept)
+}
+
+/// Flags whose values are flags of other programs, without dashes.
+fn is_for_another(name: &str) -> bool {
+    matches!(name, "kube-proxy-arg" | "kubelet-arg")
+}
+
+fn is_network(name: &str) -> bool {
+    let begins = || FLAG_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
+    let secret = || NEVER.iter().any(|part| name.contains(part));
+    FLAGS.contains(&name) || (begins() && is_name(name) && !secret())
+}
+
+/// Whether it can be a flag's name and nothing more: `-pSECRET` has a value in it.
+fn is_long(flag: &str) -> bool {
+    flag.strip_prefix("--").is_some_and(is_name)
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// Addresses, ports, names, paths and lists of them; no assignment, no blank, no URL.
+fn is_plain(value: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.:/,+-*!%".contains(c);
+    value.chars().all(fits) && !value.contains("://")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments() {
-        let cases: [(&[&str], &str); 8] = [
-            (
-                &["kube-proxy", "--cluster-cidr=10.42.0.0/16"],
-                "kube-proxy --cluster-cidr=10.42.0.0/16",
-            ),
-            (&["k3s", "server", "--token=abc"], "k3s server --token=***"),
-            (
-                &["k3s", "agent", "--token", "abc", "--server", "https://a:6443"],
-                "k3s agent --token *** --server https://a:6443",
-            ),
-            (
-                &["k3s", "--datastore-endpoint=postgres://u:p@h:5432/d"],
-                "k3s --datastore-endpoint=postgres://***@h:5432/d",
-            ),
-            (&["x", "--Admin-Password", "hunter"], "x --Admin-Password ***"),
-            (&["x", "--token", "--debug"], "x --token --debug"),
-            (&["x", "--key", "abc", "--etcd-key=def"], "x --key *** --etcd-key=***"),
-            (
-                &["x", "--tls-private-key-file=/a/b", "--token-auth-file", "/c"],
-                "x --tls-private-key-file=/a/b --token-auth-file /c",
-            ),
-        ];
-        for (given, expected) in cases {
-            assert_eq!(mask_arguments(given), expected);
-        }
-    }
-
-    #[test]
-    fn files() {
-        let given = "token: abc\ncluster-cidr: 10.42.0.0/16\n  \"k8s_auth_token\": \"abc\",\n\
-            FLANNEL_IPMASQ=true\nDB=mysql://u:p@h/d\n{\"a\": 1, \"password\": \"x\", \"b\": 2}\nend";
-        let expected = "token: \"***\"\ncluster-cidr: 10.42.0.0/16\n  \"k8s_auth_token\": \"***\",\n\
-            FLANNEL_IPMASQ=true\nDB=mysql://***@h/d\n{\"a\": 1, \"password\": \"***\"\nend";
-        assert_eq!(mask_text(given), expected);
-    }
-}
+mod tests;

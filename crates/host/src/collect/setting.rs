@@ -32,6 +32,8 @@ const OF_DEVICES: [(&str, &[&str]); 2] = [
             "addr_gen_mode",
             "disable_ipv6",
             "disable_policy",
+            // Since Linux 6.17, beside forwarding.
+            "force_forwarding",
             "forwarding",
             "ignore_routes_with_linkdown",
             "optimistic_dad",
@@ -140,6 +142,7 @@ mod tests {
             ("net/ipv4/conf/eth0.100/not_needed", "7\n"),
             ("net/ipv4/conf/all/rp_filter", "0\n"),
             ("net/ipv6/conf/lo/disable_ipv6", "3\n"),
+            ("net/ipv6/conf/lo/force_forwarding", "5\n"),
             ("net/bridge/bridge-nf-call-iptables", "4\n"),
             ("net/netfilter/nf_log/2", "NONE\n"),
         ];
@@ -154,7 +157,8 @@ mod tests {
             net.bridge.bridge-nf-call-iptables = 4\n\
             net.ipv4.conf.all.rp_filter = 0\n\
             net.ipv4.conf.eth0/100.rp_filter = 2\n\
-            net.ipv6.conf.lo.disable_ipv6 = 3\n";
+            net.ipv6.conf.lo.disable_ipv6 = 3\n\
+            net.ipv6.conf.lo.force_forwarding = 5\n";
         assert_eq!(text, expected);
     }
 }

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod conntrack;
+mod details;
 mod edges;
 mod equal_priority;
 mod foreign;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         foreign::TESTS,
         targets::TESTS,
         edges::TESTS,
+        details::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }

@@ -299,6 +299,22 @@ const SOURCES: &[Case] = &[
         "dropped",
         0,
     ),
+    (
+        "strict: the way back is looked up as if it came in by the outgoing device",
+        "sysctl -qw net.ipv4.conf.eth0.rp_filter=1
+         ip rule add iif eth1 lookup 100; ip route add 10.9.0.0/24 dev eth0 table 100",
+        "eth0 udp 10.9.0.7:4000 > 10.1.0.20:53",
+        "eth1 10.9.0.7:4000 > 10.1.0.20:53",
+        1,
+    ),
+    (
+        "strict: the way back has the ports turned around",
+        "sysctl -qw net.ipv4.conf.eth0.rp_filter=1
+         ip rule add ipproto udp sport 53 lookup 100; ip route add 10.9.0.0/24 dev eth0 table 100",
+        "eth0 udp 10.9.0.7:4000 > 10.1.0.20:53",
+        "eth1 10.9.0.7:4000 > 10.1.0.20:53",
+        1,
+    ),
     ("own address as source", "true", "eth0 udp 10.1.0.11:4000 > 10.9.0.5:53", "dropped", 0),
     (
         "own address as source with accept_local",

@@ -3,8 +3,8 @@
 //! Only presence is read, a line of text for each thing; what it does stays unknown.
 
 /// Filters by device, from `tc filter show dev … ingress` (under a line `# tc filter show dev …`,
-/// or with `dev` in the line itself), and BPF programs that `bpftool net` lists
-/// (`eth0(2) tcx/ingress …`). Queueing disciplines only delay and drop by load; they are left out.
+/// or with `dev` in the line itself). Queueing disciplines only delay and drop by load; they are
+/// left out.
 pub(super) fn tc(text: &str) -> Vec<(Box<str>, Box<str>)> {
     let mut found: Vec<(Box<str>, String)> = Vec::new();
     let mut device = "?";
@@ -13,7 +13,7 @@ pub(super) fn tc(text: &str) -> Vec<(Box<str>, Box<str>)> {
         if line.starts_with('#') {
             device = word_after(line, "dev").unwrap_or("?");
             open = false;
-        } else if line.starts_with("qdisc ") || line.ends_with(':') {
+        } else if line.starts_with("qdisc ") {
             open = false;
         } else if open && line.starts_with([' ', '\t']) {
             if let Some((_, entry)) = found.last_mut() {
@@ -21,12 +21,32 @@ pub(super) fn tc(text: &str) -> Vec<(Box<str>, Box<str>)> {
                 entry.push_str(line.trim());
             }
         } else {
-            let own = word_after(line, "dev").or_else(|| bpf_device(line)).unwrap_or(device);
+            let own = word_after(line, "dev").unwrap_or(device);
             found.push((own.into(), line.trim().to_owned()));
             open = true;
         }
     }
     found.into_iter().map(|(device, entry)| (device, entry.into())).collect()
+}
+
+/// The last section of what `bpftool net` prints (`do_show` in tools/bpf/bpftool/net.c), before
+/// Linux 6.4 not yet: without it nothing is known of programs in the IP hooks.
+pub(super) const BPF_NETFILTER: &str = "netfilter:";
+
+/// Programs that `bpftool net` lists: on devices (`eth0(2) tcx/ingress …`, XDP and tc's own among
+/// them), and in the IP hooks, where the program belongs to no device. Programs that take flows
+/// apart (`flow_dissector:`) change no packet and are left out.
+pub(super) fn bpf(text: &str) -> Vec<(Option<Box<str>>, Box<str>)> {
+    let mut section = "";
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.ends_with(':') {
+            section = line;
+        } else if section != "flow_dissector:" {
+            found.push((bpf_device(line).map(Into::into), line.into()));
+        }
+    }
+    found
 }
 
 /// Virtual services, from `/proc/net/ip_vs` or `ipvsadm -Sn`.
@@ -57,10 +77,10 @@ fn word_after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     line.split_whitespace().skip_while(|found| *found != word).nth(1)
 }
 
-/// `eth0` of `eth0(2) tcx/ingress cil_from_netdev prog_id 5`.
+/// `eth0` of `eth0(2) tcx/ingress cil_from_netdev prog_id 5`; bpftool may know no name.
 fn bpf_device(line: &str) -> Option<&str> {
     let (name, index) = line.split_whitespace().next()?.strip_suffix(')')?.rsplit_once('(')?;
-    index.parse::<u32>().ok().map(|_| name)
+    index.parse::<u32>().ok().map(|_| name).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -76,13 +96,7 @@ mod tests {
             filter protocol ip pref 5 matchall chain 0 handle 0x1\n\
             \taction order 1: mirred (Egress Redirect to device eth9) stolen\n\
             \n\
-            filter dev eth7 parent ffff: protocol ip pref 6 u32\n\
-            # bpftool net\n\
-            xdp:\n\
-            tc:\n\
-            eth3(12) tcx/ingress cil_from_container prog_id 5 link_id 9\n\
-            netfilter:\n\
-            ip prerouting prio 10 prog_id 14\n";
+            filter dev eth7 parent ffff: protocol ip pref 6 u32\n";
         let expected = [
             (
                 "eth0",
@@ -93,13 +107,37 @@ mod tests {
                 "filter protocol ip pref 5 matchall chain 0 handle 0x1 action order 1: mirred (Egress Redirect to device eth9) stolen",
             ),
             ("eth7", "filter dev eth7 parent ffff: protocol ip pref 6 u32"),
-            ("eth3", "eth3(12) tcx/ingress cil_from_container prog_id 5 link_id 9"),
-            ("?", "ip prerouting prio 10 prog_id 14"),
         ];
         let found = tc(text);
         let found: Vec<_> = found.iter().map(|(device, line)| (&**device, &**line)).collect();
         assert_eq!(found, expected);
         assert!(tc("qdisc noqueue 0: dev lo root refcnt 2\n").is_empty());
+    }
+
+    #[test]
+    fn bpf_programs_by_device() {
+        // As tools/bpf/bpftool/net.c and link.c (netfilter_dump_plain) of Linux 6.12 print them.
+        let text = "xdp:\neth1(3) driver id 11\n\n\
+            tc:\n\
+            eth3(12) tcx/ingress cil_from_container prog_id 5 link_id 9 \n\
+            (13) netkit/peer mine prog_id 6 \n\
+            eth0.7(4) clsact/egress old id 7 \n\n\
+            flow_dissector:\nid 8\n\n\
+            netfilter:\n\n\
+            \tip prerouting prio 10 prog_id 14\n\tip6 input prio -9 flags 0x1 prog_id 15\n";
+        let expected = [
+            (Some("eth1"), "eth1(3) driver id 11"),
+            (Some("eth3"), "eth3(12) tcx/ingress cil_from_container prog_id 5 link_id 9"),
+            (None, "(13) netkit/peer mine prog_id 6"),
+            (Some("eth0.7"), "eth0.7(4) clsact/egress old id 7"),
+            (None, "ip prerouting prio 10 prog_id 14"),
+            (None, "ip6 input prio -9 flags 0x1 prog_id 15"),
+        ];
+        let found = bpf(text);
+        let found: Vec<_> =
+            found.iter().map(|(device, line)| (device.as_deref(), &**line)).collect();
+        assert_eq!(found, expected);
+        assert!(bpf("xdp:\n\ntc:\n\nflow_dissector:\n\nnetfilter:\n\n").is_empty());
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use unmasq_model::origin::{Diagnostic, FileId, Origin};
 
+use super::beyond::BPF_NETFILTER;
 use super::{FileRecord, MANIFEST, Status};
 
 /// The files that a host is made of, in the order of their [`FileId`]s. The manifest is not in the
 /// folder; it is where a failure is recorded.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "iptables-save",
     "ip6tables-save",
     "iptables-legacy-save",
@@ -28,6 +29,7 @@ const FILES: [&str; 19] = [
     "sysctl",
     "ipvs",
     "tc",
+    "bpf",
     "xfrm",
 ];
 
@@ -165,6 +167,7 @@ fn is_output(name: &str, text: &str) -> bool {
         }
         "ipset.save" => begins(&["create ", "add ", "-N ", "-A "]),
         "sysctl" => text.contains('='),
+        "bpf" => begins(&[BPF_NETFILTER]),
         // `nft -j` prints its metainfo at least. Cut off, the text doesn't end so.
         "nft.json" => {
             let text = text.trim();

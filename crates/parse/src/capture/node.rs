@@ -86,6 +86,7 @@ fn host(name: &str, folder: &Folder<'_>) -> (Host, Vec<Diagnostic>) {
             fdb: reader.or_absent("bridge-fdb.json", crate::iproute::fdb),
             beyond: Beyond {
                 tc: reader.lines("tc", beyond::tc),
+                bpf: reader.lines("bpf", beyond::bpf),
                 ipvs: reader.lines("ipvs", beyond::ipvs),
                 xfrm: reader.lines("xfrm", beyond::xfrm),
             },

@@ -282,6 +282,22 @@ fn what_no_ruleset_shows() {
     assert_eq!(tc.iter().map(|(device, _)| &**device).collect::<Vec<_>>(), ["eth0"]);
     assert_eq!(beyond.ipvs.as_ref().map(Vec::len), Some(1));
     assert_eq!(beyond.xfrm.as_ref().map(Vec::len), Some(1));
+    // Filters of tc are one thing, programs that only bpftool lists another.
+    assert_eq!(beyond.bpf, None);
+
+    let bpf = |files: &[(&str, &str)], statuses: &[(&str, &str)]| {
+        node_with(files, statuses).host.beyond.bpf.map(|programs| programs.len())
+    };
+    let (program, none) = ("eth0(2) tcx/ingress x prog_id 5", "xdp:\n\ntc:\n\n");
+    let old = format!("{none}flow_dissector:\n\n");
+    let listed = format!("xdp:\n\ntc:\n{program}\n\nflow_dissector:\n\nnetfilter:\n\n");
+    assert_eq!(bpf(&[("bpf", &listed)], &[]), Some(1));
+    assert_eq!(bpf(&[("bpf", &format!("{old}netfilter:\n\n"))], &[]), Some(0));
+    // A bpftool that doesn't know of programs in the IP hooks.
+    assert_eq!(bpf(&[("bpf", &old)], &[]), None);
+    assert_eq!(bpf(&[("bpf", "bash: bpftool: command not found\n")], &[]), None);
+    assert_eq!(bpf(&[], &[("bpf", "failed")]), None);
+    assert_eq!(bpf(&[], &[("bpf", "absent")]), Some(0));
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub fn addresses(text: &str, file: FileId, links: &mut Vec<Link>) -> (bool, Vec<
 struct Listed<'a> {
     ifindex: u32,
     ifname: String,
+    /// `null`, or `link_index` instead, where that device is in another namespace.
+    link: Option<String>,
+    link_netnsid: Option<i64>,
     #[serde(default)]
     flags: Vec<String>,
     #[serde(default)]
@@ -56,6 +59,8 @@ struct Listed<'a> {
 #[derive(Deserialize, Default)]
 struct LinkInfo<'a> {
     info_kind: Option<String>,
+    #[serde(borrow)]
+    info_data: Option<&'a RawValue>,
     info_slave_kind: Option<String>,
     #[serde(borrow)]
     info_slave_data: Option<&'a RawValue>,
@@ -64,6 +69,39 @@ struct LinkInfo<'a> {
 #[derive(Deserialize)]
 struct BridgePort {
     hairpin: Option<bool>,
+}
+
+/// `bridge_print_opt` in ip/iplink_bridge.c. The settings are the bridge's own, beside the sysctls
+/// (`br_nf_pre_routing` in net/bridge/br_netfilter_hooks.c).
+#[derive(Deserialize, Default)]
+struct Bridge {
+    #[serde(default)]
+    nf_call_iptables: Switch,
+    #[serde(default)]
+    nf_call_ip6tables: Switch,
+}
+
+/// A number in all versions so far; others of a bridge's settings have become words of JSON.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    Number(u8),
+    Word(bool),
+}
+
+impl Default for Switch {
+    fn default() -> Switch {
+        Switch::Word(false)
+    }
+}
+
+impl Switch {
+    fn is_on(&self) -> bool {
+        match self {
+            Switch::Number(number) => *number != 0,
+            Switch::Word(on) => *on,
+        }
+    }
 }
 
 /// An address as iproute2 prints it (`print_addrinfo`).
@@ -90,6 +128,9 @@ struct ListedAddress {
 impl Listed<'_> {
     fn link(&self) -> Link {
         let has = |flag: &str| self.flags.iter().any(|set| set == flag);
+        let bridge = self.linkinfo.bridge();
+        // A number or a name of another namespace could be that of any device of this one.
+        let lower = self.link.as_deref().filter(|_| self.link_netnsid.is_none());
         Link {
             index: self.ifindex,
             name: self.ifname.as_str().into(),
@@ -98,6 +139,9 @@ impl Listed<'_> {
             kind: self.linkinfo.info_kind.as_deref().map(Into::into),
             master: self.master.as_deref().map(Into::into),
             hairpin: self.linkinfo.hairpin(),
+            calls_iptables: bridge.nf_call_iptables.is_on(),
+            calls_ip6tables: bridge.nf_call_ip6tables.is_on(),
+            lower: lower.map(Into::into),
             mac: self.address.as_deref().map(Into::into),
             xdp: self.xdp.is_some(),
             addresses: Vec::new(),
@@ -106,6 +150,14 @@ impl Listed<'_> {
 }
 
 impl LinkInfo<'_> {
+    /// Data of other kinds is left unread: iproute2 doesn't always write it well.
+    fn bridge(&self) -> Bridge {
+        match (self.info_kind.as_deref(), self.info_data) {
+            (Some("bridge"), Some(data)) => serde_json::from_str(data.get()).unwrap_or_default(),
+            _ => Bridge::default(),
+        }
+    }
+
     fn hairpin(&self) -> Option<bool> {
         if self.info_slave_kind.as_deref() != Some("bridge") {
             return None;

@@ -462,6 +462,41 @@ fn links_and_addresses() {
     assert!(!addresses("Cannot open netlink socket\n", FILE, &mut Vec::new()).0);
 }
 
+#[test]
+fn bridges_own_settings_and_the_device_below() {
+    let listing = r#"[
+{"ifindex":2,"ifname":"br0","flags":[],"linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0,"gc_timer":0.00,"nf_call_iptables":1,"nf_call_ip6tables":0,"nf_call_arptables":1}}},
+{"ifindex":3,"ifname":"br1","flags":[],"linkinfo":{"info_kind":"bridge","info_data":{"nf_call_iptables":0,"nf_call_ip6tables":1}}},
+{"ifindex":4,"ifname":"br2","flags":[],"linkinfo":{"info_kind":"bridge"}},
+{"ifindex":5,"link":"v1","ifname":"v0","flags":[],"linkinfo":{"info_kind":"veth"}},
+{"ifindex":6,"link":"v0","ifname":"mv","flags":[],"linkinfo":{"info_kind":"macvlan","info_data":{"mode":"vepa","nf_call_iptables":1}}},
+{"ifindex":7,"ifname":"vx","flags":[],"linkinfo":{"info_kind":"vxlan","info_data":{"id":4,"link":"v0"}}},
+{"ifindex":8,"link_index":2,"ifname":"va","flags":[],"link_netnsid":0,"linkinfo":{"info_kind":"veth"}},
+{"ifindex":9,"link":"if2","ifname":"vb","flags":[],"link_netnsid":0},
+{"ifindex":10,"link":null,"ifname":"tun","flags":[]}]"#;
+    let (found, diagnostics) = links(listing, FILE);
+    assert_eq!(diagnostics, []);
+    let found = found.unwrap();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|l| (&*l.name, l.calls_iptables, l.calls_ip6tables, l.lower.as_deref()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("br0", true, false, None),
+            ("br1", false, true, None),
+            ("br2", false, false, None),
+            ("v0", false, false, Some("v1")),
+            ("mv", false, false, Some("v0")),
+            ("vx", false, false, None),
+            ("va", false, false, None),
+            ("vb", false, false, None),
+            ("tun", false, false, None),
+        ]
+    );
+}
+
 fn check_addresses(found: &[unmasq_model::link::Address]) {
     let shown: Vec<_> = found
         .iter()

@@ -149,6 +149,39 @@ fn what_has_no_place_makes_the_table_unreadable() {
 }
 
 #[test]
+fn what_has_no_table_makes_one_that_is_unreadable() {
+    let at = r#""family": "ip6", "table": "lost""#;
+    let cases = [
+        (rule("ip6", 5, r#"{"accept": null}"#).replace("\"t\"", "\"lost\""), ("ip6", "lost")),
+        (format!(r#"{{"chain": {{{at}, "name": "x", "handle": 4}}}}"#), ("ip6", "lost")),
+        (
+            format!(r#"{{"set": {{{at}, "name": "x", "type": "ipv4_addr", "handle": 4}}}}"#),
+            ("ip6", "lost"),
+        ),
+        (format!(r#"{{"element": {{{at}, "name": "x", "elem": [1]}}}}"#), ("ip6", "lost")),
+        // Malformed as well.
+        (format!(r#"{{"chain": {{{at}, "name": 7}}}}"#), ("ip6", "lost")),
+        (r#"{"rule": {"family": 7}}"#.into(), ("inet", "(not read)")),
+        (r#"[]"#.into(), ("inet", "(not read)")),
+        // A family that is to come.
+        (rule("ip9", 5, r#"{"accept": null}"#).replace("\"t\"", "\"new\""), ("inet", "new")),
+    ];
+    for (case, (family, name)) in cases {
+        let json = format!(
+            r#"{{"nftables": [{{"table": {{"family": "ip", "name": "t", "handle": 1}}}}, {case}]}}"#
+        );
+        let (tables, diagnostics) = parse(&json, JSON, None, &nothing);
+        assert!(!diagnostics.is_empty(), "{case}");
+        let found: Vec<_> = tables
+            .iter()
+            .map(|t| (t.family.to_string(), &*t.name, t.unreadable.is_some()))
+            .collect();
+        let expected = [("ip".to_owned(), "t", false), (family.to_owned(), name, true)];
+        assert_eq!(found, expected, "{case}");
+    }
+}
+
+#[test]
 fn json_that_ends_early() {
     let end = RULESET.find("{\"accept\"").unwrap();
     let (tables, diagnostics) = parse(&RULESET[..end], JSON, None, &nothing);
