@@ -3,6 +3,7 @@
 mod bench_trace;
 mod bless;
 mod deps;
+mod differential;
 mod generate_node;
 mod test;
 mod workspace;
@@ -30,6 +31,8 @@ enum Command {
     GenerateNode(generate_node::Args),
     /// Measure the whole `unmasq trace` command on a generated node
     BenchTrace(bench_trace::Args),
+    /// Compare the evaluator with the kernel: random rulesets, real packets (as root)
+    Differential(differential::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Bless(args) => bless::run(&args),
         Command::GenerateNode(args) => generate_node::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
+        Command::Differential(args) => differential::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -21,6 +21,7 @@
 //! opinion on what a packet should do.
 
 pub mod counter;
+pub mod differential;
 pub mod frame;
 pub mod judge;
 pub mod namespace;

@@ -1,0 +1,370 @@
+//! Random rulesets, real packets: is the evaluator right, rule by rule?
+//!
+//! In: how many cases, and a seed. Out: a [`report::Report`]. A case is one packet that opens a
+//! connection, against one ruleset. It agrees if the rules whose counters rose, the place where
+//! the packet came out, and its addresses and ports are those of exactly one predicted outcome.
+//!
+//! ```text
+//! seed ─┬─ topology ── a node for each block of rulesets: addresses, routes, settings
+//!       ├─ generate ── Ruleset ─┬─ iptables ── iptables-restore ─┐
+//!       │                       └─ nft ─────── nft -f ───────────┤ node
+//!       └─ packet ──── Injection ──────────── wire ──────────────┤
+//!                                                                ├─ arrivals, counters ─┐
+//!   Evaluator ◀── unmasq-parse ◀── what the kernel lists ────────┘                      │
+//!       └── outcomes ───────────────────────────────────────── compare ◀────────────────┘
+//!                                                                 └─ shrink ── reproducer
+//! ```
+//!
+//! It doesn't say what is right: that is the kernel's. What it can't say anything about, because
+//! nothing of it is generated, is listed in docs/kernel-agreement.md.
+
+mod address;
+mod compare;
+mod generate;
+mod iptables;
+mod mark;
+mod nft;
+mod node;
+mod packet;
+mod random;
+pub mod report;
+mod ruleset;
+mod shrink;
+mod test;
+mod topology;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use unmasq_model::packet::Family;
+
+use compare::Answers;
+use node::Node;
+use packet::Injection;
+use random::Random;
+use report::Report;
+use ruleset::Ruleset;
+
+use crate::network::Network;
+
+pub use compare::Wrong;
+pub use packet::Path;
+
+/// What is generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// iptables-legacy.
+    Legacy,
+    /// iptables-nft.
+    IptablesNft,
+    /// nft.
+    Nft,
+    /// All on one node.
+    Mixed,
+}
+
+impl Kind {
+    /// All.
+    pub const ALL: [Kind; 4] = [Kind::Legacy, Kind::IptablesNft, Kind::Nft, Kind::Mixed];
+
+    /// As it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Legacy => "legacy",
+            Kind::IptablesNft => "iptables-nft",
+            Kind::Nft => "nft",
+            Kind::Mixed => "mixed",
+        }
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many packets at least.
+    pub cases: u64,
+    /// Everything is drawn from it.
+    pub seed: u64,
+    /// Only one kind of ruleset.
+    pub kind: Option<Kind>,
+    /// Only one family.
+    pub family: Option<Family>,
+    /// Only the ruleset of that number.
+    pub ruleset: Option<u64>,
+    /// How many rulesets share a node: making one takes as long as some fifteen rulesets.
+    pub block: u64,
+    /// Where reproducers are kept.
+    pub folder: PathBuf,
+    /// How many disagreements are shrunk; more end the run.
+    pub most: usize,
+}
+
+impl Options {
+    /// The command that sends the packets of one ruleset again.
+    fn again(&self, ruleset: u64) -> String {
+        let Options { seed, block, .. } = self;
+        let mut command =
+            format!("cargo xtask differential --seed {seed} --block {block} --ruleset {ruleset}");
+        if let Some(kind) = self.kind {
+            command += &format!(" --backend {}", kind.name());
+        }
+        if let Some(family) = self.family {
+            command += &format!(" --family {family}");
+        }
+        command
+    }
+}
+
+/// Packets for each ruleset.
+pub const PACKETS: u64 = 50;
+/// Nodes at work for each CPU.
+const WORKERS: usize = 3;
+
+/// Purposes of streams of numbers.
+const TOPOLOGY: u64 = 1;
+const RULES: u64 = 2;
+const PACKET: u64 = 3;
+const OWNERS: u64 = 4;
+
+/// Runs, on every CPU, and says on stderr how far it is.
+pub fn run(options: &Options) -> Result<Report> {
+    let rulesets = match options.ruleset {
+        Some(number) => number..number + 1,
+        None => 0..options.cases.div_ceil(PACKETS),
+    };
+    let block_size = options.block.max(1);
+    let next = AtomicU64::new(rulesets.start / block_size);
+    let (done, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let report = Mutex::new(Report::default());
+    let begin = Instant::now();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    // Replacing rules of nf_tables is mostly waiting (for readers, RCU): others work meanwhile.
+    let workers = cpus * WORKERS;
+    let work = |cpu: usize| -> Result<()> {
+        loop {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            let first = (block * block_size).max(rulesets.start);
+            let last = ((block + 1) * block_size).min(rulesets.end);
+            if first >= last || stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let made = run_block(options, block, first..last, cpu, &stop);
+            // What the kernel refuses is a mistake here: no use in going on.
+            let made = made.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            let mut report = report.lock().map_err(|_| anyhow!("another worker panicked"))?;
+            report.add(made);
+            if report.reproducers.len() >= options.most {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    let results: Vec<Result<()>> = thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..workers).map(|worker| scope.spawn(move || work(worker % cpus))).collect();
+        scope.spawn(|| progress(&report, &done, begin));
+        let join = |worker: thread::ScopedJoinHandle<'_, Result<()>>| {
+            worker.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
+        };
+        let results = workers.into_iter().map(join).collect();
+        done.store(true, Ordering::Relaxed);
+        results
+    });
+    results.into_iter().collect::<Result<()>>()?;
+    let mut report = report.into_inner().map_err(|_| anyhow!("a worker panicked"))?;
+    report.seed = options.seed;
+    report.took = begin.elapsed();
+    Ok(report)
+}
+
+fn progress(report: &Mutex<Report>, done: &AtomicBool, begin: Instant) {
+    let mut told = Instant::now();
+    while !done.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(50));
+        if told.elapsed() < Duration::from_secs(5) {
+            continue;
+        }
+        told = Instant::now();
+        if let Ok(report) = report.lock() {
+            eprintln!(
+                "{:4} s: {} cases, {} disagreements, {} unknown",
+                begin.elapsed().as_secs(),
+                report.cases(),
+                report.disagreements,
+                report.unknown
+            );
+        }
+    }
+}
+
+/// Which back ends and family a block has.
+fn block_kind(options: &Options, block: u64) -> (Kind, Family) {
+    let kind = Kind::ALL[(block % 4) as usize];
+    let family = if (block / 4).is_multiple_of(2) { Family::V4 } else { Family::V6 };
+    (options.kind.unwrap_or(kind), options.family.unwrap_or(family))
+}
+
+/// The rulesets of one node.
+fn run_block(
+    options: &Options,
+    block: u64,
+    numbers: std::ops::Range<u64>,
+    cpu: usize,
+    stop: &AtomicBool,
+) -> Result<Report> {
+    let (kind, family) = block_kind(options, block);
+    let topology = topology::topology(&mut Random::new(options.seed, TOPOLOGY, block), family);
+    let owners = generate::owners(&mut Random::new(options.seed, OWNERS, block), kind);
+    let network = Network::new(&address::DEVICES)?;
+    network.node.enter(|| -> Result<Report> {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        sched_setaffinity(None, &only).context("stay on one CPU")?;
+        let mut node = Node::new(&network, kind, family, &topology)?;
+        let mut report = Report::default();
+        for number in numbers {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let mut random = Random::new(options.seed, RULES, number);
+            let mixed = kind == Kind::Mixed;
+            let ruleset = generate::ruleset(&mut random, owners, mixed, family);
+            let injections = injections(options.seed, number, family);
+            report.count(kind, family, &injections);
+            run_ruleset(options, &mut node, number, &ruleset, &injections, &mut report)
+                .with_context(|| options.again(number))?;
+        }
+        Ok(report)
+    })?
+}
+
+fn injections(seed: u64, number: u64, family: Family) -> Vec<Injection> {
+    let mut random = Random::new(seed, PACKET, number);
+    let serials = number * PACKETS..(number + 1) * PACKETS;
+    serials.map(|serial| packet::packet(&mut random, family, serial)).collect()
+}
+
+fn run_ruleset(
+    options: &Options,
+    node: &mut Node,
+    number: u64,
+    ruleset: &Ruleset,
+    injections: &[Injection],
+    report: &mut Report,
+) -> Result<()> {
+    let together = if ruleset.random { Vec::new() } else { together(node, ruleset, injections)? };
+    if !ruleset.random && together.is_empty() {
+        return Ok(());
+    }
+    let findings = shrink::one_by_one(node, ruleset, injections)?;
+    if findings.is_empty() {
+        for finding in together {
+            report.found(finding.wrong);
+            eprintln!(
+                "ruleset {number}: {:?}, but not one by one: {}",
+                finding.wrong, finding.text
+            );
+        }
+    }
+    let mut told: BTreeMap<compare::Wrong, usize> = BTreeMap::new();
+    for finding in findings {
+        report.found(finding.wrong);
+        let told = told.entry(finding.wrong).or_default();
+        *told += 1;
+        if *told > 1 || report.reproducers.len() >= options.most {
+            continue;
+        }
+        let Some(packet) = finding.packet else { continue };
+        let folder = &options.folder;
+        let made = shrink::shrink(node, number, ruleset, &injections[packet], &finding, folder)?;
+        eprintln!(
+            "ruleset {number}: {:?}: {}\n  {}\n",
+            made.wrong,
+            made.text,
+            options.again(number)
+        );
+        report.reproducers.push(made);
+    }
+    Ok(())
+}
+
+/// What disagrees if all packets are sent before the counters are read.
+fn together(
+    node: &mut Node,
+    ruleset: &Ruleset,
+    injections: &[Injection],
+) -> Result<Vec<compare::Finding>> {
+    node.load(ruleset)?;
+    let arrivals = node.send(injections)?;
+    let seen = node.list()?;
+    let answers = Answers::new(node.host(&seen)?, injections);
+    Ok(answers.compare(&arrivals, &seen.counts, injections))
+}
+
+#[cfg(test)]
+mod tests {
+    use unmasq_model::ruleset::Backend;
+
+    use super::*;
+
+    /// All text that a seed gives for a ruleset and its packets.
+    fn drawn(seed: u64, kind: Kind, family: Family, number: u64) -> String {
+        let owners = generate::owners(&mut Random::new(seed, OWNERS, 0), kind);
+        let mut random = Random::new(seed, RULES, number);
+        let ruleset = generate::ruleset(&mut random, owners, kind == Kind::Mixed, family);
+        let mut text = iptables::sets(&ruleset, family);
+        for backend in [Backend::Legacy, Backend::IptablesNft] {
+            text += &iptables::tables(&ruleset, backend, family, &ruleset.owned(backend));
+        }
+        text += &nft::tables(&ruleset, family).0;
+        for injection in injections(seed, number, family) {
+            text += &format!("{} {}\n", injection.probe, injection.cookie);
+        }
+        text + &topology::topology(&mut Random::new(seed, TOPOLOGY, number), family).batch
+    }
+
+    #[test]
+    fn a_seed_and_a_number_give_one_ruleset_and_its_packets() {
+        for kind in Kind::ALL {
+            for family in [Family::V4, Family::V6] {
+                let one = drawn(7, kind, family, 3);
+                assert_eq!(one, drawn(7, kind, family, 3), "{}", kind.name());
+                assert_ne!(one, drawn(8, kind, family, 3), "{}", kind.name());
+                assert_ne!(one, drawn(7, kind, family, 4), "{}", kind.name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_run_has_every_back_end_and_family() {
+        let options = Options {
+            cases: 0,
+            seed: 0,
+            kind: None,
+            family: None,
+            ruleset: None,
+            block: 7,
+            folder: PathBuf::new(),
+            most: 0,
+        };
+        let kinds: std::collections::BTreeSet<_> =
+            (0..8).map(|block| block_kind(&options, block)).collect();
+        assert_eq!(kinds.len(), Kind::ALL.len() * 2);
+    }
+
+    #[test]
+    fn every_rule_has_a_number_of_its_own() {
+        let owners = [Backend::Nft; 5];
+        for number in 0..100 {
+            let mut random = Random::new(1, RULES, number);
+            let ruleset = generate::ruleset(&mut random, owners, false, Family::V4);
+            assert_eq!(ruleset.ids(), (0..ruleset.len()).collect::<Vec<_>>());
+        }
+    }
+}

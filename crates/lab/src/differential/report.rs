@@ -1,0 +1,103 @@
+//! What a run came to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use unmasq_model::packet::Family;
+
+use super::Kind;
+use super::compare::Wrong;
+use super::packet::{Injection, Path};
+pub use super::shrink::Reproducer;
+
+/// The result of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Cases, by what they were.
+    pub breakdown: BTreeMap<(Kind, Family, Path), u64>,
+    /// Rulesets.
+    pub rulesets: u64,
+    /// Cases in which the kernel did something else.
+    pub disagreements: u64,
+    /// Cases in which the evaluator could not tell.
+    pub unknown: u64,
+    /// The first disagreements, shrunk.
+    pub reproducers: Vec<Reproducer>,
+    /// The seed.
+    pub seed: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Report {
+    /// How many packets.
+    pub fn cases(&self) -> u64 {
+        self.breakdown.values().sum()
+    }
+
+    /// Whether everything agreed.
+    pub fn agrees(&self) -> bool {
+        self.disagreements == 0 && self.unknown == 0
+    }
+
+    pub(super) fn count(&mut self, kind: Kind, family: Family, injections: &[Injection]) {
+        self.rulesets += 1;
+        for injection in injections {
+            *self.breakdown.entry((kind, family, injection.path)).or_insert(0) += 1;
+        }
+    }
+
+    pub(super) fn found(&mut self, wrong: Wrong) {
+        match wrong {
+            Wrong::Unknown => self.unknown += 1,
+            Wrong::Several | Wrong::Differs => self.disagreements += 1,
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Report) {
+        for (key, count) in other.breakdown {
+            *self.breakdown.entry(key).or_insert(0) += count;
+        }
+        self.rulesets += other.rulesets;
+        self.disagreements += other.disagreements;
+        self.unknown += other.unknown;
+        self.reproducers.extend(other.reproducers);
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = [Path::Forwarded, Path::ToHost, Path::FromHost, Path::Loopback];
+        write!(f, "| back end | family |")?;
+        for path in paths {
+            write!(f, " {} |", path.name())?;
+        }
+        writeln!(f, "\n|---|---|--:|--:|--:|--:|")?;
+        for kind in Kind::ALL {
+            for family in [Family::V4, Family::V6] {
+                let count = |path| self.breakdown.get(&(kind, family, path)).copied().unwrap_or(0);
+                let counts = paths.map(count);
+                if counts.iter().sum::<u64>() == 0 {
+                    continue;
+                }
+                write!(f, "| {} | {family} |", kind.name())?;
+                counts.iter().try_for_each(|count| write!(f, " {count} |"))?;
+                writeln!(f)?;
+            }
+        }
+        let kernel = rustix::system::uname();
+        writeln!(
+            f,
+            "\n{} cases, {} rulesets, {} disagreements, {} unknown; {:.0} cases/s; \
+             kernel {}; seed {}",
+            self.cases(),
+            self.rulesets,
+            self.disagreements,
+            self.unknown,
+            self.cases() as f64 / self.took.as_secs_f64().max(0.001),
+            kernel.release().to_string_lossy(),
+            self.seed
+        )
+    }
+}
