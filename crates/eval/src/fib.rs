@@ -304,7 +304,7 @@ impl<'h> Fib<'h> {
     }
 
     /// The type of an IPv6 address (`__nft_fib6_eval_type`, net/ipv6/netfilter/nft_fib_ipv6.c), as
-    /// an `RTN_*` number. What it gives for routes that refuse depends on more than is modelled.
+    /// an `RTN_*` number.
     pub(crate) fn address_type6(
         &self,
         flow: &Flow<'_>,
@@ -318,8 +318,13 @@ impl<'h> Fib<'h> {
         }
         match self.lookup(flow) {
             Found::Unknown(why) => return Err(why),
-            Found::Refused(_) => {
-                return Err(format!("the type of {address} is asked, to which no route leads"));
+            Found::Refused(refusal) => {
+                let kind = match refusal {
+                    Refusal::NoRoute | Refusal::Unreachable => RouteKind::Unreachable,
+                    Refusal::Blackhole => RouteKind::Blackhole,
+                    Refusal::Prohibit => RouteKind::Prohibit,
+                };
+                return Ok(kind.rtn());
             }
             Found::Route(route) => match route.kind {
                 RouteKind::Anycast => return Ok(RouteKind::Anycast.rtn()),

@@ -127,11 +127,18 @@ impl HashSet {
         self.elements.iter().map(|(element, flags)| (element, *flags))
     }
 
-    /// Whether some port of the protocol at that address is in the set, whatever the third
-    /// dimension.
-    fn has_some_port_for(&self, protocol: Protocol, first: IpAddr) -> bool {
+    /// Whether some port of the protocol (and of the range) at that address is in the set,
+    /// whatever the third dimension.
+    fn has_some_port_for(
+        &self,
+        protocol: Protocol,
+        first: IpAddr,
+        range: Option<(u16, u16)>,
+    ) -> bool {
+        let in_range = |port| range.is_none_or(|(low, high)| (low..=high).contains(&port));
         self.elements.keys().any(|element| {
-            element.first.contains(&first) && element.port.is_some_and(|(p, _)| p == protocol)
+            element.first.contains(&first)
+                && element.port.is_some_and(|(p, port)| p == protocol && in_range(port))
         })
     }
 
@@ -143,8 +150,14 @@ impl HashSet {
     }
 
     /// What the kernel's lookup finds for a packet (net/netfilter/ipset/ip_set_hash_gen.h): of
-    /// overlapping networks the longest prefix counts. `Err`: a port that nobody named is needed.
-    pub fn find(&self, packet: &Packet, ends: &[End]) -> Result<Found, PortUnknown> {
+    /// overlapping networks the longest prefix counts. `chosen`: the range that a port which is not
+    /// known comes from, if that is known. `Err`: which it is would matter.
+    pub fn find(
+        &self,
+        packet: &Packet,
+        ends: &[End],
+        chosen: impl Fn(End) -> Option<(u16, u16)>,
+    ) -> Result<Found, PortUnknown> {
         if packet.family() != self.family || ends.len() < self.kind.dimensions() {
             return Ok(Found::No);
         }
@@ -157,7 +170,12 @@ impl HashSet {
             HashKind::IpPort | HashKind::IpPortIp | HashKind::IpPortNet => {
                 match ipset_port(packet, ends[1]) {
                     Some(port) => Some((packet.protocol, port)),
-                    None if self.has_some_port_for(packet.protocol, address(0)) => {
+                    None if self.has_some_port_for(
+                        packet.protocol,
+                        address(0),
+                        chosen(ends[1]),
+                    ) =>
+                    {
                         return Err(PortUnknown { end: ends[1] });
                     }
                     None => return Ok(Found::No),

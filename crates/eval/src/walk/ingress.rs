@@ -290,7 +290,8 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         match route.kind {
             RouteKind::Unicast => {}
-            RouteKind::Local => return self.own_source(device, source),
+            // accept_local lifts this check alone: the device is still compared.
+            RouteKind::Local => self.own_source(device, source)?,
             RouteKind::Broadcast
             | RouteKind::Anycast
             | RouteKind::Multicast

@@ -1,9 +1,10 @@
 //! Whether a test holds, here and now.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use unmasq_model::expr::{Device, End, Expr, NumgenMode, Value};
-use unmasq_model::ipset::{Content, Found, HashKind, IpSet};
+use unmasq_model::expr::{Device, End, Expr, Field, NumgenMode, Value};
+use unmasq_model::ipset::{Content, Flags, Found, HashKind, IpSet};
 use unmasq_model::packet::Family;
 use unmasq_model::route::RouteKind;
 use unmasq_model::rule::{Comparison, Test};
@@ -12,6 +13,7 @@ use unmasq_model::set::SetId;
 use super::Walk;
 use super::expr::Loaded;
 use super::rules::Run;
+use crate::trace::Port;
 
 /// The result of a test. Break and false both end the rule; they differ in that negation doesn't
 /// turn a break around, which each test sees to itself.
@@ -64,7 +66,14 @@ enum Member {
 impl<'h> Walk<'_, 'h, '_> {
     pub(super) fn test(&mut self, run: &mut Run<'h>, test: &'h Test) -> Tested {
         match test {
-            Test::Compare { left, op, right } => self.compare(run, left, *op, right),
+            Test::Compare { left, op, right } => match self.chosen_port(left) {
+                Some(chosen) => compare_chosen(chosen, *op, right),
+                None => self.compare(run, left, *op, right),
+            },
+            Test::Range { left, low, high, negated } if self.chosen_port(left).is_some() => {
+                let chosen = self.chosen_port(left).unwrap_or_default();
+                within(chosen, (*low, *high), *negated)
+            }
             Test::Range { left, low, high, negated } => {
                 self.number(run, left, |n| (*low <= n && n <= *high) != *negated)
             }
@@ -186,6 +195,25 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
+    /// The range from which the kernel chooses a port, if it does.
+    fn chosen(&self, end: End) -> Option<(u16, u16)> {
+        match if end == End::Source { self.source_port } else { self.destination_port } {
+            Port::Between(low, high) => Some((low, high)),
+            Port::None | Port::Exactly(_) | Port::Unknown => None,
+        }
+    }
+
+    /// The same for an expression that is such a port.
+    fn chosen_port(&self, expr: &Expr) -> Option<(u16, u16)> {
+        match expr {
+            Expr::Field(Field::Port(None, end)) => self.chosen(*end),
+            Expr::Field(Field::Port(Some(protocol), end)) if *protocol == self.packet.protocol => {
+                self.chosen(*end)
+            }
+            _ => None,
+        }
+    }
+
     fn ports(&self, end: Option<End>, ranges: &[(u16, u16)], negated: bool) -> Tested {
         let ends = match end {
             Some(End::Source) => &[End::Source][..],
@@ -196,7 +224,16 @@ impl<'h> Walk<'_, 'h, '_> {
         for end in ends {
             match self.current_port(*end) {
                 None => return Tested::Break,
-                Some(None) => unknown = Some(*end),
+                Some(None) => match self.chosen(*end) {
+                    Some((from, to))
+                        if ranges.iter().all(|(low, high)| to < *low || *high < from) => {}
+                    Some((from, to))
+                        if ranges.iter().any(|(low, high)| *low <= from && to <= *high) =>
+                    {
+                        return Tested::of(!negated);
+                    }
+                    Some(_) | None => unknown = Some(*end),
+                },
                 Some(Some(port)) => {
                     if ranges.iter().any(|(low, high)| (*low..=*high).contains(&port)) {
                         return Tested::of(!negated);
@@ -256,11 +293,11 @@ impl<'h> Walk<'_, 'h, '_> {
                 return Member::Unknown(format!("ipset {} is not understood: {opaque}", set.name));
             }
             Content::List(names) => return self.in_list(set, names, ends, return_nomatch),
-            Content::BitmapPort(ports) => match self.bitmap_port(ends) {
+            Content::BitmapPort(ports) => match self.bitmap_port(ports, ends) {
                 Err(why) => return Member::Unknown(why),
                 Ok(port) => port.and_then(|port| ports.get(&port)).copied(),
             },
-            Content::Hash(hash) => match hash.find(&self.packet, ends) {
+            Content::Hash(hash) => match hash.find(&self.packet, ends, |end| self.chosen(end)) {
                 Err(_) => {
                     return Member::Unknown(format!(
                         "ipset {} is asked for a port that is not known",
@@ -314,7 +351,11 @@ impl<'h> Walk<'_, 'h, '_> {
 
     /// The port that `bitmap:port` compares: TCP and UDP alone have one
     /// (`ip_set_get_ip_port`, net/netfilter/ipset/ip_set_bitmap_port.c).
-    fn bitmap_port(&self, ends: &[End]) -> Result<Option<u16>, String> {
+    fn bitmap_port(
+        &self,
+        ports: &BTreeMap<u16, Flags>,
+        ends: &[End],
+    ) -> Result<Option<u16>, String> {
         use unmasq_model::packet::Protocol;
         let Some(end) = ends.first() else {
             return Ok(None);
@@ -325,6 +366,13 @@ impl<'h> Walk<'_, 'h, '_> {
         match self.current_port(*end) {
             None => Ok(None),
             Some(Some(port)) => Ok(Some(port)),
+            Some(None)
+                if self
+                    .chosen(*end)
+                    .is_some_and(|(low, high)| ports.range(low..=high).next().is_none()) =>
+            {
+                Ok(None)
+            }
             Some(None) => Err(format!("the packet's {end} port is not known")),
         }
     }
@@ -421,6 +469,36 @@ fn has_exceptions(set: &IpSet) -> bool {
 /// The name under which a walk remembers whether a dynamic set holds a key.
 pub(super) fn member_key(run: &Run<'_>, set: SetId, key: &Value) -> String {
     format!("set {} {} {key:?}", run.table_index, set.0)
+}
+
+/// A port that the kernel chooses from a range, compared with a constant.
+fn compare_chosen((from, to): (u16, u16), op: Comparison, right: &Expr) -> Tested {
+    let Some(constant) = constant(right) else {
+        return Tested::unknown("the kernel chooses the port that is compared".to_owned());
+    };
+    let below = constant.checked_sub(1);
+    match op {
+        Comparison::Eq => within((from, to), (constant, constant), false),
+        Comparison::Ne => within((from, to), (constant, constant), true),
+        Comparison::Le => within((from, to), (0, constant), false),
+        Comparison::Gt => within((from, to), (0, constant), true),
+        Comparison::Lt | Comparison::Ge => match below {
+            Some(below) => within((from, to), (0, below), op == Comparison::Ge),
+            None => Tested::of(op == Comparison::Ge),
+        },
+    }
+}
+
+/// Whether a port that the kernel chooses from one range is in another.
+fn within((from, to): (u16, u16), (low, high): (u128, u128), negated: bool) -> Tested {
+    let (from, to) = (u128::from(from), u128::from(to));
+    if low <= from && to <= high {
+        Tested::of(!negated)
+    } else if to < low || high < from {
+        Tested::of(negated)
+    } else {
+        Tested::unknown("the kernel chooses the port that is compared".to_owned())
+    }
 }
 
 /// The probability that a number below `modulus`, plus `offset`, compares so with a constant.
