@@ -30,6 +30,24 @@ pub(crate) fn check(expected: Expected, trace: &Trace) -> Exit {
     if unknown { Exit::Unknown } else { Exit::Done }
 }
 
+/// What to say of an answer that is not as expected; `None` if it is.
+pub(crate) fn complaint(expected: Expected, trace: &Trace) -> Option<String> {
+    let of = trace.outcomes.len();
+    let count = |wanted| trace.outcomes.iter().filter(|o| meets(expected, o) == wanted).count();
+    let expected_word = expected.to_possible_value().map_or(String::new(), |v| v.get_name().into());
+    match check(expected, trace) {
+        Exit::NotAsExpected => Some(format!(
+            "expected {expected_word}: {} of {of} outcomes otherwise",
+            count(Some(false))
+        )),
+        Exit::Unknown => Some(format!(
+            "expected {expected_word}: {} of {of} outcomes can't be told",
+            count(None)
+        )),
+        Exit::Done => None,
+    }
+}
+
 fn meets(expected: Expected, outcome: &Outcome) -> Option<bool> {
     let arrives = match outcome.verdict {
         Verdict::Delivered | Verdict::Forwarded => true,

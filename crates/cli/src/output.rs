@@ -49,7 +49,7 @@ pub(crate) fn warn(line: &str) {
 
 /// Text of a node, whose control characters must not reach a terminal.
 pub(crate) fn clean(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), "\u{fffd}")
+    text.replace('\n', "; ").replace(|c: char| c.is_control(), "\u{fffd}")
 }
 
 /// How standard output wants it.

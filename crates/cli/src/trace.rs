@@ -119,7 +119,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         terminal::trace(&trace, host, &output::style(args.verbose))
     };
     output::write(&mut io::stdout(), text.as_bytes())?;
-    Ok(args.expect.map_or(Exit::Done, |expected| expect::check(expected, &trace)))
+    let Some(expected) = args.expect else { return Ok(Exit::Done) };
+    let exit = expect::check(expected, &trace);
+    if let Some(complaint) = expect::complaint(expected, &trace) {
+        output::warn(&complaint);
+    }
+    Ok(exit)
 }
 
 fn packet(args: &Args) -> anyhow::Result<Packet> {

@@ -114,12 +114,13 @@ impl<'h> Fib<'h> {
         };
         if routes.is_none() {
             return Found::Unknown(format!(
-                "the {family} routes were not captured (ip{v}-route.json)"
+                "the {family} routes were not captured, or not all can be read (ip{v}-route.json)"
             ));
         }
         match rules {
             None => Found::Unknown(format!(
-                "the {family} policy rules were not captured (ip{v}-rule.json)"
+                "the {family} policy rules were not captured, or not all can be read \
+                 (ip{v}-rule.json)"
             )),
             Some(rules) => self.lookup_from(rules, 0, flow),
         }
@@ -223,7 +224,10 @@ impl<'h> Fib<'h> {
             }
             let refuses = matches!(
                 route.kind,
-                RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit
+                RouteKind::Blackhole
+                    | RouteKind::Unreachable
+                    | RouteKind::Prohibit
+                    | RouteKind::Throw
             );
             if refuses && flow.oif.is_some() && route.family() == Family::V6 {
                 // A route that refuses is one by lo: another device's it is not (rt6_score_route).

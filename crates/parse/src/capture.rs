@@ -116,20 +116,25 @@ pub struct Capture<'a> {
     nodes: BTreeMap<Box<str>, String>,
 }
 
-/// Takes files, by path in the capture, for a capture. The files of one node without manifest and
-/// folders are taken too, for a node named [`LONE_NODE`].
+/// Takes files, by path in the capture, for a capture. The manifest may be missing, and then the
+/// `nodes` folder too: the files of one node are taken for a node named [`LONE_NODE`].
 pub fn parse(files: &BTreeMap<String, Vec<u8>>) -> Result<Capture<'_>, CaptureError> {
-    let Some(text) = files.get(MANIFEST) else {
-        if !files.keys().any(|path| folder::is_evidence_of_a_node(path)) {
-            return Err(CaptureError::NoManifest);
+    let manifest = match files.get(MANIFEST) {
+        Some(text) => {
+            let manifest: Manifest =
+                serde_json::from_slice(text).map_err(CaptureError::BadManifest)?;
+            if manifest.schema != SCHEMA {
+                return Err(CaptureError::UnknownSchema(manifest.schema));
+            }
+            manifest
         }
-        let nodes = BTreeMap::from([(LONE_NODE.into(), String::new())]);
-        return Ok(Capture { manifest: Manifest::default(), files, nodes });
+        None if files.keys().any(|path| folder::is_evidence_of_a_node(path)) => {
+            let nodes = BTreeMap::from([(LONE_NODE.into(), String::new())]);
+            return Ok(Capture { manifest: Manifest::default(), files, nodes });
+        }
+        None if files.keys().any(|path| path.starts_with("nodes/")) => Manifest::default(),
+        None => return Err(CaptureError::NoManifest),
     };
-    let manifest: Manifest = serde_json::from_slice(text).map_err(CaptureError::BadManifest)?;
-    if manifest.schema != SCHEMA {
-        return Err(CaptureError::UnknownSchema(manifest.schema));
-    }
     let in_folders =
         files.keys().filter_map(|path| Some(path.strip_prefix("nodes/")?.split_once('/')?.0));
     let names: BTreeSet<&str> =

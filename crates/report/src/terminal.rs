@@ -55,7 +55,7 @@ pub fn trace(trace: &Trace, host: &Host, style: &Style) -> String {
     }
     let shown = if style.verbose { groups.len() } else { groups.len().min(FEW_PATHS) };
     for group in groups.iter().take(shown) {
-        path_of(&mut text, group, groups.len() > 1, host, &paint);
+        path_of(&mut text, group, groups.len() > 1, trace, host, &paint);
     }
     if shown < groups.len() {
         let rest = groups.len() - shown;
@@ -143,8 +143,12 @@ fn sees(outcome: &Outcome) -> String {
         Disposition::Rewritten => {
             format!("sees {} instead of {}", outcome.source.after, outcome.source.before)
         }
-        Disposition::Preserved => {
+        Disposition::Preserved if outcome.source.before == outcome.source.after => {
             format!("sees {}, the sender's own address", outcome.source.after)
+        }
+        Disposition::Preserved => {
+            let after = outcome.source.after;
+            format!("sees {after}: the sender's own address, another port")
         }
         Disposition::Unknown => format!("may see {}", outcome.source.after),
     }
@@ -163,7 +167,14 @@ fn spread(text: &mut String, group: &Group<'_>, paint: &Paint) {
     }
 }
 
-fn path_of(text: &mut String, group: &Group<'_>, of_several: bool, host: &Host, paint: &Paint) {
+fn path_of(
+    text: &mut String,
+    group: &Group<'_>,
+    of_several: bool,
+    trace: &Trace,
+    host: &Host,
+    paint: &Paint,
+) {
     let Some(outcome) = group.outcomes.first() else {
         return;
     };
@@ -186,19 +197,24 @@ fn path_of(text: &mut String, group: &Group<'_>, of_several: bool, host: &Host, 
         text.push('\n');
     }
     path.write(text, paint);
-    let end = ending(outcome);
+    let end = ending(outcome, trace.start == Start::Output);
     if !end.is_empty() {
         let _ = writeln!(text, "{end}");
     }
 }
 
-fn ending(outcome: &Outcome) -> String {
+fn ending(outcome: &Outcome, sent_by_the_node: bool) -> String {
     let out = outcome.out.as_deref().map(paint::clean);
     match (outcome.verdict, out, outcome.next_hop) {
-        (Verdict::Delivered, ..) => "delivered to the node itself".to_owned(),
+        (Verdict::Delivered, ..) => {
+            "delivered to the node itself, whether something listens there or not".to_owned()
+        }
         (Verdict::Forwarded, Some(out), Some(hop)) => format!("leaves by {out} to {hop}"),
         (Verdict::Forwarded, Some(out), None) => format!("leaves by {out}"),
         (Verdict::Forwarded, None, _) => "leaves".to_owned(),
+        (Verdict::Dropped, ..) if sent_by_the_node => {
+            "dropped; the sending program may be told \"Operation not permitted\"".to_owned()
+        }
         (Verdict::Dropped, ..) => "dropped; the sender hears nothing".to_owned(),
         (Verdict::Rejected, ..) => "rejected; the sender gets an error".to_owned(),
         (Verdict::Unknown, ..) => String::new(),

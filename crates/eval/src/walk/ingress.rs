@@ -62,11 +62,15 @@ impl<'h> Walk<'_, 'h, '_> {
         else {
             return Err(Stop::Unknown("the packet's addresses are of two families".to_owned()));
         };
-        if source.is_multicast() || source.is_broadcast() || source.is_unspecified() {
+        if source.is_multicast() || source.is_broadcast() {
             return self.martian("a source that can't be a host's");
         }
+        // With the source 0.0.0.0 too: DHCP.
         if destination.is_multicast() || destination.is_broadcast() {
             return Err(Stop::Unknown("multicast and broadcast are not modelled".to_owned()));
+        }
+        if source.is_unspecified() {
+            return self.martian("a source that can't be a host's");
         }
         // ipv4_is_zeronet (include/linux/in.h): the rest of 0.0.0.0/8 is ordinary.
         if destination.is_unspecified() {

@@ -232,7 +232,7 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         self.hits.push(Hit {
             stage: Stage::Routing,
-            by: By::Kernel("routed again".to_owned()),
+            by: By::Kernel("the change of address or mark".to_owned()),
             depth: 0,
             counted: false,
             effects: vec![Effect::Rerouted { out: out.clone() }],

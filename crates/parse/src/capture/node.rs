@@ -127,7 +127,7 @@ impl Reader<'_, '_> {
     }
 
     fn routes(&mut self, name: &str, family: Family) -> Option<Vec<unmasq_model::route::Route>> {
-        self.or_absent(name, |text, file| crate::iproute::routes(text, file, family))
+        self.or_absent(name, |text, file| whole(crate::iproute::routes(text, file, family)))
     }
 
     fn rules(
@@ -135,7 +135,7 @@ impl Reader<'_, '_> {
         name: &str,
         family: Family,
     ) -> Option<Vec<unmasq_model::route::RoutingRule>> {
-        self.or_absent(name, |text, file| crate::iproute::rules(text, file, family))
+        self.or_absent(name, |text, file| whole(crate::iproute::rules(text, file, family)))
     }
 
     /// Devices without addresses would be devices that have none, so ip-addr.json decides;
@@ -162,4 +162,9 @@ impl Reader<'_, '_> {
             }
         }
     }
+}
+
+/// A list of which an entry was lost is not known: the lost one may be the one that counts.
+fn whole<T>((list, diagnostics): (Option<T>, Vec<Diagnostic>)) -> (Option<T>, Vec<Diagnostic>) {
+    (list.filter(|_| diagnostics.is_empty()), diagnostics)
 }

@@ -70,7 +70,7 @@ fn what_is_no_capture_says_what_to_do() {
     };
     let cases = [
         (files(&[]), "no capture.json in the capture: write"),
-        (files(&[("nodes/n1/sysctl", "a = b")]), "no capture.json in the capture: write"),
+        (files(&[("n1/sysctl", "a = b")]), "no capture.json in the capture: write"),
         (files(&[(MANIFEST, "{")]), "capture.json can't be read"),
         (files(&[(MANIFEST, "{}")]), "missing field `schema`"),
         (files(&[(MANIFEST, r#"{"schema": "unmasq.capture/v7"}"#)]), "unmasq.capture/v7"),

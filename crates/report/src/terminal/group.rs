@@ -151,6 +151,7 @@ fn cause(kind: Kind, outcome: &Outcome, host: &Host) -> String {
         Kind::Dropped | Kind::Rejected => decided_by(outcome, host),
         Kind::Rewritten => match outcome.rewritten_by {
             Some(rule) => format!("{} ({})", label(host, rule), unmasq_audit::owner(host, rule)),
+            None if !outcome.unknown.is_empty() => "a rule that can't be told".to_owned(),
             None => "the kernel, without a rule".to_owned(),
         },
         Kind::Unknown => match &outcome.unknown[..] {

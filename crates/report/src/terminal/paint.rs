@@ -118,5 +118,6 @@ pub(super) fn columns(text: &str) -> usize {
 
 /// Text of a capture, whose control characters must not reach a terminal.
 pub(super) fn clean(text: &str) -> String {
+    let text = text.replace('\n', "; ");
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
