@@ -18,7 +18,7 @@ mod join;
 const MAX_WALKS: usize = 8192;
 
 /// No more rules than this in all walks for one packet.
-const MAX_RULES: u64 = 10_000_000;
+const MAX_RULES: u64 = 5_000_000;
 
 /// No more rules than this in one walk: chains that call each other in a loop, or each the next
 /// one twice, never end, or not in anybody's lifetime.
@@ -149,7 +149,7 @@ impl Node {
                 if left > 0 {
                     done.push(vec![unexplored.clone()]);
                 }
-                if join::all_agree(&done) {
+                if !keep_apart && join::all_agree(&done) {
                     return first(done);
                 }
                 let mut all = done.into_iter().flatten();

@@ -60,6 +60,37 @@ pub enum Interval {
     Name(Box<str>),
 }
 
+/// A field of a key, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// This value.
+    Is(Value),
+    /// A number of this range, both ends in.
+    Within(u128, u128),
+    /// Anything.
+    Any,
+}
+
+impl Part {
+    fn may_be(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Part::Is(known), value) => known == value,
+            (Part::Within(low, high), Value::Number(n)) => low <= n && n <= high,
+            (Part::Within(..), Value::Name(_) | Value::Tuple(_)) => false,
+            (Part::Any, _) => true,
+        }
+    }
+
+    fn may_be_in(&self, interval: &Interval) -> bool {
+        match (self, interval) {
+            (Part::Is(known), interval) => interval.holds(known),
+            (Part::Within(low, high), Interval::Numbers(from, to)) => low <= to && from <= high,
+            (Part::Within(..), Interval::Name(_)) => false,
+            (Part::Any, _) => true,
+        }
+    }
+}
+
 impl Interval {
     fn holds(&self, value: &Value) -> bool {
         match (self, value) {
@@ -126,14 +157,27 @@ impl Elements {
         found.or(self.default.as_ref())
     }
 
+    /// Whether a number of which only the range is known is among the keys of a single-field set:
+    /// `None` where some numbers of the range are and others are not.
+    pub fn holds_range(&self, low: u128, high: u128) -> Option<bool> {
+        if self.default.is_some() {
+            return Some(true);
+        }
+        let inside = |(from, (to, _)): (&u128, &(u128, Data))| *from <= low && high <= *to;
+        if self.intervals.range(..=low).next_back().is_some_and(inside) {
+            return Some(true);
+        }
+        let overlaps =
+            self.intervals.range(..=high).next_back().is_some_and(|(_, (to, _))| low <= *to)
+                || self.exact.range(Value::Number(low)..=Value::Number(high)).next().is_some();
+        if overlaps { None } else { Some(false) }
+    }
+
     /// Whether some tuple agrees with a key of which some fields are not known.
-    pub fn may_hold(&self, key: &[Option<Value>]) -> bool {
+    pub fn may_hold(&self, key: &[Part]) -> bool {
         let agrees = |fields: &[Value]| {
             fields.len() == key.len()
-                && fields
-                    .iter()
-                    .zip(key)
-                    .all(|(field, known)| known.as_ref().is_none_or(|known| known == field))
+                && fields.iter().zip(key).all(|(field, part)| part.may_be(field))
         };
         self.default.is_some()
             || self.exact.keys().any(|element| match element {
@@ -142,9 +186,7 @@ impl Elements {
             })
             || self.boxes.iter().any(|(intervals, _)| {
                 intervals.len() == key.len()
-                    && intervals.iter().zip(key).all(|(interval, known)| {
-                        known.as_ref().is_none_or(|known| interval.holds(known))
-                    })
+                    && intervals.iter().zip(key).all(|(interval, part)| part.may_be_in(interval))
             })
     }
 

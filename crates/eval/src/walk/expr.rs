@@ -6,7 +6,7 @@ use unmasq_model::expr::{
 };
 use unmasq_model::packet::{Family, Packet, Protocol, Transport};
 use unmasq_model::route::RouteKind;
-use unmasq_model::set::{Data, SetId};
+use unmasq_model::set::{Data, Part, SetId};
 
 use super::rules::Run;
 use super::test::member_key;
@@ -21,7 +21,7 @@ pub(super) enum Loaded {
     /// The field does not exist, or a map has no such key: the rule breaks.
     Absent,
     /// A concatenation of which some fields are not known, and why.
-    Partly(Vec<Option<Value>>, String),
+    Partly(Vec<Part>, String),
     Unknown(String),
 }
 
@@ -42,17 +42,28 @@ impl<'h> Walk<'_, 'h, '_> {
                 let mut unknown = None;
                 for part in parts {
                     match self.load(run, part) {
-                        Loaded::Is(value) => fields.push(Some(value)),
+                        Loaded::Is(value) => fields.push(Part::Is(value)),
                         Loaded::Absent => return Loaded::Absent,
                         Loaded::Partly(_, why) | Loaded::Unknown(why) => {
-                            fields.push(None);
+                            fields.push(match self.chosen_port(part) {
+                                Some((low, high)) => Part::Within(low.into(), high.into()),
+                                None => Part::Any,
+                            });
                             unknown = Some(why);
                         }
                     }
                 }
                 match unknown {
                     Some(why) => Loaded::Partly(fields, why),
-                    None => Loaded::Is(Value::Tuple(fields.into_iter().flatten().collect())),
+                    None => Loaded::Is(Value::Tuple(
+                        fields
+                            .into_iter()
+                            .filter_map(|part| match part {
+                                Part::Is(value) => Some(value),
+                                Part::Within(..) | Part::Any => None,
+                            })
+                            .collect(),
+                    )),
                 }
             }
             Expr::Numgen { mode, modulus, offset } => {

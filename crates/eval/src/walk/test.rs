@@ -80,6 +80,9 @@ impl<'h> Walk<'_, 'h, '_> {
             Test::AnyBit { left, bits, negated } => {
                 self.number(run, left, |n| (n & bits != 0) != *negated)
             }
+            Test::Member { key, set, negated } if self.chosen_in(run, key, *set).is_some() => {
+                Tested::of((self.chosen_in(run, key, *set) == Some(true)) != *negated)
+            }
             Test::Member { key, set, negated } => {
                 let key = self.load(run, key);
                 if key == Loaded::Absent {
@@ -203,8 +206,18 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
+    /// Whether such a port is in a set, where it does not matter which of the range it is.
+    fn chosen_in(&self, run: &Run<'h>, key: &Expr, set: SetId) -> Option<bool> {
+        let (low, high) = self.chosen_port(key)?;
+        let set = run.table.set(set);
+        if set.dynamic || set.opaque.is_some() {
+            return None;
+        }
+        set.elements.holds_range(u128::from(low), u128::from(high))
+    }
+
     /// The same for an expression that is such a port.
-    fn chosen_port(&self, expr: &Expr) -> Option<(u16, u16)> {
+    pub(super) fn chosen_port(&self, expr: &Expr) -> Option<(u16, u16)> {
         match expr {
             Expr::Field(Field::Port(None, end)) => self.chosen(*end),
             Expr::Field(Field::Port(Some(protocol), end)) if *protocol == self.packet.protocol => {
