@@ -14,12 +14,13 @@
 //! Only the first packet of a connection is walked. What is not modelled gives an unknown
 //! outcome with its reason, never a guess.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use unmasq_model::expr::End;
 use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
-use unmasq_model::ruleset::ChainId;
+use unmasq_model::ruleset::{Chain, ChainId, TableFamily};
 
 use choice::Choices;
 use fib::{Fib, Flow, Found};
@@ -43,6 +44,12 @@ pub struct Evaluator<'h> {
     plans: [Plans; 2],
     indexes: Vec<Vec<Option<ChainIndex>>>,
     fib: Fib<'h>,
+    /// By device: a bridge's ports, a VLAN's parent.
+    below: BTreeMap<&'h str, Vec<&'h str>>,
+    /// Chains of the netdev hooks, in whatever family.
+    has_chains_at_devices: bool,
+    /// Rules of the bridge family.
+    has_bridge_rules: bool,
 }
 
 impl<'h> Evaluator<'h> {
@@ -60,6 +67,13 @@ impl<'h> Evaluator<'h> {
             plans: [Plans::new(host, Family::V4), Plans::new(host, Family::V6)],
             indexes,
             fib: Fib::new(host),
+            below: below(host),
+            has_chains_at_devices: chains(host, |family| {
+                !matches!(family, TableFamily::Arp | TableFamily::Bridge)
+            })
+            .any(|chain| chain.base.is_some_and(|base| base.hook.is_none())),
+            has_bridge_rules: chains(host, |family| family == TableFamily::Bridge)
+                .any(|chain| !chain.rules.is_empty()),
         }
     }
 
@@ -131,14 +145,8 @@ impl<'h> Evaluator<'h> {
         let mut next = 0;
         while let Some(&device) = found.get(next) {
             next += 1;
-            let links = self.host.links.iter().flatten();
-            let ports = links.clone().filter(|link| link.master.as_deref() == Some(device));
-            let own = links.filter(|link| *link.name == *device);
-            let below: Vec<&str> = ports
-                .map(|port| &*port.name)
-                .chain(own.filter_map(|link| link.lower.as_deref()))
-                .filter(|name| !found.contains(name))
-                .collect();
+            let below = self.below.get(device).into_iter().flatten().copied();
+            let below: Vec<&str> = below.filter(|name| !found.contains(name)).collect();
             found.extend(below);
         }
         found
@@ -154,6 +162,25 @@ impl<'h> Evaluator<'h> {
     fn index(&self, table: u32, chain: ChainId) -> Option<&ChainIndex> {
         self.indexes.get(table as usize)?.get(chain.0 as usize)?.as_ref()
     }
+}
+
+/// The chains of all tables of some families that are not dormant.
+fn chains(host: &Host, of: impl Fn(TableFamily) -> bool) -> impl Iterator<Item = &Chain> {
+    let tables = host.ruleset.tables.iter().filter(move |table| !table.dormant && of(table.family));
+    tables.flat_map(|table| &table.chains)
+}
+
+fn below(host: &Host) -> BTreeMap<&str, Vec<&str>> {
+    let mut below: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for link in host.links.iter().flatten() {
+        if let Some(master) = link.master.as_deref() {
+            below.entry(master).or_default().push(&link.name);
+        }
+        if let Some(lower) = link.lower.as_deref() {
+            below.entry(&link.name).or_default().push(lower);
+        }
+    }
+    below
 }
 
 /// The answer when not even the beginning is known.

@@ -1,7 +1,7 @@
 //! The order of hooks: forwarded, from the host, to the host, over loopback.
 
 use unmasq_model::expr::End;
-use unmasq_model::ruleset::{Chain, Hook, Table, TableFamily};
+use unmasq_model::ruleset::Hook;
 
 use super::ingress::Routed;
 use super::{Ended, Step, Stop, Tracking, Walk, reroutes};
@@ -269,18 +269,12 @@ impl<'h> Walk<'_, 'h, '_> {
                 "the host has IPsec policies, which are not modelled".into(),
             ));
         }
-        let tables = || host.ruleset.tables.iter().filter(|table| !table.dormant);
-        let has_rules = |chain: &Chain| !chain.rules.is_empty();
-        let ingress = |chain: &&Chain| chain.base.is_some_and(|base| base.hook.is_none());
-        let not_arp =
-            |table: &&Table| !matches!(table.family, TableFamily::Arp | TableFamily::Bridge);
-        if tables().filter(not_arp).flat_map(|table| &table.chains).any(|c| ingress(&c)) {
+        if self.evaluator.has_chains_at_devices {
             return lost(device, "an ingress or egress chain");
         }
         let on_bridge =
             host.link(device).is_some_and(|link| link.kind.as_deref() == Some("bridge"));
-        let bridge_tables = || tables().filter(|table| table.family == TableFamily::Bridge);
-        if on_bridge && bridge_tables().flat_map(|table| &table.chains).any(has_rules) {
+        if on_bridge && self.evaluator.has_bridge_rules {
             return lost(device, "a bridge table");
         }
         Ok(())
