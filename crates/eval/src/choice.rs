@@ -149,7 +149,7 @@ impl Node {
                 if left > 0 {
                     done.push(vec![unexplored.clone()]);
                 }
-                if !keep_apart && join::all_agree(&done) {
+                if join::all_agree(&done) {
                     return first(done);
                 }
                 let mut all = done.into_iter().flatten();
