@@ -12,8 +12,10 @@ use cause::{BitCauses, Cause};
 
 use crate::Evaluator;
 use crate::choice::{Choices, Kind};
+use crate::connection::{Later, Tracked};
 use crate::trace::{
-    By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Reason, Rewrite, RuleId, Stage, Verdict,
+    By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Query, Reason, Rewrite, RuleId, Stage,
+    Verdict,
 };
 
 mod cause;
@@ -49,6 +51,13 @@ struct Connection {
     destination_done: bool,
 }
 
+impl Connection {
+    /// Whether rules see a connection.
+    fn exists(&self) -> bool {
+        matches!(self.tracking, Tracking::New | Tracking::Begun)
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Tracking {
     /// Before the conntrack hook, or switched off.
@@ -56,6 +65,8 @@ enum Tracking {
     None,
     /// A new connection.
     New,
+    /// One that began with an earlier packet ([`Later`]).
+    Begun,
     /// `notrack`.
     Untracked,
     /// Settings for a connection that is not tracked yet (`CT --zone`): `notrack` has no effect.
@@ -67,6 +78,8 @@ pub(crate) struct Walk<'e, 'h, 'c> {
     choices: &'c mut Choices,
     /// As it was asked.
     original: Packet,
+    /// Of which connection it is, if it doesn't open one.
+    later: Option<Later>,
     /// As it is now.
     packet: Packet,
     /// `Err`: why the mark is not known.
@@ -96,13 +109,15 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
     pub(crate) fn new(
         evaluator: &'e Evaluator<'h>,
         choices: &'c mut Choices,
-        packet: &Packet,
+        query: &Query,
         in_device: Option<&str>,
     ) -> Self {
+        let packet = &query.packet;
         Walk {
             evaluator,
             choices,
             original: packet.clone(),
+            later: query.later.clone(),
             packet: packet.clone(),
             mark: Ok(packet.mark),
             in_device: in_device.map(Into::into),
@@ -163,6 +178,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
         );
         let rewritten = source.disposition == Disposition::Rewritten;
         let leaves = verdict == Verdict::Forwarded;
+        let tracked = self.tracked(verdict, &source, &destination);
         Outcome {
             probability: Some(1.0),
             verdict,
@@ -173,8 +189,34 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
             next_hop: self.next_hop.filter(|_| leaves),
             rewritten_by: self.rewritten_by.filter(|_| rewritten),
             because: if rewritten { self.because } else { Cause::new() },
+            tracked,
             hits: self.hits,
             unknown,
+        }
+    }
+
+    /// What conntrack keeps: the entry is confirmed when the packet has passed all hooks.
+    fn tracked(
+        &self,
+        verdict: Verdict,
+        source: &Rewrite,
+        destination: &Rewrite,
+    ) -> Option<Tracked> {
+        let connection = &self.connection;
+        let passes = matches!(verdict, Verdict::Delivered | Verdict::Forwarded);
+        match (connection.tracking, &self.later) {
+            (Tracking::Begun, Some(later)) => {
+                Some(Tracked { mark: connection.mark, ..later.connection.clone() })
+            }
+            (Tracking::New, _) if passes => Some(Tracked {
+                source: source.clone(),
+                destination: destination.clone(),
+                mark: connection.mark,
+                source_done: connection.source_done,
+                destination_done: connection.destination_done,
+            }),
+            (Tracking::None | Tracking::New | Tracking::Begun, _)
+            | (Tracking::Untracked | Tracking::Template, _) => None,
         }
     }
 

@@ -64,7 +64,7 @@ pub fn predict(network: &Network, probe: &Probe) -> Result<Prediction> {
         node.host
     };
     let options = Options { every_branch: true, ..Options::default() };
-    let query = Query { packet: probe.packet(), in_device: probe.device().map(Into::into) };
+    let query = Query::opening(probe.packet(), probe.device());
     let trace = Evaluator::new(&host, options).trace(&query);
     Ok(Prediction { host, trace, files, next_hops: BTreeMap::new() })
 }

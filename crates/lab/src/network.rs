@@ -28,6 +28,9 @@ use crate::socket::{ArrivalSocket, PacketSocket, Sender, send_from_host};
 /// The table that keeps the node silent, and counts its errors.
 pub const GUARD_TABLE: &str = "unmasq-lab";
 
+/// The comment of its rules that count errors.
+pub const REFUSED: &str = "refused";
+
 /// Ahead of all other hooks (defragmentation is at -400) what the node itself says is dropped:
 /// answers and the noise of multicast, so
 /// that no counter rises for them. Errors are counted.

@@ -250,6 +250,19 @@ impl<'h> Walk<'_, 'h, '_> {
         }));
     }
 
+    /// Puts another address and port into the packet.
+    pub(super) fn replace(&mut self, end: End, address: IpAddr, port: Port) {
+        let (to, to_port) = match end {
+            End::Source => (&mut self.packet.source, &mut self.source_port),
+            End::Destination => (&mut self.packet.destination, &mut self.destination_port),
+        };
+        *to = address;
+        if *to_port != Port::None {
+            *to_port = port;
+            self.store_port(end);
+        }
+    }
+
     /// Writes a translated port into the packet's header.
     fn store_port(&mut self, end: End) {
         let port = match if end == End::Source { self.source_port } else { self.destination_port } {

@@ -78,7 +78,13 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.number(run, left, |n| (*low <= n && n <= *high) != *negated)
             }
             Test::AnyBit { left, bits, negated } => {
-                self.number(run, left, |n| (n & bits != 0) != *negated)
+                let wanted = u32::try_from(*bits).unwrap_or(u32::MAX);
+                match self.some_bits(run, left, wanted) {
+                    Some(Loaded::Is(value)) => Tested::of((value != Value::from(0)) != *negated),
+                    Some(Loaded::Unknown(why) | Loaded::Partly(_, why)) => Tested::unknown(why),
+                    Some(Loaded::Absent) => Tested::Break,
+                    None => self.number(run, left, |n| (n & bits != 0) != *negated),
+                }
             }
             Test::Member { key, set, negated } if self.chosen_in(run, key, *set).is_some() => {
                 Tested::of((self.chosen_in(run, key, *set) == Some(true)) != *negated)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::compare::{self, Answers, Counts, Finding, Wrong};
 use super::node::{NAME, Node};
 use super::packet::Injection;
-use super::ruleset::Ruleset;
+use super::ruleset::{Open, Ruleset};
 use super::wire;
 use crate::probe::{Entry, show};
 
@@ -31,14 +31,14 @@ pub(super) fn one_by_one(
     node.load(ruleset)?;
     wire::forget_connections()?;
     let mut before = node.list()?;
-    let answers = Answers::new(node.host(&before)?, injections);
+    let answers = Answers::new(node.host(&before)?, ruleset.open, injections);
     let mut findings = Vec::new();
     for (number, injection) in injections.iter().enumerate() {
         let arrivals = node.send(std::slice::from_ref(injection))?;
         let after = node.list()?;
         let arrived = arrivals.get(&injection.cookie).map_or(&[][..], Vec::as_slice);
         let raised = risen(&before.counts, &after.counts);
-        findings.extend(answers.compare_one(number, arrived, &raised, ruleset.random));
+        findings.extend(answers.compare_one(number, arrived, &raised, after.refused));
         before = after;
     }
     Ok(findings)
@@ -83,7 +83,7 @@ pub(super) fn shrink(
 /// Whether a packet still disagrees in the same way. Where chance decides, it is sent several
 /// times.
 fn again(node: &mut Node, ruleset: &Ruleset, one: &[Injection], wrong: Wrong) -> Option<Finding> {
-    let times = if ruleset.random { 8 } else { 1 };
+    let times = if ruleset.open == Open::Nothing { 1 } else { 8 };
     // What can't be loaded is no reproducer.
     let tries = (0..times).filter_map(|_| one_by_one(node, ruleset, one).ok());
     tries.flatten().find(|found| found.wrong == wrong)

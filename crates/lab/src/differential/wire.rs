@@ -26,8 +26,9 @@ use crate::socket::{ArrivalSocket, PacketSocket};
 /// Where one packet came out. Empty: nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Arrival {
-    /// The device that it left by; `None`: the node itself took it.
-    pub(super) device: Option<&'static str>,
+    /// The device that it left by, and the MAC that it was sent to; `None`: the node itself took
+    /// it.
+    pub(super) left: Option<(&'static str, Mac)>,
     /// Its addresses and ports then.
     pub(super) flow: Flow,
 }
@@ -134,13 +135,13 @@ impl Wire {
                 if received.device == self.fence.1 && received.frame == marker {
                     break;
                 }
-                let Some((kind, _, packet)) = frame::split(&received.frame) else { continue };
+                let Some((kind, to, packet)) = frame::split(&received.frame) else { continue };
                 let (Some(flow), Some(cookie)) = (frame::opening(kind, packet), cookie(packet))
                 else {
                     continue;
                 };
                 if let Some(device) = self.devices.get(&received.device) {
-                    let arrival = Arrival { device: Some(device), flow };
+                    let arrival = Arrival { left: Some((device, to)), flow };
                     arrivals.entry(cookie).or_default().push(arrival);
                 }
             }
@@ -178,7 +179,7 @@ impl Ear {
             bail!("two sockets heard different packets: {} and {}", cookies.len(), flows.len());
         }
         for (cookie, flow) in cookies.into_iter().zip(flows) {
-            arrivals.entry(cookie).or_default().push(Arrival { device: None, flow });
+            arrivals.entry(cookie).or_default().push(Arrival { left: None, flow });
         }
         Ok(())
     }
