@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::counter;
-use crate::frame::{self, MARKER, Mac};
+use crate::frame::{self, MARKER, Mac, Wanted};
 use crate::namespace::Namespace;
 use crate::observation::{Left, Observation, Sighting};
 use crate::probe::{Entry, Probe};
@@ -142,7 +142,8 @@ impl Network {
         let (protocol, v6) = (probe.protocol, probe.source.is_ipv6());
         self.node
             .enter(|| {
-                let arrivals = ArrivalSocket::open(protocol, v6).context("open a raw socket")?;
+                let arrivals = ArrivalSocket::open(protocol, v6, Wanted::Openings)
+                    .context("open a raw socket")?;
                 pin_to_this_cpu().context("stay on one CPU")?;
                 self.frames.drain()?;
                 let mut sighting = Sighting::default();
