@@ -54,17 +54,24 @@ pub fn split(frame: &[u8]) -> Option<(u16, Mac, &[u8])> {
 
 /// The whole frame of a probe, checksums and all.
 pub fn probe(probe: &Probe, to: Mac, from: Mac) -> Result<Vec<u8>> {
+    let (source, destination) = (probe.source.ip(), probe.destination.ip());
     let segment = transport(probe);
-    let (kind, packet) = match (probe.source.ip(), probe.destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            (IPV4, ipv4(probe, source, destination, &segment)?)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            (IPV6, ipv6(probe, source, destination, &segment)?)
-        }
-        _ => bail!("a probe of two families"),
-    };
+    let (kind, packet) = packet(probe.protocol, (source, destination), probe.ttl, &segment)?;
     Ok(ethernet(to, from, kind, &packet))
+}
+
+/// The Ethernet type and the bytes of a packet of one family's two addresses.
+pub(crate) fn packet(
+    protocol: Protocol,
+    addresses: (IpAddr, IpAddr),
+    ttl: u8,
+    segment: &[u8],
+) -> Result<(u16, Vec<u8>)> {
+    Ok(match addresses {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (IPV4, ipv4(protocol, (from, to), ttl, segment)?),
+        (IpAddr::V6(from), IpAddr::V6(to)) => (IPV6, ipv6(protocol, (from, to), ttl, segment)?),
+        _ => bail!("a packet of two families"),
+    })
 }
 
 /// An echo request as a raw ICMP socket sends it. ICMPv6 sockets fill in the checksum.
@@ -77,53 +84,94 @@ pub fn echo_request(protocol: Protocol) -> Vec<u8> {
     message
 }
 
+/// Which packets are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that open connections: SYN alone, UDP, echo requests.
+    Openings,
+    /// All of TCP and UDP, echoes and errors: not neighbour discovery and its like.
+    All,
+}
+
 /// The opening packet in an Ethernet payload of type IPv4 or IPv6. `None`: anything else
 /// (answers, errors, neighbour discovery).
 pub fn opening(kind: u16, packet: &[u8]) -> Option<Flow> {
+    flow(kind, packet, Wanted::Openings)
+}
+
+/// Addresses and ports of a packet in an Ethernet payload of type IPv4 or IPv6. `None`: none that
+/// is wanted.
+pub fn flow(kind: u16, packet: &[u8], wanted: Wanted) -> Option<Flow> {
+    read(kind, packet)?.flow(wanted)
+}
+
+/// A packet without its Internet header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment<'p> {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Source.
+    pub source: IpAddr,
+    /// Destination.
+    pub destination: IpAddr,
+    /// The transport header and what follows.
+    pub bytes: &'p [u8],
+}
+
+/// Reads the Internet header of an Ethernet payload.
+pub fn read(kind: u16, packet: &[u8]) -> Option<Segment<'_>> {
     match kind {
-        IPV4 => opening_v4(packet),
+        IPV4 => read_v4(packet),
         IPV6 => {
             let address = |at: usize| -> Option<IpAddr> {
                 let bytes: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
                 Some(Ipv6Addr::from(bytes).into())
             };
-            let protocol = Protocol(*packet.get(6)?);
-            opening_segment(protocol, address(8)?, address(24)?, packet.get(40..)?)
+            Some(Segment {
+                protocol: Protocol(*packet.get(6)?),
+                source: address(8)?,
+                destination: address(24)?,
+                bytes: packet.get(40..)?,
+            })
         }
         _ => None,
     }
 }
 
-/// The opening packet in an IPv4 packet.
-pub fn opening_v4(packet: &[u8]) -> Option<Flow> {
+/// Reads the header of an IPv4 packet.
+pub fn read_v4(packet: &[u8]) -> Option<Segment<'_>> {
     let header = usize::from(packet.first()? & 15) * 4;
     let address = |at: usize| -> Option<IpAddr> {
         let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
         Some(Ipv4Addr::from(bytes).into())
     };
-    opening_segment(Protocol(*packet.get(9)?), address(12)?, address(16)?, packet.get(header..)?)
+    Some(Segment {
+        protocol: Protocol(*packet.get(9)?),
+        source: address(12)?,
+        destination: address(16)?,
+        bytes: packet.get(header..)?,
+    })
 }
 
-/// The opening packet whose transport header begins `segment`.
-pub fn opening_segment(
-    protocol: Protocol,
-    source: IpAddr,
-    destination: IpAddr,
-    segment: &[u8],
-) -> Option<Flow> {
-    let port = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
-    let (source_port, destination_port) = match protocol {
-        Protocol::TCP if *segment.get(13)? == SYN => (port(0)?, port(2)?),
-        Protocol::UDP => (port(0)?, port(2)?),
-        Protocol::ICMP if *segment.first()? == 8 => (0, 0),
-        Protocol::ICMPV6 if *segment.first()? == 128 => (0, 0),
-        _ => return None,
-    };
-    Some(Flow {
-        protocol,
-        source: SocketAddr::new(source, source_port),
-        destination: SocketAddr::new(destination, destination_port),
-    })
+impl Segment<'_> {
+    /// Addresses and ports. `None`: no packet that is wanted.
+    pub fn flow(&self, wanted: Wanted) -> Option<Flow> {
+        let bytes = self.bytes;
+        let port = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+        let all = wanted == Wanted::All;
+        let (source, destination) = match (self.protocol, *bytes.first()?) {
+            (Protocol::TCP, _) if all || *bytes.get(13)? == SYN => (port(0)?, port(2)?),
+            (Protocol::UDP, _) => (port(0)?, port(2)?),
+            (Protocol::ICMP, 8) | (Protocol::ICMPV6, 128) => (0, 0),
+            (Protocol::ICMP, 0 | 3 | 11 | 12) | (Protocol::ICMPV6, 1..=4 | 129) if all => (0, 0),
+            _ => return None,
+        };
+        Some(Flow {
+            protocol: self.protocol,
+            source: SocketAddr::new(self.source, source),
+            destination: SocketAddr::new(self.destination, destination),
+        })
+    }
 }
 
 impl FromStr for Mac {
@@ -168,42 +216,52 @@ fn transport(probe: &Probe) -> Vec<u8> {
         other => return echo(other, probe),
     };
     segment.extend(PAYLOAD);
-    fill(probe, &mut segment, sum_at);
+    fill(probe.protocol, (probe.source.ip(), probe.destination.ip()), &mut segment, sum_at);
     segment
 }
 
 fn echo(protocol: Protocol, probe: &Probe) -> Vec<u8> {
     let mut segment = echo_request(protocol);
     if protocol == Protocol::ICMPV6 {
-        segment[2..4].fill(0);
-        fill(probe, &mut segment, 2);
+        fill(protocol, (probe.source.ip(), probe.destination.ip()), &mut segment, 2);
     }
     segment
 }
 
-/// Writes the checksum over the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
-fn fill(probe: &Probe, segment: &mut [u8], at: usize) {
-    let address = |address: IpAddr| match address {
+/// Writes the checksum over the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1), which
+/// ICMP alone does without (RFC 792).
+pub(crate) fn fill(
+    protocol: Protocol,
+    (source, destination): (IpAddr, IpAddr),
+    segment: &mut [u8],
+    at: usize,
+) {
+    let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    let length = (segment.len() as u32).to_be_bytes();
-    let pseudo = [
-        address(probe.source.ip()),
-        address(probe.destination.ip()),
-        length.to_vec(),
-        vec![0, 0, 0, probe.protocol.0],
-    ]
-    .concat();
+    let mut pseudo = Vec::new();
+    if protocol != Protocol::ICMP {
+        pseudo.extend(octets(source));
+        pseudo.extend(octets(destination));
+        pseudo.extend((segment.len() as u32).to_be_bytes());
+        pseudo.extend([0, 0, 0, protocol.0]);
+    }
+    segment[at..at + 2].fill(0);
     let sum = checksum(&[&pseudo, segment]);
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn ipv4(probe: &Probe, source: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> Result<Vec<u8>> {
+fn ipv4(
+    protocol: Protocol,
+    (source, to): (Ipv4Addr, Ipv4Addr),
+    ttl: u8,
+    segment: &[u8],
+) -> Result<Vec<u8>> {
     let length = u16::try_from(20 + segment.len()).context("packet too long")?;
     let mut packet = vec![0x45, 0];
     packet.extend(length.to_be_bytes());
-    packet.extend([0x12, 0x34, 0x40, 0, probe.ttl, probe.protocol.0, 0, 0]);
+    packet.extend([0x12, 0x34, 0x40, 0, ttl, protocol.0, 0, 0]);
     packet.extend(source.octets());
     packet.extend(to.octets());
     let sum = checksum(&[&packet]);
@@ -212,11 +270,16 @@ fn ipv4(probe: &Probe, source: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> Result
     Ok(packet)
 }
 
-fn ipv6(probe: &Probe, source: Ipv6Addr, to: Ipv6Addr, segment: &[u8]) -> Result<Vec<u8>> {
+fn ipv6(
+    protocol: Protocol,
+    (source, to): (Ipv6Addr, Ipv6Addr),
+    ttl: u8,
+    segment: &[u8],
+) -> Result<Vec<u8>> {
     let length = u16::try_from(segment.len()).context("packet too long")?;
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(length.to_be_bytes());
-    packet.extend([probe.protocol.0, probe.ttl]);
+    packet.extend([protocol.0, ttl]);
     packet.extend(source.octets());
     packet.extend(to.octets());
     packet.extend(segment);
@@ -224,7 +287,7 @@ fn ipv6(probe: &Probe, source: Ipv6Addr, to: Ipv6Addr, segment: &[u8]) -> Result
 }
 
 /// The Internet checksum (RFC 1071) of parts of even length, the last of any length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u64;
     for chunk in parts.iter().flat_map(|part| part.chunks(2)) {
         sum += u64::from(chunk[0]) << 8 | u64::from(*chunk.get(1).unwrap_or(&0));

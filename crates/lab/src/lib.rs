@@ -13,9 +13,9 @@
 //!   └──────────────────────┘        └────────────────────┘
 //! ```
 //!
-//! Nothing answers: the outside has no addresses, and the node's own answers and errors are
-//! dropped, counted, by a guard table ahead of every other hook. So each counter that rises rose
-//! for the probe.
+//! Nothing answers unless a test builds the answer ([`reply`]): the outside has no addresses, and
+//! the node's own answers and errors are dropped, counted, by a guard table ahead of every other
+//! hook. So each counter that rises rose for the probe.
 //!
 //! Needs root; never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
@@ -28,6 +28,7 @@ pub mod namespace;
 pub mod network;
 pub mod observation;
 pub mod probe;
+pub mod reply;
 mod socket;
 
 pub use namespace::Namespace;

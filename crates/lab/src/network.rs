@@ -19,10 +19,11 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::counter;
-use crate::frame::{self, MARKER, Mac};
+use crate::frame::{self, Flow, MARKER, Mac, Wanted};
 use crate::namespace::Namespace;
 use crate::observation::{Left, Observation, Sighting};
 use crate::probe::{Entry, Probe};
+use crate::reply;
 use crate::socket::{ArrivalSocket, PacketSocket, Sender, send_from_host};
 
 /// The table that keeps the node silent, and counts its errors.
@@ -142,15 +143,48 @@ impl Network {
 
     /// Sends a probe and sees where it comes out. Cheaper than [`Network::observe`].
     pub fn send(&self, probe: &Probe) -> Result<Sighting> {
+        self.watch(probe, Wanted::Openings, || self.start(probe))
+    }
+
+    /// Sends a frame into a device, and sees what becomes of it: any packet of TCP or UDP, an echo
+    /// or an error.
+    pub fn observe_frame(&self, device: &str, frame: &[u8]) -> Result<Observation> {
+        let arrived = reply::arrived(frame).and_then(|segment| segment.flow(Wanted::All));
+        let Flow { protocol, source, destination } = arrived.context("not such a packet")?;
+        let entry = Entry::Device { name: device.into(), to: None };
+        let probe = Probe { entry, protocol, source, destination, ttl: 64, mark: 0 };
+        let index = self.device(device)?.index;
+        let before = counter::read(&self.node)?;
+        let sighting = self.watch(&probe, Wanted::All, || {
+            self.frames.send(index, frame)?;
+            Ok(Ok(None))
+        })?;
+        let after = counter::read(&self.node)?;
+        Ok(Observation::new(probe, sighting, &before, after))
+    }
+
+    /// Answers a packet that left ([`reply::reply_to`]), and sees what becomes of the answer.
+    pub fn answer(&self, left: &Left) -> Result<Observation> {
+        let frame = reply::reply_to(&left.frame).context("nobody would answer it")?;
+        self.observe_frame(&left.device, &frame)
+    }
+
+    fn watch(
+        &self,
+        probe: &Probe,
+        wanted: Wanted,
+        start: impl FnOnce() -> Result<io::Result<Option<Sender>>> + Send,
+    ) -> Result<Sighting> {
         let (protocol, v6) = (probe.protocol, probe.source.is_ipv6());
         self.node
             .enter(|| {
-                let arrivals = ArrivalSocket::open(protocol, v6).context("open a raw socket")?;
+                let arrivals =
+                    ArrivalSocket::open(protocol, v6, wanted).context("open a raw socket")?;
                 pin_to_this_cpu().context("stay on one CPU")?;
                 self.frames.drain()?;
                 let mut sighting = Sighting::default();
-                let sent = self.start(probe)?;
-                sighting.left = self.fence()?;
+                let sent = start()?;
+                sighting.left = self.fence(wanted)?;
                 while let Some(flow) = arrivals.receive()? {
                     sighting.delivered.push(flow);
                 }
@@ -173,9 +207,9 @@ impl Network {
         }
     }
 
-    /// Sends markers until whatever was sent before them is done, and gives the probes that came
-    /// out meanwhile.
-    fn fence(&self) -> Result<Vec<Left>> {
+    /// Sends markers until whatever was sent before them is done, and gives the wanted packets that
+    /// came out meanwhile.
+    fn fence(&self, wanted: Wanted) -> Result<Vec<Left>> {
         let names: BTreeMap<u32, &str> =
             self.devices.iter().map(|device| (device.index, &*device.name)).collect();
         let mut left = Vec::new();
@@ -191,9 +225,10 @@ impl Network {
                     break;
                 }
                 let Some((kind, to, packet)) = frame::split(&received.frame) else { continue };
-                let Some(flow) = frame::opening(kind, packet) else { continue };
+                let Some(flow) = frame::flow(kind, packet, wanted) else { continue };
                 if let Some(name) = names.get(&received.device) {
-                    left.push(Left { device: String::from(*name), to, flow });
+                    let device = String::from(*name);
+                    left.push(Left { device, to, flow, frame: received.frame });
                 }
             }
         }

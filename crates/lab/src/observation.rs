@@ -10,7 +10,7 @@ use crate::frame::{Flow, Mac};
 use crate::network::GUARD_TABLE;
 use crate::probe::{Probe, show};
 
-/// Where a probe came out.
+/// Where a packet came out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sighting {
     /// Copies that left by a device.
@@ -30,12 +30,14 @@ pub struct Left {
     pub to: Mac,
     /// Its addresses and ports.
     pub flow: Flow,
+    /// The whole frame: what answers are built from ([`crate::reply`]).
+    pub frame: Vec<u8>,
 }
 
 /// All that was seen of a probe.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// The probe.
+    /// The probe; of a frame that a test built itself, its addresses and ports in a probe's form.
     pub probe: Probe,
     /// Where it came out.
     pub sighting: Sighting,
@@ -76,6 +78,14 @@ impl Observation {
         let refused = raised.keys().any(guard);
         raised.retain(|place, _| !guard(place));
         Observation { probe, sighting, refused, raised, counters }
+    }
+
+    /// The only copy that left.
+    pub fn only(&self) -> Result<&Left> {
+        match &self.sighting.left[..] {
+            [left] => Ok(left),
+            _ => bail!("{}: not one packet left: {self}", self.probe),
+        }
     }
 
     /// By how much the counters of rules with this comment rose together.

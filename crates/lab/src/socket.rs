@@ -14,7 +14,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
 use unmasq_model::packet::Protocol;
 
-use crate::frame::{self, Flow};
+use crate::frame::{self, Flow, Segment, Wanted};
 use crate::probe::Probe;
 
 /// Sends and receives whole frames on every device of a namespace.
@@ -127,26 +127,27 @@ impl PacketSocket {
     }
 }
 
-/// Sees probes of one protocol that the host delivers to itself: a raw socket gets a copy after
+/// Sees packets of one protocol that the host delivers to itself: a raw socket gets a copy after
 /// the input hook (net/ipv4/ip_input.c, ip_protocol_deliver_rcu; net/ipv6/ip6_input.c).
 #[derive(Debug)]
 pub(crate) struct ArrivalSocket {
     fd: OwnedFd,
     protocol: Protocol,
     v6: bool,
+    wanted: Wanted,
 }
 
 impl ArrivalSocket {
     /// A socket in the calling thread's namespace.
-    pub(crate) fn open(protocol: Protocol, v6: bool) -> io::Result<ArrivalSocket> {
+    pub(crate) fn open(protocol: Protocol, v6: bool, wanted: Wanted) -> io::Result<ArrivalSocket> {
         let fd = raw(protocol, v6)?;
         if v6 {
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         }
-        Ok(ArrivalSocket { fd, protocol, v6 })
+        Ok(ArrivalSocket { fd, protocol, v6, wanted })
     }
 
-    /// The next probe that has arrived. `None`: no other.
+    /// The next wanted packet that has arrived. `None`: no other.
     pub(crate) fn receive(&self) -> io::Result<Option<Flow>> {
         loop {
             let mut data = [0u8; 2048];
@@ -157,18 +158,18 @@ impl ArrivalSocket {
                 Err(error) => return Err(error),
             };
             let data = &data[..length];
-            let flow = match (self.v6, source, destination(&control)) {
-                (false, _, _) => frame::opening_v4(data),
-                (true, Some(source), Some(destination)) => frame::opening_segment(
-                    self.protocol,
-                    IpAddr::V6(source),
-                    IpAddr::V6(destination),
-                    data,
-                ),
+            let segment = match (self.v6, source, destination(&control)) {
+                (false, _, _) => frame::read_v4(data),
+                (true, Some(source), Some(destination)) => Some(Segment {
+                    protocol: self.protocol,
+                    source: IpAddr::V6(source),
+                    destination: IpAddr::V6(destination),
+                    bytes: data,
+                }),
                 (true, _, _) => None,
             };
-            if flow.is_some() {
-                return Ok(flow);
+            if let Some(flow) = segment.and_then(|segment| segment.flow(self.wanted)) {
+                return Ok(Some(flow));
             }
         }
     }

@@ -18,7 +18,7 @@ use unmasq_model::packet::{Family, Protocol};
 use super::address::DEVICES;
 use super::mark;
 use super::packet::{Injection, cookie};
-use crate::frame::{self, Flow, MARKER, Mac};
+use crate::frame::{self, Flow, MARKER, Mac, Wanted};
 use crate::network::Network;
 use crate::probe::Entry;
 use crate::socket::{ArrivalSocket, PacketSocket};
@@ -160,7 +160,7 @@ struct Ear {
 impl Ear {
     fn open(protocol: Protocol, family: Family) -> Result<Ear> {
         let bytes = raw(protocol, family)?;
-        let flows = ArrivalSocket::open(protocol, family == Family::V6)?;
+        let flows = ArrivalSocket::open(protocol, family == Family::V6, Wanted::Openings)?;
         Ok(Ear { bytes, flows })
     }
 
