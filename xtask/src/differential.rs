@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// How many packets are sent, at least
     #[arg(long, default_value_t = 3000)]
     cases: u64,
+    /// Conversations (packet, again, answer, what follows) instead of opening packets
+    #[arg(long)]
+    sequence: bool,
     /// What everything is drawn from; by default the time
     #[arg(long)]
     seed: Option<u64>,
@@ -69,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("seed {seed}; reproducers go to {}", folder.display());
     let report = differential::run(&Options {
         cases: args.cases,
+        sequence: args.sequence,
         seed,
         kind: args.backend.map(|backend| match backend {
             Backend::Legacy => Kind::Legacy,

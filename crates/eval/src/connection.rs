@@ -28,13 +28,15 @@ pub struct Tracked {
     pub source_done: bool,
     /// `IPS_DST_NAT_DONE`, likewise.
     pub destination_done: bool,
+    /// The device that it was masqueraded for (`nf_conn_nat.masq_index`).
+    pub masqueraded: Option<Box<str>>,
 }
 
 /// A packet that follows the first of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Later {
-    /// The connection.
-    pub connection: Tracked,
+    /// The connection; `None`: the opening packet was not tracked.
+    pub connection: Option<Tracked>,
     /// Which way the packet goes.
     pub direction: Direction,
     /// Whether an answer was seen before: until then a further packet still counts as new.
@@ -42,9 +44,8 @@ pub struct Later {
 }
 
 impl Outcome {
-    /// The answer to the packet that ended so, from where it ended. Its mark is 0, its time to
-    /// live unknown; where the opening packet was not tracked, nor is the answer. `None` for a
-    /// packet that arrived nowhere, or nobody knows where.
+    /// The answer to the packet that ended so, from where it ended, with mark 0 and a time to live
+    /// that nobody named. `None` for a packet that arrived nowhere, or nobody knows where.
     pub fn answer(&self, opening: &Packet, in_device: Option<Box<str>>) -> Option<Query> {
         if !matches!(self.verdict, Verdict::Delivered | Verdict::Forwarded) {
             return None;
@@ -68,14 +69,16 @@ impl Outcome {
             mark: 0,
             ttl: None,
         };
-        let later = |connection| Later { connection, direction: Direction::Reply, answered: false };
-        Some(Query { packet, in_device, later: self.tracked.clone().map(later) })
+        let connection = self.tracked.clone();
+        let later = Later { connection, direction: Direction::Reply, answered: false };
+        Some(Query { packet, in_device, later: Some(later) })
     }
 
     /// A further packet like the opening one.
     pub fn further(&self, opening: &Query, answered: bool) -> Query {
-        let later = |connection| Later { connection, direction: Direction::Original, answered };
-        Query { later: self.tracked.clone().map(later), ..opening.clone() }
+        let connection = self.tracked.clone();
+        let later = Later { connection, direction: Direction::Original, answered };
+        Query { later: Some(later), ..opening.clone() }
     }
 }
 
@@ -84,7 +87,7 @@ impl Later {
     ///
     /// `nf_nat_packet`: the status bit of the end, the other one's in the direction of the answer.
     pub(crate) fn translated(&self, end: End) -> Option<Endpoint> {
-        let Tracked { source, destination, .. } = &self.connection;
+        let Tracked { source, destination, .. } = self.connection.as_ref()?;
         let (rewrite, forward) = match (self.direction, end) {
             (Direction::Original, End::Source) => (source, true),
             (Direction::Original, End::Destination) => (destination, true),
@@ -97,14 +100,24 @@ impl Later {
 
     /// Whether this end's translation is settled.
     pub(crate) fn done(&self, end: End) -> bool {
-        let Tracked { source_done, destination_done, .. } = self.connection;
         let source = (end == End::Source) == (self.direction == Direction::Original);
-        if source { source_done } else { destination_done }
+        self.connection.as_ref().is_some_and(|connection| {
+            if source { connection.source_done } else { connection.destination_done }
+        })
     }
 
     /// Whether the connection counts as established for this packet.
     pub(crate) fn established(&self) -> bool {
         self.answered || self.direction == Direction::Reply
+    }
+
+    /// Whether a packet without an entry makes one: an answer that belongs to nothing is invalid
+    /// in protocols that open connections (nf_conntrack_proto_tcp.c, `tcp_new`;
+    /// nf_conntrack_proto_icmp.c, `nf_conntrack_icmp_packet`; SCTP, DCCP alike).
+    pub(crate) fn opens(&self, protocol: Protocol) -> bool {
+        let strict =
+            [Protocol::TCP, Protocol::ICMP, Protocol::ICMPV6, Protocol::SCTP, Protocol::DCCP];
+        self.direction == Direction::Original || !strict.contains(&protocol)
     }
 
     /// The flags of a packet that answers a SYN, acknowledges the answer, or repeats the SYN.

@@ -138,6 +138,8 @@ pub enum Reason {
     NoForwarding,
     /// It would leave by the bridge port that it came in by, and that port's hairpin mode is off.
     Hairpin,
+    /// It leaves by another device than the one that its connection was masqueraded for.
+    Moved,
 }
 
 /// An end of the connection before and after.

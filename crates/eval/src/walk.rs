@@ -49,6 +49,8 @@ struct Connection {
     /// `IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`: nat chains aren't asked again.
     source_done: bool,
     destination_done: bool,
+    /// The device that it was masqueraded for.
+    masqueraded: Option<Box<str>>,
 }
 
 impl Connection {
@@ -204,9 +206,10 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
     ) -> Option<Tracked> {
         let connection = &self.connection;
         let passes = matches!(verdict, Verdict::Delivered | Verdict::Forwarded);
-        match (connection.tracking, &self.later) {
-            (Tracking::Begun, Some(later)) => {
-                Some(Tracked { mark: connection.mark, ..later.connection.clone() })
+        let entry = self.later.as_ref().and_then(|later| later.connection.as_ref());
+        match (connection.tracking, entry) {
+            (Tracking::Begun, Some(entry)) => {
+                Some(Tracked { mark: connection.mark, ..entry.clone() })
             }
             (Tracking::New, _) if passes => Some(Tracked {
                 source: source.clone(),
@@ -214,6 +217,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
                 mark: connection.mark,
                 source_done: connection.source_done,
                 destination_done: connection.destination_done,
+                masqueraded: connection.masqueraded.clone(),
             }),
             (Tracking::None | Tracking::New | Tracking::Begun, _)
             | (Tracking::Untracked | Tracking::Template, _) => None,

@@ -12,7 +12,7 @@ use super::rules::Run;
 use super::test::member_key;
 use super::{Tracking, Walk};
 use crate::choice::Kind;
-use crate::connection::Later;
+use crate::connection::{Later, Tracked};
 use crate::fib::{Flow, Found};
 
 /// The result of loading an expression.
@@ -279,8 +279,8 @@ impl<'h> Walk<'_, 'h, '_> {
                 if family != self.family() {
                     return Loaded::Absent;
                 }
-                match (&self.later, direction) {
-                    (Some(later), _) => match later.connection.tuple(direction, end).address {
+                match (self.entry(), direction) {
+                    (Some(entry), _) => match entry.tuple(direction, end).address {
                         Some(address) => Loaded::Is(Value::address(address)),
                         None => Loaded::Unknown("an address of the connection is not known".into()),
                     },
@@ -290,8 +290,8 @@ impl<'h> Walk<'_, 'h, '_> {
                 }
             }
             Field::CtPort(direction, end) => {
-                let port = match (&self.later, direction, self.original.transport) {
-                    (Some(later), ..) => later.connection.tuple(direction, end).exact_port(),
+                let port = match (self.entry(), direction, self.original.transport) {
+                    (Some(entry), ..) => entry.tuple(direction, end).exact_port(),
                     (None, Direction::Original, Transport::Ports { source, destination }) => {
                         if end == End::Source { source } else { destination }
                     }
@@ -307,6 +307,11 @@ impl<'h> Walk<'_, 'h, '_> {
             }
             _ => Loaded::Absent,
         }
+    }
+
+    /// The entry of a connection that began before.
+    fn entry(&self) -> Option<&Tracked> {
+        self.later.as_ref()?.connection.as_ref()
     }
 
     /// `ct state`: what opens a connection is new; untracked and invalid need no connection.

@@ -61,6 +61,9 @@ impl<'h> Walk<'_, 'h, '_> {
                 return Err(Stop::End(Verdict::Dropped, Some(Reason::Rule)));
             }
         };
+        if matches!(nat.kind, NatKind::Masquerade) {
+            self.connection.masqueraded = self.out_device.clone();
+        }
         match end(run.hook) {
             End::Source => self.set_source(run, effects, id, nat, &target),
             End::Destination => self.set_destination(run, effects, nat, &target),

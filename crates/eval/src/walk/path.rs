@@ -1,6 +1,6 @@
 //! The order of hooks: forwarded, from the host, to the host, over loopback.
 
-use unmasq_model::expr::End;
+use unmasq_model::expr::{Direction, End};
 use unmasq_model::ruleset::Hook;
 
 use super::ingress::Routed;
@@ -178,10 +178,14 @@ impl<'h> Walk<'_, 'h, '_> {
         if !on {
             return;
         }
-        match &self.later {
+        match self.later.as_ref().map(|later| (later, &later.connection)) {
             None => self.connection.tracking = Tracking::New,
-            Some(later) => {
-                let entry = &later.connection;
+            Some((later, None)) => {
+                if later.opens(self.packet.protocol) {
+                    self.connection.tracking = Tracking::New;
+                }
+            }
+            Some((_, Some(entry))) => {
                 self.connection = Connection {
                     tracking: Tracking::Begun,
                     mark: entry.mark,
@@ -189,6 +193,7 @@ impl<'h> Walk<'_, 'h, '_> {
                     destination_changed: entry.destination_changed(),
                     source_done: entry.source_done,
                     destination_done: entry.destination_done,
+                    masqueraded: entry.masqueraded.clone(),
                 };
             }
         }
@@ -235,6 +240,17 @@ impl<'h> Walk<'_, 'h, '_> {
             let why = "the connection began before there were nat rules, which are asked again \
                        for it";
             return Err(Stop::Unknown(why.to_owned()));
+        }
+        // nf_nat_oif_changed (net/netfilter/nf_nat_core.c): the entry is removed as well.
+        let masqueraded = self.connection.masqueraded.as_deref();
+        let original = later.direction == Direction::Original;
+        if hook == Hook::Postrouting
+            && original
+            && let Some(device) = masqueraded
+            && self.out_device.as_deref() != Some(device)
+        {
+            let did = format!("drops it: it was masqueraded for {device}");
+            return self.end(Verdict::Dropped, Reason::Moved, "connection tracking", &did);
         }
         let Some(to) = later.translated(end) else { return Ok(()) };
         let Some(address) = to.address else {

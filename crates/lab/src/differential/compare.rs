@@ -14,7 +14,7 @@ use super::packet::Injection;
 use super::ruleset::Open;
 use super::wire::{Arrival, Arrivals};
 use crate::frame::Mac;
-use crate::probe::{Entry, Probe, show};
+use crate::probe::show;
 
 /// Packets counted, by rule.
 pub(super) type Counts = BTreeMap<usize, u64>;
@@ -33,11 +33,20 @@ pub enum Wrong {
 /// Answers for the packets of one ruleset.
 pub(super) struct Answers {
     outcomes: Vec<Vec<Expected>>,
-    open: Open,
-    next_hops: BTreeMap<IpAddr, Mac>,
+    judge: Judge,
 }
 
-struct Expected {
+/// What a packet's fate is judged by.
+pub(super) struct Judge {
+    open: Open,
+    /// The MACs that stand for next hops.
+    next_hops: BTreeMap<IpAddr, Mac>,
+    /// Whether the node always has a way back to a sender.
+    way_back: bool,
+}
+
+/// One outcome, in what can be seen of it.
+pub(super) struct Expected {
     outcome: Outcome,
     counts: Counts,
     /// How many errors the node sends, at least and at most.
@@ -52,82 +61,47 @@ pub(super) struct Finding {
     pub(super) text: String,
 }
 
-impl Answers {
-    /// Asks the evaluator about every packet.
-    pub(super) fn new(host: &Host, open: Open, injections: &[Injection]) -> Answers {
-        let way_back = !has_policy(host);
-        let every_order = open == Open::Order;
-        let options = Options { every_branch: true, every_order, ..Options::default() };
-        let evaluator = Evaluator::new(host, options);
-        let ask = |injection: &Injection| {
-            let probe = &injection.probe;
-            let query = Query::opening(probe.packet(), probe.device());
-            let outcomes = evaluator.trace(&query).outcomes.into_iter();
-            let expect = |outcome: Outcome| Expected {
-                counts: counts(host, &outcome),
-                refused: refused(&outcome, probe, way_back),
-                outcome,
-            };
-            outcomes.map(expect).collect()
+impl Judge {
+    /// A judge of packets to a node.
+    pub(super) fn new(host: &Host, open: Open, family: Family) -> Judge {
+        Judge { open, next_hops: next_hops(family), way_back: !has_policy(host) }
+    }
+
+    /// An evaluator that keeps apart whatever counters can tell apart.
+    pub(super) fn evaluator<'h>(&self, host: &'h Host) -> Evaluator<'h> {
+        let every_order = self.open == Open::Order;
+        Evaluator::new(host, Options { every_branch: true, every_order, ..Options::default() })
+    }
+
+    /// What may happen to a packet.
+    pub(super) fn ask(&self, host: &Host, evaluator: &Evaluator, query: &Query) -> Vec<Expected> {
+        let expect = |outcome: Outcome| Expected {
+            counts: counts(host, &outcome),
+            refused: refused(&outcome, query.in_device.is_none(), self.way_back),
+            outcome,
         };
-        let family = injections.first().map_or(Family::V4, |one| one.probe.packet().family());
-        Answers {
-            outcomes: injections.iter().map(ask).collect(),
-            open,
-            next_hops: next_hops(family),
-        }
+        evaluator.trace(query).outcomes.into_iter().map(expect).collect()
     }
 
-    /// Compares what all packets did together: each packet's end, and the sum of the counters.
-    /// Only for rulesets that leave nothing open.
-    pub(super) fn compare(
+    /// The expected outcomes that one packet's fate fits, or what is wrong.
+    pub(super) fn settle<'e>(
         &self,
-        arrivals: &Arrivals,
-        seen: &Seen,
-        sent: &[Injection],
-    ) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut sum = Counts::new();
-        let mut refused = (0, 0);
-        for (number, (expected, injection)) in self.outcomes.iter().zip(sent).enumerate() {
-            let arrived = arrivals.get(&injection.cookie).map_or(&[][..], Vec::as_slice);
-            if let Some((wrong, text)) = self.end(expected, arrived) {
-                findings.push(Finding { packet: Some(number), wrong, text });
-            }
-            if let [one] = &expected[..] {
-                one.counts.iter().for_each(|(rule, count)| *sum.entry(*rule).or_insert(0) += count);
-                refused = (refused.0 + one.refused.0, refused.1 + one.refused.1);
-            }
-        }
-        if findings.is_empty() && (sum != seen.counts || !within(refused, seen.refused)) {
-            let text = difference(&sum, refused, &seen.counts, seen.refused);
-            findings.push(Finding { packet: None, wrong: Wrong::Differs, text });
-        }
-        findings
-    }
-
-    /// Compares what one packet did.
-    pub(super) fn compare_one(
-        &self,
-        number: usize,
+        expected: &'e [Expected],
         arrived: &[Arrival],
         seen: &Counts,
         refused: u64,
-    ) -> Option<Finding> {
-        let expected = &self.outcomes[number];
-        let found = |(wrong, text)| Finding { packet: Some(number), wrong, text };
+    ) -> Result<Vec<&'e Outcome>, (Wrong, String)> {
         if let Some(wrong) = self.end(expected, arrived) {
-            return Some(found(wrong));
+            return Err(wrong);
         }
-        let fits = |one: &&Expected| self.misfit(&one.outcome, arrived).is_none();
-        let mut texts = Vec::new();
-        for one in expected.iter().filter(fits) {
+        let (mut fitting, mut texts) = (Vec::new(), Vec::new());
+        for one in expected.iter().filter(|one| self.misfit(&one.outcome, arrived).is_none()) {
             if one.counts == *seen && within(one.refused, refused) {
-                return None;
+                fitting.push(&one.outcome);
             }
             texts.push(difference(&one.counts, one.refused, seen, refused));
         }
-        Some(found((Wrong::Differs, texts.join("; or "))))
+        if fitting.is_empty() { Err((Wrong::Differs, texts.join("; or "))) } else { Ok(fitting) }
     }
 
     /// What is wrong with a packet's end, if something is.
@@ -191,6 +165,61 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// Asks the evaluator about every packet.
+    pub(super) fn new(host: &Host, open: Open, injections: &[Injection]) -> Answers {
+        let family = injections.first().map_or(Family::V4, |one| one.probe.packet().family());
+        let judge = Judge::new(host, open, family);
+        let evaluator = judge.evaluator(host);
+        let ask = |injection: &Injection| {
+            let probe = &injection.probe;
+            judge.ask(host, &evaluator, &Query::opening(probe.packet(), probe.device()))
+        };
+        Answers { outcomes: injections.iter().map(ask).collect(), judge }
+    }
+
+    /// Compares what all packets did together: each packet's end, and the sum of the counters.
+    /// Only for rulesets that leave nothing open.
+    pub(super) fn compare(
+        &self,
+        arrivals: &Arrivals,
+        seen: &Seen,
+        sent: &[Injection],
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut sum = Counts::new();
+        let mut refused = (0, 0);
+        for (number, (expected, injection)) in self.outcomes.iter().zip(sent).enumerate() {
+            let arrived = arrivals.get(&injection.cookie).map_or(&[][..], Vec::as_slice);
+            if let Some((wrong, text)) = self.judge.end(expected, arrived) {
+                findings.push(Finding { packet: Some(number), wrong, text });
+            }
+            if let [one] = &expected[..] {
+                one.counts.iter().for_each(|(rule, count)| *sum.entry(*rule).or_insert(0) += count);
+                refused = (refused.0 + one.refused.0, refused.1 + one.refused.1);
+            }
+        }
+        if findings.is_empty() && (sum != seen.counts || !within(refused, seen.refused)) {
+            let text = difference(&sum, refused, &seen.counts, seen.refused);
+            findings.push(Finding { packet: None, wrong: Wrong::Differs, text });
+        }
+        findings
+    }
+
+    /// Compares what one packet did.
+    pub(super) fn compare_one(
+        &self,
+        number: usize,
+        arrived: &[Arrival],
+        seen: &Counts,
+        refused: u64,
+    ) -> Option<Finding> {
+        let settled = self.judge.settle(&self.outcomes[number], arrived, seen, refused);
+        let (wrong, text) = settled.err()?;
+        Some(Finding { packet: Some(number), wrong, text })
+    }
+}
+
 fn matches(predicted: Endpoint, seen: SocketAddr) -> bool {
     let port = match predicted.port {
         Port::None => true,
@@ -230,10 +259,10 @@ pub(super) fn number(comment: &str) -> Option<usize> {
 /// Errors about refused routes are limited (`ip_error`, net/ipv4/route.c), a program on the node
 /// gets its own by its system call, and an error needs a way back, which policy routing can take
 /// away. What is delivered finds no program, about which the kernel tells too.
-fn refused(outcome: &Outcome, probe: &Probe, way_back: bool) -> (u64, u64) {
+fn refused(outcome: &Outcome, from_host: bool, way_back: bool) -> (u64, u64) {
     let by_rule = matches!(outcome.reason, Some(Reason::Rule | Reason::Ttl));
     match outcome.verdict {
-        Verdict::Rejected if by_rule && way_back && probe.entry != Entry::Host => (1, 1),
+        Verdict::Rejected if by_rule && way_back && !from_host => (1, 1),
         Verdict::Rejected | Verdict::Delivered | Verdict::Unknown => (0, 1),
         Verdict::Forwarded | Verdict::Dropped => (0, 0),
     }

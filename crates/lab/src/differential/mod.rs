@@ -29,6 +29,7 @@ mod packet;
 mod random;
 pub mod report;
 mod ruleset;
+mod sequence;
 mod shrink;
 mod test;
 mod topology;
@@ -56,6 +57,7 @@ use crate::network::Network;
 
 pub use compare::Wrong;
 pub use packet::Path;
+pub use sequence::Part;
 
 /// What is generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,8 +90,10 @@ impl Kind {
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many packets at least.
+    /// How many packets (or conversations) at least.
     pub cases: u64,
+    /// Conversations instead of opening packets.
+    pub sequence: bool,
     /// Everything is drawn from it.
     pub seed: u64,
     /// Only one kind of ruleset.
@@ -112,6 +116,9 @@ impl Options {
         let Options { seed, block, .. } = self;
         let mut command =
             format!("cargo xtask differential --seed {seed} --block {block} --ruleset {ruleset}");
+        if self.sequence {
+            command += " --sequence";
+        }
         if let Some(kind) = self.kind {
             command += &format!(" --backend {}", kind.name());
         }
@@ -258,12 +265,18 @@ fn run_ruleset(
     injections: &[Injection],
     report: &mut Report,
 ) -> Result<()> {
-    let open = ruleset.open != Open::Nothing;
+    let open = ruleset.open != Open::Nothing || options.sequence;
     let together = if open { Vec::new() } else { together(node, ruleset, injections)? };
     if !open && together.is_empty() {
         return Ok(());
     }
-    let findings = shrink::one_by_one(node, ruleset, injections)?;
+    let findings = if options.sequence {
+        let conversations = sequence::converse(node, ruleset, injections)?;
+        report.converse(&conversations);
+        conversations.into_iter().filter_map(|conversation| conversation.finding).collect()
+    } else {
+        shrink::one_by_one(node, ruleset, injections)?
+    };
     if findings.is_empty() {
         for finding in together {
             report.found(finding.wrong);
@@ -283,7 +296,9 @@ fn run_ruleset(
         }
         let Some(packet) = finding.packet else { continue };
         let folder = &options.folder;
-        let made = shrink::shrink(node, number, ruleset, &injections[packet], &finding, folder)?;
+        let case =
+            shrink::Case { number, injection: &injections[packet], sequence: options.sequence };
+        let made = shrink::shrink(node, &case, ruleset, &finding, folder)?;
         eprintln!(
             "ruleset {number}: {:?}: {}\n  {}\n",
             made.wrong,
@@ -346,6 +361,7 @@ mod tests {
     fn a_short_run_has_every_back_end_and_family() {
         let options = Options {
             cases: 0,
+            sequence: false,
             seed: 0,
             kind: None,
             family: None,
@@ -444,7 +460,7 @@ mod tests {
             "suppress_prefixlength",
             "fwmark",
             "iif lo",
-            "ipproto udp sport",
+            "ipproto udp",
             "metric",
         ] {
             assert!(text.contains(wanted), "never generated: {wanted}");

@@ -17,7 +17,7 @@ use super::address::{CLIENTS, DEVICES, Net, SERVERS};
 use super::packet::Injection;
 use super::ruleset::Ruleset;
 use super::topology::Topology;
-use super::wire::{Arrivals, Wire};
+use super::wire::{Arrival, Arrivals, Departure, Wire};
 use super::{Kind, compare, iptables, nft};
 use crate::frame::Mac;
 use crate::network::{GUARD_TABLE, Network, REFUSED};
@@ -164,6 +164,11 @@ impl Node {
     /// Sends packets, and says where each came out.
     pub(super) fn send(&mut self, injections: &[Injection]) -> Result<Arrivals> {
         self.wire.send(injections)
+    }
+
+    /// Sends one packet, and says where it came out.
+    pub(super) fn send_one(&mut self, departure: &Departure) -> Result<Vec<Arrival>> {
+        self.wire.send_one(departure)
     }
 
     /// Lists rules with their counters.

@@ -81,7 +81,7 @@ pub(super) fn topology(random: &mut Random, family: Family) -> Topology {
 
 fn policy(random: &mut Random, family: Family) -> String {
     let n = |a, b, c, d, length| Net([a, b, c, d], length).show(family);
-    let selector = match random.below(12) {
+    let selector = match random.below(10) {
         0 => "fwmark 0x1".to_owned(),
         1 => "fwmark 0x1/0x1".to_owned(),
         2 => "fwmark 0x4000/0xc000".to_owned(),
@@ -90,8 +90,6 @@ fn policy(random: &mut Random, family: Family) -> String {
         5 => format!("from {}", n(192, 0, 2, 8, 29)),
         6 => format!("to {}", n(10, 9, 0, 0, 16)),
         7 => format!("iif {}", random.pick(&["eth0", "eth1", "lo"])),
-        9 => "ipproto tcp dport 443".to_owned(),
-        10 => "ipproto udp sport 1024-9000".to_owned(),
         8 => format!("fwmark 0x3/0xff from {}", n(10, 0, 0, 0, 8)),
         _ => "ipproto udp".to_owned(),
     };
