@@ -180,7 +180,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
         );
         let rewritten = source.disposition == Disposition::Rewritten;
         let leaves = verdict == Verdict::Forwarded;
-        let tracked = self.tracked(verdict, &source, &destination);
+        let tracked = self.tracked((verdict, reason), &source, &destination);
         Outcome {
             probability: Some(1.0),
             verdict,
@@ -200,7 +200,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
     /// What conntrack keeps: the entry is confirmed when the packet has passed all hooks.
     fn tracked(
         &self,
-        verdict: Verdict,
+        (verdict, reason): (Verdict, Option<Reason>),
         source: &Rewrite,
         destination: &Rewrite,
     ) -> Option<Tracked> {
@@ -208,6 +208,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
         let passes = matches!(verdict, Verdict::Delivered | Verdict::Forwarded);
         let entry = self.later.as_ref().and_then(|later| later.connection.as_ref());
         match (connection.tracking, entry) {
+            (Tracking::Begun, Some(_)) if reason == Some(Reason::Moved) => None,
             (Tracking::Begun, Some(entry)) => {
                 Some(Tracked { mark: connection.mark, ..entry.clone() })
             }

@@ -17,7 +17,7 @@
 //! the node's own answers and errors are dropped, counted, by a guard table ahead of every other
 //! hook. So each counter that rises rose for the probe.
 //!
-//! Needs root; never needed at run time by another crate. It does not read captures and has no
+//! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
 
 pub mod counter;
@@ -27,6 +27,7 @@ pub mod judge;
 pub mod namespace;
 pub mod network;
 pub mod observation;
+pub mod privilege;
 pub mod probe;
 pub mod reply;
 mod socket;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use unmasq_model::expr::{Device, End, Expr, Field, NumgenMode, Value};
+use unmasq_model::expr::{Device, End, Expr, Field, NumgenMode, Value, ct_status};
 use unmasq_model::ipset::{Content, Flags, Found, HashKind, IpSet};
 use unmasq_model::packet::Family;
 use unmasq_model::route::RouteKind;
@@ -167,6 +167,11 @@ impl<'h> Walk<'_, 'h, '_> {
         {
             return chance(*modulus, *offset, op, constant);
         }
+        if let (Expr::Field(Field::CtStatus), Some(wanted)) = (left, constant(right))
+            && let Some(tested) = self.compare_status(run, op, wanted)
+        {
+            return tested;
+        }
         let loaded = self.load(run, left);
         let constant;
         let right = match right {
@@ -186,6 +191,33 @@ impl<'h> Walk<'_, 'h, '_> {
             Loaded::Partly(_, why) | Loaded::Unknown(why) => return Tested::unknown(why),
         };
         compare_values(&left, op, right)
+    }
+
+    /// Compares the connection's status with another one. That it is assured or not need not be
+    /// known where another bit is different.
+    fn compare_status(
+        &mut self,
+        run: &mut Run<'h>,
+        op: Comparison,
+        wanted: u128,
+    ) -> Option<Tested> {
+        let known = !ct_status::ASSURED;
+        let Some(Loaded::Is(Value::Number(status))) =
+            self.some_bits(run, &Expr::Field(Field::CtStatus), known)
+        else {
+            return None;
+        };
+        let differs = (status ^ wanted) & u128::from(known) != 0;
+        match op {
+            Comparison::Eq if differs => Some(Tested::False),
+            Comparison::Ne if differs => Some(Tested::True),
+            Comparison::Eq
+            | Comparison::Ne
+            | Comparison::Lt
+            | Comparison::Le
+            | Comparison::Gt
+            | Comparison::Ge => None,
+        }
     }
 
     fn number(

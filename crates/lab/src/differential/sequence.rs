@@ -133,6 +133,10 @@ impl Talk<'_, '_> {
             Ok(again) => keep_entries(outcomes, &again.outcomes),
             Err(wrong) => return Ok(Err(wrong)),
         };
+        // The connection was ended by its second packet.
+        if opened.is_empty() {
+            return Ok(Ok(()));
+        }
         let device = arrival.left.map(|(device, _)| device);
         let answers: Vec<Query> = opened
             .iter()
@@ -178,10 +182,9 @@ impl Talk<'_, '_> {
             .collect();
         Ok(match self.judge.settle(&expected, &arrived, &raised, seen.refused) {
             Err(wrong) => Err(wrong),
-            Ok(outcomes) => Ok(Settled {
-                arrival: arrived.into_iter().next(),
-                outcomes: outcomes.into_iter().cloned().collect(),
-            }),
+            Ok(outcomes) => {
+                Ok(Settled { arrival: arrived.into_iter().next(), outcomes: different(outcomes) })
+            }
         })
     }
 
@@ -205,6 +208,21 @@ impl Talk<'_, '_> {
         injection.probe = probe.clone();
         injection.frame(wire::ANYBODY, wire::ANYBODY)
     }
+}
+
+/// Outcomes that make a difference for what follows: the rules on the way don't.
+fn different(outcomes: Vec<&Outcome>) -> Vec<Outcome> {
+    let mut kept: Vec<Outcome> = Vec::new();
+    for outcome in outcomes {
+        let same = |other: &Outcome| {
+            (&outcome.tracked, outcome.source.after, outcome.destination.after)
+                == (&other.tracked, other.source.after, other.destination.after)
+        };
+        if !kept.iter().any(same) {
+            kept.push(outcome.clone());
+        }
+    }
+    kept
 }
 
 /// Outcomes with what the kernel chose in them.
@@ -240,7 +258,7 @@ fn keep_entries(opened: Vec<Outcome>, later: &[Outcome]) -> Vec<Outcome> {
             tracked: Some(entry.clone()),
             ..outcome.clone()
         };
-        if entries.is_empty() { Vec::new() } else { entries.into_iter().map(with).collect() }
+        entries.into_iter().map(with).collect()
     };
     opened.into_iter().flat_map(renewed).collect()
 }
