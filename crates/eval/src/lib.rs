@@ -34,6 +34,7 @@ pub mod connection;
 mod fib;
 mod hooks;
 mod index;
+pub mod journey;
 mod select;
 pub mod trace;
 mod walk;
