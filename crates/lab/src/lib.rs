@@ -19,11 +19,14 @@
 //!
 //! Needs root; never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
+//!
+//! [`kubernetes`] reads the objects that a node's rules follow from.
 
 pub mod counter;
 pub mod differential;
 pub mod frame;
 pub mod judge;
+pub mod kubernetes;
 pub mod namespace;
 pub mod network;
 pub mod observation;
