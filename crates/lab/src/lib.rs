@@ -19,11 +19,16 @@
 //!
 //! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
+//!
+//! What a node is loaded with can be made from Kubernetes objects: [`kubernetes`] reads them and
+//! [`kube_proxy`] writes the rules that kube-proxy would program. Both are pure and need no root.
 
 pub mod counter;
 pub mod differential;
 pub mod frame;
 pub mod judge;
+pub mod kube_proxy;
+pub mod kubernetes;
 pub mod namespace;
 pub mod network;
 pub mod observation;
