@@ -15,8 +15,11 @@ mod pin;
 mod plain;
 mod ports;
 mod random;
+mod recent;
 mod reroute;
 mod routing;
+mod sequence;
+mod sets;
 mod targets;
 #[path = "../trials/mod.rs"]
 mod trials;
@@ -47,6 +50,9 @@ fn main() -> ExitCode {
         targets::TESTS,
         edges::TESTS,
         details::TESTS,
+        sequence::TESTS,
+        recent::TESTS,
+        sets::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }
