@@ -20,6 +20,7 @@
 //! Needs root; never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
 
+pub mod connections;
 pub mod counter;
 pub mod differential;
 pub mod frame;

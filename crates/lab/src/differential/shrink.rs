@@ -8,7 +8,7 @@ use super::compare::{self, Answers, Counts, Finding, Wrong};
 use super::node::{NAME, Node};
 use super::packet::Injection;
 use super::ruleset::Ruleset;
-use super::wire;
+use crate::connections;
 use crate::probe::{Entry, show};
 
 /// A disagreement.
@@ -29,7 +29,7 @@ pub(super) fn one_by_one(
     injections: &[Injection],
 ) -> Result<Vec<Finding>> {
     node.load(ruleset)?;
-    wire::forget_connections()?;
+    connections::forget()?;
     let mut before = node.list()?;
     let answers = Answers::new(node.host(&before)?, injections);
     let mut findings = Vec::new();
