@@ -7,6 +7,7 @@ mod details;
 mod edges;
 mod equal_priority;
 mod foreign;
+mod icmp_errors;
 mod marks;
 mod masquerade;
 mod namespaces;
@@ -20,6 +21,7 @@ mod reroute;
 mod routing;
 mod sequence;
 mod sets;
+mod state;
 mod targets;
 #[path = "../trials/mod.rs"]
 mod trials;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         sequence::TESTS,
         recent::TESTS,
         sets::TESTS,
+        state::TESTS,
+        icmp_errors::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }
