@@ -84,6 +84,23 @@ pub fn echo_request(protocol: Protocol) -> Vec<u8> {
     message
 }
 
+/// Whether the checksums of a frame's packet are right: its header's (IPv4) and its segment's.
+pub fn checksums_hold(frame: &[u8]) -> bool {
+    let Some((kind, _, packet)) = split(frame) else { return false };
+    let Some(segment) = read(kind, packet) else { return false };
+    let addresses = if segment.source.is_ipv4() { 12..20 } else { 8..40 };
+    let Some(addresses) = packet.get(addresses) else { return false };
+    // What has its checksum in place sums to zero.
+    let header = packet.len() - segment.bytes.len();
+    if segment.source.is_ipv4() && checksum(&[&packet[..header]]) != 0 {
+        return false;
+    }
+    let length = (segment.bytes.len() as u32).to_be_bytes();
+    let pseudo = [addresses, &length, &[0, 0, 0, segment.protocol.0]].concat();
+    let covered = if segment.protocol == Protocol::ICMP { Vec::new() } else { pseudo };
+    checksum(&[&covered, segment.bytes]) == 0
+}
+
 /// Which packets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -317,18 +334,15 @@ mod tests {
             let (kind, to, packet) = split(&bytes).unwrap();
             assert_eq!(to, Mac([2; 6]));
             let flow = opening(kind, packet).unwrap();
-            let (protocol, source) = (sent.protocol, sent.source);
-            assert_eq!(flow, Flow { protocol, source, destination: sent.destination }, "{text}");
-            if sent.source.is_ipv4() {
-                // A header with its checksum in place sums to zero.
-                assert_eq!(checksum(&[&packet[..20]]), 0, "{text}");
+            let Probe { protocol, source, destination, .. } = sent;
+            assert_eq!(flow, Flow { protocol, source, destination }, "{text}");
+            assert!(checksums_hold(&bytes), "{text}");
+            // Wherever one bit is another, they say so: in the IPv6 header only addresses count.
+            for at in [bytes.len() - 1, 14 + 20, 14 + 12] {
+                let mut wrong = bytes.clone();
+                wrong[at] ^= 4;
+                assert!(!checksums_hold(&wrong), "{text}: byte {at}");
             }
-            let addresses = if sent.source.is_ipv4() { 12..20 } else { 8..40 };
-            let segment = &packet[addresses.end..];
-            let pseudo = [0, sent.protocol.0, 0, segment.len() as u8];
-            let pseudo = [&packet[addresses], &pseudo].concat();
-            let covered = if protocol == Protocol::ICMP { Vec::new() } else { pseudo };
-            assert_eq!(checksum(&[&covered, segment]), 0, "{text}");
         }
     }
 }

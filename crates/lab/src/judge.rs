@@ -128,6 +128,9 @@ impl Shot {
         if outcomes.len() != count {
             return self.fail(&format!("{} outcomes, not {count}", outcomes.len()));
         }
+        if outcomes.iter().any(|outcome| outcome.verdict == Verdict::Unknown) {
+            return self.fail("an outcome is unknown");
+        }
         let mut all = Vec::new();
         for outcome in outcomes {
             let differences = self.prediction.differences(outcome, &self.seen);

@@ -23,6 +23,7 @@
 //! What a node is loaded with can be made from Kubernetes objects: [`kubernetes`] reads them and
 //! [`kube_proxy`] writes the rules that kube-proxy would program. Both are pure and need no root.
 
+pub mod connections;
 pub mod counter;
 pub mod differential;
 pub mod frame;

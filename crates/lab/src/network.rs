@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use crate::connections;
 use crate::counter;
 use crate::frame::{self, Flow, MARKER, Mac, Wanted};
 use crate::namespace::Namespace;
@@ -168,6 +169,16 @@ impl Network {
     pub fn answer(&self, left: &Left) -> Result<Observation> {
         let frame = reply::reply_to(&left.frame).context("nobody would answer it")?;
         self.observe_frame(&left.device, &frame)
+    }
+
+    /// The connections that the node tracks ([`connections::list`]).
+    pub fn connections(&self) -> Result<Vec<String>> {
+        connections::list(&self.node)
+    }
+
+    /// Makes the node forget its connections.
+    pub fn forget_connections(&self) -> Result<()> {
+        self.node.enter(connections::forget)?
     }
 
     fn watch(

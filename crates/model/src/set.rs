@@ -21,8 +21,17 @@ pub struct Set {
     pub dynamic: bool,
     /// What of it is not understood, if something is: then a miss is unknown.
     pub opaque: Option<Opaque>,
+    /// How many elements it takes.
+    pub size: Option<u32>,
     /// Where it is declared.
     pub origin: Origin,
+}
+
+impl Set {
+    /// Whether it takes no element that it doesn't have yet.
+    pub fn is_full(&self) -> bool {
+        self.size.is_some_and(|size| self.elements.len() >= size as usize)
+    }
 }
 
 /// What a map has for a key; a set has [`Data::Nothing`].

@@ -22,6 +22,7 @@ mod set;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use serde_json::value::RawValue;
 use unmasq_model::origin::{Diagnostic, FileId, Opaque, Origin};

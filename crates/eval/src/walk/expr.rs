@@ -85,6 +85,9 @@ impl<'h> Walk<'_, 'h, '_> {
                     Ok(Some(Data::Opaque(opaque))) => {
                         Loaded::Unknown(format!("a map's data is not understood: {opaque}"))
                     }
+                    Ok(Some(Data::Nothing)) if run.table.set(*map).dynamic => {
+                        Loaded::Unknown(filled_since(run, *map))
+                    }
                     Ok(Some(Data::Nothing | Data::Verdict(_))) => {
                         Loaded::Unknown("a map holds something that is not a value".to_owned())
                     }
@@ -474,6 +477,12 @@ fn address(packet: &Packet, end: End) -> Loaded {
         End::Source => packet.source,
         End::Destination => packet.destination,
     }))
+}
+
+/// Why it is not known what a dynamic map has for a key that it did not have when it was captured.
+pub(super) fn filled_since(run: &Run<'_>, map: SetId) -> String {
+    let name = run.table.set(map).name.as_deref().unwrap_or("an anonymous map");
+    format!("packets fill map {name}, and what it may have got for this one is not known")
 }
 
 /// A constant mask.

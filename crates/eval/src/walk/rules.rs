@@ -1,9 +1,10 @@
 //! Chains and rules: the machine with an explicit stack.
 
-use unmasq_model::expr::End;
+use unmasq_model::expr::{End, Value};
 use unmasq_model::packet::Transport;
 use unmasq_model::rule::{Action, Rule, SetUpdate, Step as RuleStep, Verdict as RuleVerdict};
 use unmasq_model::ruleset::{ChainId, Hook, Policy, Table};
+use unmasq_model::set::SetId;
 
 use super::cause::Cause;
 use super::expr::Loaded;
@@ -343,6 +344,9 @@ impl<'h> Walk<'_, 'h, '_> {
                 }
                 Loaded::Is(value) => {
                     let key = super::test::member_key(run, *set, &value);
+                    if *op == SetUpdate::Put && !self.has_room(run, *set, &value, &key) {
+                        return Ok(Acted::Break);
+                    }
                     self.decided.insert(key, *op == SetUpdate::Put);
                     pending.effects.push(Effect::Remember);
                     Acted::On
@@ -353,6 +357,18 @@ impl<'h> Walk<'_, 'h, '_> {
                 return self.lost(run, pending, why);
             }
         })
+    }
+
+    /// Whether a set takes an element (`nft_dynset_new`, net/netfilter/nft_dynset.c). A full one
+    /// may have got room since it was captured.
+    fn has_room(&mut self, run: &Run<'h>, id: SetId, value: &Value, key: &str) -> bool {
+        let set = run.table.set(id);
+        let there = set.elements.get(value).is_some() || self.decided.get(key) == Some(&true);
+        if there || !set.is_full() || self.decide(Some(&format!("room for {key}")), Kind::State) {
+            return true;
+        }
+        self.decided.insert(key.to_owned(), false);
+        false
     }
 
     /// Ends the walk at a rule whose effect is not known.
@@ -385,7 +401,7 @@ impl<'h> Walk<'_, 'h, '_> {
         run: &mut Run<'h>,
         pending: &mut Pending,
         key: &'h unmasq_model::expr::Expr,
-        map: unmasq_model::set::SetId,
+        map: SetId,
     ) -> Step<Acted> {
         use unmasq_model::set::Data;
         run.testing = true;
@@ -398,6 +414,9 @@ impl<'h> Walk<'_, 'h, '_> {
             Ok(Some(Data::Opaque(opaque))) => {
                 let why = format!("a map's verdict is not understood: {opaque}");
                 self.lost(run, pending, why)
+            }
+            Ok(Some(Data::Nothing)) if run.table.set(map).dynamic => {
+                self.lost(run, pending, super::expr::filled_since(run, map))
             }
             Ok(Some(Data::Value(_) | Data::Nothing)) => {
                 self.lost(run, pending, "a verdict map holds something else".to_owned())

@@ -21,6 +21,7 @@ use super::packet::Injection;
 use super::ruleset::Ruleset;
 use super::shrink::risen;
 use super::wire::{self, Arrival, Departure};
+use crate::connections;
 use crate::frame::Flow;
 use crate::probe::{Entry, Probe, show};
 use crate::reply::reply_to;
@@ -68,7 +69,7 @@ pub(super) fn converse(
     injections: &[Injection],
 ) -> Result<Vec<Conversation>> {
     node.load(ruleset)?;
-    wire::forget_connections()?;
+    connections::forget()?;
     let seen = node.list()?;
     let mut counts = seen.counts.clone();
     let host = node.host(&seen)?.clone();

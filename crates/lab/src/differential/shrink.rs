@@ -9,7 +9,7 @@ use super::node::{NAME, Node};
 use super::packet::Injection;
 use super::ruleset::{Open, Ruleset};
 use super::sequence::converse;
-use super::wire;
+use crate::connections;
 use crate::probe::{Entry, show};
 
 /// A disagreement.
@@ -30,7 +30,7 @@ pub(super) fn one_by_one(
     injections: &[Injection],
 ) -> Result<Vec<Finding>> {
     node.load(ruleset)?;
-    wire::forget_connections()?;
+    connections::forget()?;
     let mut before = node.list()?;
     let answers = Answers::new(node.host(&before)?, ruleset.open, injections);
     let mut findings = Vec::new();

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fd::OwnedFd;
-use rustix::net::{
-    AddressFamily, RawProtocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
-};
+use rustix::net::{AddressFamily, RawProtocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use unmasq_model::packet::{Family, Protocol};
 
 use super::address::DEVICES;
@@ -275,25 +273,4 @@ fn raw(protocol: Protocol, family: Family) -> Result<OwnedFd> {
     let protocol = rustix::net::Protocol::from_raw(number);
     let flags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
     Ok(rustix::net::socket_with(family, SocketType::RAW, flags, Some(protocol))?)
-}
-
-/// Forgets all connections of the calling thread's namespace, so that packets can be sent again.
-pub(super) fn forget_connections() -> Result<()> {
-    let netfilter = rustix::net::netlink::NETFILTER;
-    let flags = SocketFlags::CLOEXEC;
-    let fd =
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netfilter))?;
-    // nlmsghdr of IPCTNL_MSG_CT_DELETE with NLM_F_REQUEST | NLM_F_ACK, and an nfgenmsg without
-    // attributes: all (net/netfilter/nf_conntrack_netlink.c, ctnetlink_del_conntrack).
-    let mut message = Vec::new();
-    message.extend(20u32.to_ne_bytes());
-    message.extend((1u16 << 8 | 2).to_ne_bytes());
-    message.extend(5u16.to_ne_bytes());
-    message.extend([0; 12]);
-    let kernel = netlink::SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(&fd, &message, SendFlags::empty(), &kernel)?;
-    let mut answer = [0u8; 256];
-    // The answer says that it is done. A kernel without that subsystem has no connections.
-    rustix::net::recv(&fd, &mut answer, RecvFlags::empty())?;
-    Ok(())
 }

@@ -8,6 +8,7 @@ mod details;
 mod edges;
 mod equal_priority;
 mod foreign;
+mod icmp_errors;
 mod marks;
 mod masquerade;
 mod namespaces;
@@ -16,8 +17,12 @@ mod pin;
 mod plain;
 mod ports;
 mod random;
+mod recent;
 mod reroute;
 mod routing;
+mod sequence;
+mod sets;
+mod state;
 mod targets;
 #[path = "../trials/mod.rs"]
 mod trials;
@@ -49,6 +54,11 @@ fn main() -> ExitCode {
         targets::TESTS,
         edges::TESTS,
         details::TESTS,
+        sequence::TESTS,
+        recent::TESTS,
+        sets::TESTS,
+        state::TESTS,
+        icmp_errors::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }

@@ -83,6 +83,7 @@ impl<'s> Lowerer<'s> {
             elements: Elements::default(),
             dynamic: false,
             opaque: None,
+            size: None,
             origin: self.origin,
         };
         let id = self.scope.add_set(set, SetType { keys, data, limits: false });
@@ -253,11 +254,12 @@ impl<'s> Lowerer<'s> {
 }
 
 /// A test that is true where the value is there and breaks where it is not.
-fn presence(left: Expr, kind: Kind) -> Option<Test> {
+pub(super) fn presence(left: Expr, kind: Kind) -> Option<Test> {
     if kind.is_name() {
         return None;
     }
     Some(match left {
+        Expr::Const(_) => return None,
         // Says the same, and is known even where nobody named the port.
         Expr::Field(Field::Port(Some(protocol), _)) => Test::Compare {
             left: Expr::Field(Field::L4Proto),

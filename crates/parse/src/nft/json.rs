@@ -103,6 +103,8 @@ pub(super) struct SetObject<'a> {
     #[serde(default, borrow)]
     pub(super) timeout: Node<'a>,
     #[serde(default, borrow)]
+    pub(super) size: Node<'a>,
+    #[serde(default, borrow)]
     pub(super) stmt: Node<'a>,
     #[serde(borrow)]
     pub(super) elem: Option<&'a RawValue>,

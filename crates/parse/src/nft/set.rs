@@ -62,6 +62,7 @@ pub(super) fn declare(scope: &mut Scope, object: &SetObject<'_>, origin: Origin)
         elements: Elements::default(),
         dynamic: flagged || limits || object.timeout != Node::Null,
         opaque,
+        size: object.size.number(),
         origin,
     };
     scope.add_set(set, SetType { keys, data, limits });

@@ -6,17 +6,19 @@ use unmasq_model::packet::{Family, Protocol};
 use unmasq_model::rule::{Action, Comparison, SetUpdate, Step, Test};
 use unmasq_model::ruleset::TableFamily;
 
-use super::expr::Lowerer;
+use super::expr::{Lowerer, presence};
 use super::json::Node;
 use super::kind::Kind;
 use super::render;
 use super::set::{self, DataType};
+use super::text;
 
 impl Lowerer<'_> {
     /// Adds a statement's steps. One that is not understood is kept as an opaque action: it may do
     /// anything.
     pub(super) fn statement(&mut self, node: &Node<'_>) {
-        if self.understood(node).is_none() {
+        let written = node.text().and_then(text::map_update);
+        if self.understood(written.as_ref().unwrap_or(node)).is_none() {
             let text = render::statement(self.scope.table.family, node);
             self.act(Action::Opaque(Opaque::new(text)));
         }
@@ -194,6 +196,9 @@ impl Lowerer<'_> {
         if !key.is_understood() {
             return None;
         }
+        if let DataType::Values(kinds) = self.scope.set_type(set).data.clone() {
+            self.data(body.get("data")?, &kinds)?;
+        }
         self.act(Action::UpdateSet { set, key: key.expr, op });
         if op == SetUpdate::Put {
             let own = body.get("stmt").map_or(&[][..], Node::one_or_more);
@@ -202,6 +207,22 @@ impl Lowerer<'_> {
                 let what = format!("statements of {}", render::expression(body.get(kind)?));
                 self.test(Test::State { what: what.into(), key: None, sets: false });
             }
+        }
+        Some(())
+    }
+
+    /// What a map is to hold breaks the rule where the packet has no such field.
+    fn data(&mut self, node: &Node<'_>, kinds: &[Kind]) -> Option<()> {
+        let data = self.expression(node, kinds);
+        if !data.is_understood() {
+            return None;
+        }
+        let fields = match data.expr {
+            Expr::Concat(fields) => fields.into_vec(),
+            scalar => vec![scalar],
+        };
+        for (field, kind) in fields.into_iter().zip(data.kinds) {
+            self.steps.extend(presence(field, kind).map(Step::Test));
         }
         Some(())
     }

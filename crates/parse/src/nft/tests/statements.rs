@@ -742,6 +742,46 @@ fn state_that_is_kept() {
     }
 }
 
+/// nft 1.0.6 prints this statement as text even in its JSON, 1.1 as an object.
+#[test]
+fn updates_of_maps_are_read_from_text() {
+    let map = r#"{"map": {"family": "inet", "name": "m", "table": "t", "type": "ipv4_addr", "map": ["ipv4_addr", "inet_service"]}}"#;
+    let lower = |statement: &str| {
+        let objects = [map.to_owned(), rule("inet", 7, statement)];
+        let (mut table, diagnostics) = table("inet", &objects);
+        assert_eq!(diagnostics, [], "{statement}");
+        let rule = table.chains[0].rules.remove(0);
+        (rule.steps.into_vec(), table.sets[0].dynamic, rule.text.to_string())
+    };
+    let daddr = f(Field::Address(Family::V4, End::Destination));
+    let put = Step::Do(Action::UpdateSet { set: SetId(0), key: saddr(), op: SetUpdate::Put });
+    let present = range(daddr, 0, u128::from(u32::MAX), false);
+    let tcp = eq(f(Field::L4Proto), n(6));
+    let plain = "update @m { ip saddr : ip daddr . tcp dport }";
+    let timed = "update @m { ip saddr timeout 1h : ip daddr . tcp dport }";
+    for text in [plain, timed] {
+        let (steps, dynamic, written) = lower(&format!("\"{text}\""));
+        assert_eq!(steps, [present.clone(), tcp.clone(), put.clone()], "{text}");
+        assert!(dynamic);
+        assert_eq!(written, text);
+    }
+    let daddr = r#"{"payload": {"protocol": "ip", "field": "daddr"}}"#;
+    let json = format!(
+        r#"{{"map": {{"op": "update", "elem": {SADDR}, "data": {{"concat": [{daddr}, {DPORT}]}}, "map": "@m"}}}}"#
+    );
+    assert_eq!(lower(&json).0, [present, tcp, put]);
+    // Not understood, and the map is known to change all the same.
+    for text in [
+        "update @m { ip saddr limit rate 1/hour : ip daddr . tcp dport }",
+        "update @m { ip saddr & 255.255.255.0 : ip daddr . tcp dport }",
+        "add @m { ip saddr : ip daddr . ip dscp }",
+    ] {
+        let (steps, dynamic, _) = lower(&format!("\"{text}\""));
+        assert_eq!(steps.last(), Some(&unknown_action(text)), "{text}");
+        assert!(dynamic, "{text}");
+    }
+}
+
 #[test]
 fn what_tells_somebody_or_leaves_the_packet_alone() {
     for (statement, text, action) in [
