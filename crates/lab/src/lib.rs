@@ -17,6 +17,8 @@
 //! dropped, counted, by a guard table ahead of every other hook. So each counter that rises rose
 //! for the probe.
 //!
+//! [`provider`] writes the rules that other network systems program, as text.
+//!
 //! Needs root; never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
 
@@ -28,6 +30,7 @@ pub mod namespace;
 pub mod network;
 pub mod observation;
 pub mod probe;
+pub mod provider;
 mod socket;
 
 pub use namespace::Namespace;
