@@ -41,6 +41,7 @@ const CHAINS: &[(Is, Owner)] = &[
     (Exactly("KUBE-IPTABLES-HINT"), Owner::Kubelet),
     (Prefix("KUBE-"), Owner::KubeProxy),
     (Prefix("FLANNEL-"), Owner::Flannel),
+    (Exactly("FLANNEL"), Owner::Flannel),
     (Exactly("IP-MASQ-AGENT"), Owner::IpMasqAgent),
     (Exactly("IP-MASQ-AGENT-IPV6"), Owner::IpMasqAgent),
     (Exactly("IP-MASQ"), Owner::GceNodeSetup),

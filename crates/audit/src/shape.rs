@@ -30,8 +30,14 @@ pub(crate) fn owner(host: &Host, table: &Table, chain: &Chain, rule: &Rule) -> O
     if is_libvirt_network(host, &shape) {
         return Some(Owner::Libvirt);
     }
+    if is_docker(table, &shape) {
+        return Some(Owner::Docker);
+    }
     if is_klipper(table, &shape) {
         return Some(Owner::KlipperLb);
+    }
+    if is_flannel(table, &shape) {
+        return Some(Owner::Flannel);
     }
     // Tailscale's subnet router (util/linuxfw): its mark and mask, in POSTROUTING by old versions.
     if shape == (Shape { mark: Some((0x40000, 0xff_0000)), ..Shape::default() }) {
@@ -66,12 +72,103 @@ fn is_bridge_masquerade(host: &Host, shape: &Shape) -> bool {
 }
 
 fn is_container_bridge(name: &str) -> bool {
-    if matches!(name, "docker0" | "docker_gwbridge" | "cbr0") || name.starts_with("cni") {
+    is_docker_bridge(name) || name == "cbr0" || name.starts_with("cni")
+}
+
+/// Docker names its networks' bridges by 12 hexadecimal digits of the network's id.
+fn is_docker_bridge(name: &str) -> bool {
+    matches!(name, "docker0" | "docker_gwbridge")
+        || name
+            .strip_prefix("br-")
+            .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// What only Docker writes, beside its chain (libnetwork/drivers/bridge of moby/moby): a network
+/// that hides behind one address; the host's own packets into a bridge, where it has no proxy; a
+/// container that asks itself by its published port.
+fn is_docker(table: &Table, shape: &Shape) -> bool {
+    if !table.chains.iter().any(|chain| *chain.name == *"DOCKER") {
+        return false;
+    }
+    let bridge = |out: &Not<NamePattern>, negated| {
+        out.negated == negated && !out.is.wildcard && is_docker_bridge(&out.is.name)
+    };
+    match shape {
+        Shape {
+            source: Some(Not { negated: false, .. }),
+            destination: None,
+            out: Some(out),
+            protocol: None,
+            port: None,
+            mark: None,
+            from_local: false,
+            fixed: true,
+        } => bridge(out, true),
+        Shape {
+            source: None,
+            destination: None,
+            out: Some(out),
+            protocol: None,
+            port: None,
+            mark: None,
+            from_local: true,
+            fixed: _,
+        } => bridge(out, false),
+        Shape {
+            source: Some(Not { is: source, negated: false }),
+            destination: Some(Not { is: destination, negated: false }),
+            out: None,
+            protocol: Some(_),
+            port: Some(_),
+            mark: None,
+            from_local: false,
+            fixed: false,
+        } => source == destination && source.prefix_len() == source.max_prefix_len(),
+        Shape { .. } => false,
+    }
+}
+
+/// flannel before 2022, and what upgrades have left of it: rules without a chain of its own.
+/// `-s CLUSTER ! -d 224.0.0.0/4` (network/ipmasq.go, network/iptables.go of flannel-io/flannel), and
+/// `! -s CLUSTER -d CLUSTER`, which others write too, beside one of the first kind for the same
+/// network.
+fn is_flannel(table: &Table, shape: &Shape) -> bool {
+    if leaves_but_multicast(shape).is_some() {
         return true;
     }
-    // Docker names its networks' bridges by 12 hexadecimal digits of the network's id.
-    name.strip_prefix("br-")
-        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let (Some(Not { is: outside, negated: true }), Some(Not { is: cluster, negated: false })) =
+        (&shape.source, &shape.destination)
+    else {
+        return false;
+    };
+    let only = Shape {
+        source: shape.source.clone(),
+        destination: shape.destination.clone(),
+        ..Shape::default()
+    };
+    let mut others = table.chains.iter().flat_map(|chain| &chain.rules).filter_map(Shape::of);
+    *shape == only
+        && outside == cluster
+        && others.any(|other| leaves_but_multicast(&other) == Some(*cluster))
+}
+
+/// The network whose packets to anywhere but multicast addresses the shape is of.
+fn leaves_but_multicast(shape: &Shape) -> Option<IpNet> {
+    let (Some(Not { is: source, negated: false }), Some(Not { is: destination, negated: true })) =
+        (&shape.source, &shape.destination)
+    else {
+        return None;
+    };
+    let only = Shape {
+        source: shape.source.clone(),
+        destination: shape.destination.clone(),
+        ..Shape::default()
+    };
+    let multicast = match destination {
+        IpNet::V4(net) => net.network().is_multicast() && net.prefix_len() == 4,
+        IpNet::V6(net) => net.network().is_multicast() && net.prefix_len() == 8,
+    };
+    (*shape == only && multicast).then_some(*source)
 }
 
 /// Whether `name` is a bridge that has an address of `range`.
@@ -85,12 +182,16 @@ fn is_gateway_of(host: &Host, name: &str, range: &IpNet) -> bool {
 /// `-s NET ! -d NET -j MASQUERADE`, where NET is on one of libvirt's bridges: libvirt before
 /// version 5.1 had no chains of its own.
 fn is_libvirt_network(host: &Host, shape: &Shape) -> bool {
-    let (
-        Some(Not { is: source, negated: false }),
-        Some(Not { is: destination, negated: true }),
-        None,
-        None,
-    ) = (&shape.source, &shape.destination, &shape.out, &shape.mark)
+    let Shape {
+        source: Some(Not { is: source, negated: false }),
+        destination: Some(Not { is: destination, negated: true }),
+        out: None,
+        protocol: _,
+        port: None,
+        mark: None,
+        from_local: false,
+        fixed: false,
+    } = shape
     else {
         return false;
     };
@@ -125,14 +226,23 @@ fn is_dnat(rule: &Rule) -> bool {
     })
 }
 
-/// What a masquerading rule tests, if that is no more than this.
+/// The bit of `RTN_LOCAL` (include/uapi/linux/rtnetlink.h).
+const RTN_LOCAL: u16 = 1 << 2;
+
+/// What a rule tests that translates the source, if that is no more than this.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Shape {
     source: Option<Not<IpNet>>,
     destination: Option<Not<IpNet>>,
     out: Option<Not<NamePattern>>,
     protocol: Option<Protocol>,
+    /// The destination's.
+    port: Option<u128>,
     mark: Option<(u128, u128)>,
+    /// Whether the source must be an address of the host.
+    from_local: bool,
+    /// Whether the new source is written in the rule; else it is masquerade.
+    fixed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -142,19 +252,22 @@ struct Not<T> {
 }
 
 impl Shape {
-    /// `None`: it doesn't masquerade, or it tests something else.
+    /// `None`: it doesn't translate the source, or it tests something else.
     fn of(rule: &Rule) -> Option<Shape> {
         let mut shape = Shape::default();
-        let mut masquerades = false;
+        let mut translates = false;
         for step in &rule.steps {
             match step {
                 Step::Test(test) => shape.add(test)?,
-                Step::Do(Action::Nat(nat)) if nat.kind == NatKind::Masquerade => masquerades = true,
+                Step::Do(Action::Nat(nat)) if nat.kind == NatKind::Masquerade => translates = true,
+                Step::Do(Action::Nat(nat)) if nat.kind == NatKind::Snat => {
+                    (translates, shape.fixed) = (true, true);
+                }
                 Step::Do(Action::Count) => {}
                 Step::Do(_) => return None,
             }
         }
-        masquerades.then_some(shape)
+        translates.then_some(shape)
     }
 
     fn add(&mut self, test: &Test) -> Option<()> {
@@ -182,6 +295,15 @@ impl Shape {
             }
             Test::DeviceName { device: Device::Out, pattern, negated } => {
                 self.out = Some(Not { is: pattern.clone(), negated: *negated });
+                Some(())
+            }
+            Test::AddressType {
+                of: End::Source,
+                types: RTN_LOCAL,
+                limit: None,
+                negated: false,
+            } => {
+                self.from_local = true;
                 Some(())
             }
             Test::Compare { .. }
@@ -220,6 +342,8 @@ impl Shape {
             self.mark = Some((number, mask.unwrap_or(u128::from(u32::MAX))));
         } else if field == Field::L4Proto && mask.is_none() {
             self.protocol = Some(Protocol(u8::try_from(number).ok()?));
+        } else if matches!(field, Field::Port(_, End::Destination)) && mask.is_none() {
+            self.port = Some(number);
         } else if field != Field::Nfproto {
             return None;
         }

@@ -67,6 +67,19 @@ impl Namespace {
         Ok(Namespace { name })
     }
 
+    /// Makes one for each role, by one command.
+    pub fn several(roles: &[&str]) -> Result<Vec<Namespace>> {
+        let name = |role: &&str| {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            Namespace { name: format!("{PREFIX}{}-{number}-{role}", std::process::id()) }
+        };
+        // What was made before a failure is deleted with them.
+        let all: Vec<Namespace> = roles.iter().map(name).collect();
+        let commands: String = all.iter().map(|one| format!("netns add {}\n", one.name)).collect();
+        run_with(&["ip", "-batch", "-"], &commands)?;
+        Ok(all)
+    }
+
     /// Deletes namespaces of this crate whose process is gone. Gives their names.
     pub fn sweep() -> Vec<String> {
         let Ok(entries) = fs::read_dir(NAMES) else { return Vec::new() };
@@ -139,6 +152,12 @@ fn file_fd(file: &File) -> rustix::fd::BorrowedFd<'_> {
 fn installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+}
+
+/// Runs a command in the current namespace and gives it `input` on stdin.
+pub(crate) fn run_with(arguments: &[&str], input: &str) -> Result<String> {
+    let (program, rest) = arguments.split_first().context("no command")?;
+    run(Command::new(program).args(rest), input)
 }
 
 fn run(command: &mut Command, input: &str) -> Result<String> {

@@ -356,9 +356,8 @@ impl Scenario {
 
     /// Families that the cluster's pods have.
     pub fn families(&self) -> Vec<Family> {
-        let has = |family: &Family| {
-            self.network.pods.iter().any(|net| Family::of(net.addr()) == *family)
-        };
+        let has =
+            |family: &Family| self.network.pods.iter().any(|net| Family::of(net.addr()) == *family);
         [Family::V4, Family::V6].into_iter().filter(has).collect()
     }
 }

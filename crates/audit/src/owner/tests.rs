@@ -134,6 +134,7 @@ fn by_the_chain_that_the_rule_stands_in() {
         ("KUBE-ROUTER-FORWARD", Owner::KubeRouter),
         ("KUBE-NWPLCY-COMMON", Owner::KubeRouter),
         ("FLANNEL-POSTRTG", Owner::Flannel),
+        ("FLANNEL", Owner::Flannel),
         ("IP-MASQ-AGENT", Owner::IpMasqAgent),
         ("IP-MASQ", Owner::GceNodeSetup),
         ("KIND-MASQ-AGENT", Owner::Kindnet),
@@ -315,6 +316,116 @@ fn libvirt_klipper_and_tailscale_by_shape() {
     };
     check_shape(vec![mark(0xff_0000)], Owner::Tailscale);
     check_shape(vec![mark(0x40000)], Owner::Unclaimed);
+}
+
+/// The first of these rules of POSTROUTING, in a table that also has these chains.
+fn check_first(chains: &[&str], rules: Vec<Vec<Step>>, expected: Owner) {
+    let text = format!("{chains:?} {rules:?}");
+    let rules = rules.into_iter().map(|steps| rule("", None, steps)).collect();
+    let (mut host, _) = host(Backend::Legacy, "nat", &[], rules);
+    host.ruleset.tables[0].chains.extend(chains.iter().map(|name| chain(name, false)));
+    let id = RuleId { table: 0, chain: ChainId(0), rule: 0 };
+    assert_eq!(owner(&host, id), expected, "{text}");
+}
+
+#[test]
+fn flannel_without_a_chain_by_shape() {
+    let rule = |tests: [Step; 2]| tests.into_iter().chain([Step::Do(MASQUERADE)]).collect();
+    let leaving = |third| -> Vec<Step> {
+        rule([
+            network(End::Source, [10, third, 0, 0], 16, false),
+            network(End::Destination, [224, 0, 0, 0], 4, true),
+        ])
+    };
+    let entering = |third, from| -> Vec<Step> {
+        rule([
+            network(End::Source, [10, from, 0, 0], 16, true),
+            network(End::Destination, [10, third, 0, 0], 16, false),
+        ])
+    };
+    check_first(&[], vec![leaving(42)], Owner::Flannel);
+    check_first(&[], vec![entering(42, 42), leaving(42)], Owner::Flannel);
+    // Weave's, if it stood alone; or somebody's beside flannel for another network.
+    check_first(&[], vec![entering(42, 42)], Owner::Unclaimed);
+    check_first(&[], vec![entering(32, 32), leaving(42)], Owner::Unclaimed);
+    check_first(&[], vec![entering(42, 43), leaving(42)], Owner::Unclaimed);
+    // All but one multicast block; more than the shape.
+    let other = |address, prefix| {
+        rule([
+            network(End::Source, [10, 42, 0, 0], 16, false),
+            network(End::Destination, address, prefix, true),
+        ])
+    };
+    check_first(&[], vec![other([224, 0, 0, 0], 8)], Owner::Unclaimed);
+    check_first(&[], vec![other([240, 0, 0, 0], 4)], Owner::Unclaimed);
+    let mut more = leaving(42);
+    more.insert(0, out("eth0", false));
+    check_first(&[], vec![more], Owner::Unclaimed);
+    // It returns instead.
+    let mut returns = leaving(42);
+    returns[2] = Step::Do(Action::Verdict(Verdict::Return));
+    check_first(&[], vec![returns], Owner::Unclaimed);
+}
+
+#[test]
+fn docker_beside_its_chain_by_shape() {
+    let snat = Action::Nat(Nat {
+        kind: NatKind::Snat,
+        family: None,
+        address: None,
+        ports: None,
+        random: false,
+    });
+    let range = || network(End::Source, [172, 18, 0, 0], 16, false);
+    let behind = |device| vec![range(), out(device, true), Step::Do(snat.clone())];
+    let local = |types| {
+        let of = End::Source;
+        Step::Test(Test::AddressType { of, types, limit: None, negated: false })
+    };
+    let from_host = |types| vec![local(types), out("docker0", false), Step::Do(MASQUERADE)];
+    let itself = |end: u8, prefix, port_of| {
+        let left = Expr::Field(Field::Port(Some(Protocol::TCP), port_of));
+        let port = Test::Compare { left, op: Comparison::Eq, right: Expr::number(80u16) };
+        vec![
+            network(End::Source, [172, 18, 0, 2], prefix, false),
+            network(End::Destination, [172, 18, 0, end], prefix, false),
+            protocol(Protocol::TCP),
+            Step::Test(port),
+            Step::Do(MASQUERADE),
+        ]
+    };
+    for (steps, expected) in [
+        (behind("br-0a5ad9e85c71"), Owner::Docker),
+        (behind("br7"), Owner::Unclaimed),
+        (from_host(1 << 2), Owner::Docker),
+        (from_host(1 << 1), Owner::Unclaimed),
+        (itself(2, 32, End::Destination), Owner::Docker),
+        (itself(3, 32, End::Destination), Owner::Unclaimed),
+        (itself(2, 32, End::Source), Owner::Unclaimed),
+        (itself(2, 24, End::Destination), Owner::Unclaimed),
+    ] {
+        check_first(&["DOCKER"], vec![steps.clone()], expected);
+        // Without the chain anybody may have written them.
+        check_first(&["DOCKER-USER"], vec![steps], Owner::Unclaimed);
+    }
+}
+
+/// A shape that is known for MASQUERADE is not known for SNAT.
+#[test]
+fn snat_is_another_shape() {
+    let snat = Nat { kind: NatKind::Snat, family: None, address: None, ports: None, random: false };
+    let snat = Step::Do(Action::Nat(snat));
+    let net = |end, negated| network(end, [192, 168, 122, 0], 24, negated);
+    for tests in [
+        vec![network(End::Source, [172, 7, 21, 0], 24, false), out("docker0", true)],
+        vec![net(End::Source, false), net(End::Destination, true)],
+        vec![net(End::Source, false), network(End::Destination, [224, 0, 0, 0], 4, true)],
+    ] {
+        let steps = tests.into_iter().chain([snat.clone()]).collect();
+        let (mut host, id) = host(Backend::Legacy, "nat", &[], vec![rule("", None, steps)]);
+        host.links = Some(vec![bridge("virbr0", [192, 168, 122, 1])]);
+        assert_eq!(owner(&host, id), Owner::Unclaimed);
+    }
 }
 
 #[test]

@@ -1,0 +1,310 @@
+//! A whole cluster network in network namespaces, built from a scenario.
+//!
+//! In: a [`Scenario`]. Out: namespaces with devices, addresses, routes and the rules of the
+//! scenario's programs; the state of all of them as it is read ([`Cluster::observe`]); and, after a
+//! step of a remedy, the rules of the changed settings ([`Cluster::apply`]).
+//!
+//! ```text
+//! Scenario ─ plan ─▶ Plan ─ Cluster::up ─▶ namespaces ─ collect ─▶ State ─▶ Net (journeys)
+//!        └── objects ─▶ Manifests ─ rules ─▶ Loads ────┘
+//! ```
+//!
+//! It sends no traffic: that is [`crate::matrix`].
+
+pub mod objects;
+pub mod plan;
+pub mod rules;
+pub mod wires;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use unmasq_eval::Evaluator;
+use unmasq_eval::trace::Options;
+use unmasq_host::collect::{self, Collected, collect};
+use unmasq_model::host;
+use unmasq_model::packet::Family;
+use unmasq_parse::capture::Status;
+
+use crate::connections;
+use crate::kubernetes::{Objects, Service};
+use crate::namespace::Namespace;
+use crate::scenario::Scenario;
+use objects::Manifests;
+use plan::{Kind, Plan};
+use rules::HostRules;
+
+/// The port that every pod and outside host answers on.
+pub const POD_PORT: u16 = 8080;
+
+/// Says what is being done.
+pub type Progress<'p> = &'p (dyn Fn(&str) + Sync);
+
+/// A cluster that is up. Dropping it deletes its namespaces.
+pub struct Cluster {
+    /// What it was built from, as its settings are now.
+    pub scenario: Scenario,
+    /// Its hosts and links.
+    pub plan: Plan,
+    /// Its Kubernetes objects.
+    pub manifests: Manifests,
+    /// The fields of them that rules follow from.
+    pub objects: Objects,
+    /// Namespaces, by host.
+    pub namespaces: Vec<Namespace>,
+    /// What each host was loaded with.
+    pub rules: Vec<HostRules>,
+}
+
+/// The state of all hosts as it was read.
+pub struct State {
+    /// By host; `None` for switches.
+    pub hosts: Vec<Option<host::Host>>,
+    /// The files of a capture, below `nodes/NAME/` for every host.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Cluster {
+    /// Builds it, and loads the rules.
+    pub fn up(scenario: &Scenario, progress: Progress) -> Result<Cluster> {
+        let plan = plan::plan(scenario);
+        let manifests = Manifests::new(scenario, &plan)?;
+        let objects = manifests.objects().context("manifests")?;
+        progress(&format!("making {} hosts", plan.hosts.len()));
+        let roles: Vec<&str> = plan.hosts.iter().map(|host| host.name.as_str()).collect();
+        let namespaces = Namespace::several(&roles)?;
+        let mut cluster = Cluster {
+            scenario: scenario.clone(),
+            plan,
+            manifests,
+            objects,
+            namespaces,
+            rules: Vec::new(),
+        };
+        cluster.wire()?;
+        progress("loading rules");
+        cluster.load(&|_| None)?;
+        Ok(cluster)
+    }
+
+    /// Takes over changed settings: what the owners of the rules would then write. `healthy`: the
+    /// nodes that a load balancer's health checks let in, by Service; `None`: all.
+    pub fn apply(
+        &mut self,
+        scenario: &Scenario,
+        healthy: &(dyn Fn(&Service) -> Option<Vec<usize>> + Sync),
+    ) -> Result<()> {
+        let plan = plan::plan(scenario);
+        let names = |plan: &Plan| -> Vec<String> {
+            plan.hosts.iter().map(|host| host.name.clone()).collect()
+        };
+        if names(&plan) != names(&self.plan) {
+            bail!("a remedy can't add or remove hosts");
+        }
+        self.scenario = scenario.clone();
+        self.manifests = Manifests::new(scenario, &plan)?;
+        self.objects = self.manifests.objects().context("manifests")?;
+        self.reroute(&plan)?;
+        self.plan = plan;
+        self.load(healthy)
+    }
+
+    /// A host's namespace by its name.
+    pub fn namespace(&self, name: &str) -> Result<&Namespace> {
+        let index = self.plan.index(name).with_context(|| {
+            let all: Vec<&str> = self.plan.hosts.iter().map(|host| host.name.as_str()).collect();
+            format!("there is no {name:?} here: {}", all.join(", "))
+        })?;
+        Ok(&self.namespaces[index])
+    }
+
+    /// Runs a closure for every host, on as many threads as there are CPUs.
+    fn each(&self, run: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let count = self.plan.hosts.len();
+        let workers = thread::available_parallelism().map_or(2, usize::from).max(2);
+        let work = || -> Result<()> {
+            loop {
+                let host = next.fetch_add(1, Ordering::Relaxed);
+                if host >= count {
+                    return Ok(());
+                }
+                run(host).with_context(|| format!("host {}", self.plan.hosts[host].name))?;
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let join = |worker: thread::ScopedJoinHandle<'_, Result<()>>| {
+                worker.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
+            };
+            workers.into_iter().try_for_each(join)
+        })
+    }
+
+    /// Settings, links, addresses and routes.
+    fn wire(&self) -> Result<()> {
+        self.each(|host| set(&self.namespaces[host], &self.plan.hosts[host].settings))?;
+        let mut links = self.plan.links.join("\n");
+        // From the last, so that {1} is not found in {12}.
+        for (index, namespace) in self.namespaces.iter().enumerate().rev() {
+            links = links.replace(&format!("{{{index}}}"), namespace.name());
+        }
+        crate::namespace::run_with(&["ip", "-batch", "-"], &(links + "\n"))
+            .context("make links")?;
+        self.each(|host| {
+            let (namespace, plan) = (&self.namespaces[host], &self.plan.hosts[host]);
+            namespace.exec_with(&["ip", "-batch", "-"], &(plan.ip.join("\n") + "\n"))?;
+            if !plan.bridge.is_empty() {
+                let text = plan.bridge.join("\n") + "\n";
+                namespace.exec_with(&["bridge", "-batch", "-"], &text)?;
+            }
+            set(namespace, &plan.device_settings)
+        })
+    }
+
+    /// Routes that a change of settings adds or removes.
+    fn reroute(&self, plan: &Plan) -> Result<()> {
+        self.each(|host| {
+            let (old, new) = (&self.plan.hosts[host].ip, &plan.hosts[host].ip);
+            let route = |line: &&String| line.starts_with("route add ");
+            let gone = old.iter().filter(route).filter(|line| !new.contains(line));
+            let gone = gone.map(|line| line.replacen("route add ", "route del ", 1));
+            let come = new.iter().filter(route).filter(|line| !old.contains(line)).cloned();
+            let text: Vec<String> = gone.chain(come).collect();
+            if text.is_empty() {
+                return Ok(());
+            }
+            let text = text.join("\n") + "\n";
+            self.namespaces[host].exec_with(&["ip", "-batch", "-"], &text).map(drop)
+        })
+    }
+
+    /// Replaces all rules, and forgets connections: they would keep their translations.
+    fn load(&mut self, healthy: &(dyn Fn(&Service) -> Option<Vec<usize>> + Sync)) -> Result<()> {
+        let all: Vec<usize> = self.nodes().collect();
+        let backends = |service: &Service| healthy(service).unwrap_or_else(|| all.clone());
+        let write = |host| rules::rules(&self.scenario, &self.plan, &self.objects, host, &backends);
+        let written: Vec<HostRules> =
+            (0..self.plan.hosts.len()).map(write).collect::<Result<_>>()?;
+        self.each(|host| {
+            let namespace = &self.namespaces[host];
+            if self.rules.get(host).is_some_and(|rules| !rules.loads.is_empty()) {
+                forget_rules(namespace)?;
+            }
+            for load in &written[host].loads {
+                let command: Vec<&str> = load.command.iter().map(String::as_str).collect();
+                namespace.exec_with(&command, &load.text)?;
+            }
+            if matches!(self.plan.hosts[host].kind, Kind::Node | Kind::Gateway) {
+                namespace.enter(connections::forget)??;
+            }
+            Ok(())
+        })?;
+        self.rules = written;
+        Ok(())
+    }
+
+    /// The indices of the nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        let hosts = self.plan.hosts.iter().enumerate();
+        hosts.filter(|(_, host)| host.kind == Kind::Node).map(|(index, _)| index)
+    }
+
+    /// The nodes that have a ready endpoint of a Service.
+    pub fn nodes_with_endpoints(&self, service: &Service) -> Vec<usize> {
+        let slices = self.objects.endpoint_slices.iter().filter(|slice| {
+            slice.service() == Some(&service.metadata.name)
+                && slice.metadata.namespace == service.metadata.namespace
+        });
+        let names: Vec<&str> = slices
+            .flat_map(|slice| &slice.endpoints)
+            .filter_map(|endpoint| endpoint.node_name.as_deref())
+            .collect();
+        self.nodes().filter(|node| names.contains(&&*self.plan.hosts[*node].name)).collect()
+    }
+
+    /// Reads every host's state, as `unmasq collect` does.
+    pub fn observe(&self) -> Result<State> {
+        let read = std::sync::Mutex::new(BTreeMap::new());
+        self.each(|host| {
+            let plan = &self.plan.hosts[host];
+            if plan.kind == Kind::Switch {
+                return Ok(());
+            }
+            let Collected { files, report, .. } = collect(&collect::Options {
+                node: Some(plan.name.clone()),
+                netns: Some(self.namespaces[host].path()),
+                ..collect::Options::default()
+            })?;
+            let failed = |step: &&collect::Step| step.status == Status::Failed;
+            if let Some(step) = report.iter().filter(|step| step.file != "bpf").find(failed) {
+                bail!("{} failed: {}", step.command, step.detail);
+            }
+            let parsed = parse(&plan.name, &files)?;
+            let mut read = read.lock().map_err(|_| anyhow!("a worker panicked"))?;
+            read.insert(host, (parsed, files));
+            Ok(())
+        })?;
+        let mut read = read.into_inner().map_err(|_| anyhow!("a worker panicked"))?;
+        let mut state = State { hosts: Vec::new(), files: BTreeMap::new() };
+        for host in 0..self.plan.hosts.len() {
+            let (parsed, files) = match read.remove(&host) {
+                Some((parsed, files)) => (Some(parsed), files),
+                None => (None, BTreeMap::new()),
+            };
+            state.hosts.push(parsed);
+            state.files.extend(files.into_iter().filter(|(path, _)| path != "capture.json"));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// Evaluators by host. Switches have none of their own rules: an empty host stands for them.
+    pub fn evaluators<'s>(&'s self, nothing: &'s host::Host) -> Vec<Evaluator<'s>> {
+        let options = Options::default();
+        let hosts = self.hosts.iter().map(|host| host.as_ref().unwrap_or(nothing));
+        hosts.map(|host| Evaluator::new(host, options)).collect()
+    }
+}
+
+fn parse(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<host::Host> {
+    let capture = unmasq_parse::capture::parse(files).context("read the capture")?;
+    Ok(capture.node(name).context("the capture has no node")?.host)
+}
+
+/// Writes settings below /proc/sys. Those that the kernel doesn't have are passed over if they
+/// belong to a part that is not there (bridges).
+fn set(namespace: &Namespace, settings: &[(String, &'static str)]) -> Result<()> {
+    namespace.enter(|| {
+        for (name, value) in settings {
+            let path = format!("/proc/sys/{name}");
+            fs::write(&path, value).with_context(|| format!("write {value} to {path}"))?;
+        }
+        Ok(())
+    })?
+}
+
+/// Removes all rules and sets of a namespace.
+fn forget_rules(namespace: &Namespace) -> Result<()> {
+    for kind in ["iptables", "ip6tables"] {
+        let names = match kind {
+            "iptables" => "/proc/thread-self/net/ip_tables_names",
+            _ => "/proc/thread-self/net/ip6_tables_names",
+        };
+        let tables = namespace.enter(|| fs::read_to_string(names).unwrap_or_default())?;
+        let text: String = tables.lines().map(|table| format!("*{table}\nCOMMIT\n")).collect();
+        if !text.is_empty() {
+            namespace.exec_with(&[&format!("{kind}-legacy-restore")], &text)?;
+        }
+    }
+    namespace.exec(&["nft", "flush", "ruleset"])?;
+    namespace.exec(&["ipset", "destroy"])?;
+    Ok(())
+}
+
+/// Both families, for loops.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
