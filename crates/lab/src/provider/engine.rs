@@ -146,13 +146,12 @@ impl Engine {
         }
     }
 
-    /// The operator's chain is filled once and jumped to ahead of everything.
+    /// The operator's chain, which is jumped to ahead of everything. Docker keeps what stands there;
+    /// this empties it, as on a host that starts.
     fn write_user_chain(rules: &mut Rules, source: &'static Source) {
-        for text in
-            [":DOCKER-USER - [0:0]", "-A DOCKER-USER -j RETURN", "-I FORWARD -j DOCKER-USER"]
-        {
-            rules.rule(Table::Filter, source, text);
-        }
+        rules.chain(Table::Filter, source, "DOCKER-USER");
+        rules.rule(Table::Filter, source, "-A DOCKER-USER -j RETURN");
+        rules.rule(Table::Filter, source, "-I FORWARD -j DOCKER-USER");
     }
 
     fn write_27(&self, rules: &mut Rules) {
@@ -165,7 +164,7 @@ impl Engine {
         for chain in [first, second] {
             rules.rule(Table::Filter, sources.network, format!("-A {chain} -j RETURN"));
         }
-        // Each network does this after its own rules; a rule that is there isn't written twice.
+        // The jumps come with the first network; a rule that is there isn't written twice.
         let mut jumps = false;
         for bridge in self.bridges_of(rules.family) {
             self.write_hiding(rules, bridge, sources.network);

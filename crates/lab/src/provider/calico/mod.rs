@@ -114,7 +114,7 @@ impl Calico {
     pub fn without_nat_outgoing(&self, pool: IpNet) -> Rules {
         let mut rules = Rules::new(super::family_of(pool));
         let names = self.set_names(rules.family);
-        rules.set(&nat::MASQUERADE_CHAIN, format!("del {} {pool}", names.masquerading));
+        rules.set(&nat::SETS, format!("del {} {pool}", names.masquerading));
         let mut others = self.pools_of(rules.family).filter(|other| other.cidr != pool);
         if !others.any(|other| other.nat_outgoing) {
             rules.chain(Table::Nat, &nat::MASQUERADE_CHAIN, "cali-nat-outgoing");
@@ -202,7 +202,7 @@ fn write_rules(
     }
 }
 
-/// The table drivers: which jumps there are, where they go, and the mark bits.
+/// Which jumps there are, and where they go.
 const DRIVER_2022: Source = Source {
     system: "Calico",
     version: "0fbcbecb",

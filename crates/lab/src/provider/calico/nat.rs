@@ -15,7 +15,7 @@ pub(super) const MASQUERADE_CHAIN: Source = Source {
 };
 /// Which pools are in which set. The sets' size is `MaxIpsetSize` of
 /// felix/config/config_params.go at 0039c9cd.
-const SETS: Source = Source {
+pub(super) const SETS: Source = Source {
     system: "Calico",
     version: "02cd8cdf",
     url: "https://github.com/projectcalico/calico/blob/02cd8cdfdc2b8d1782fb3ec6c3eaef3a8de50bd4/felix/dataplane/linux/masq_mgr.go",
