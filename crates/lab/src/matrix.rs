@@ -1,0 +1,244 @@
+//! Every client against every entry: what is foreseen, and what is seen.
+//!
+//! In: a [`Cluster`] with its servers. Out: a [`Matrix`], a [`Row`] for each question (who asks
+//! whom, by which entry, protocol and family) with what the evaluator foresaw, walk by walk over
+//! the hosts on the way and back, and what really happened. They must be the same.
+
+mod ask;
+mod foresee;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::Result;
+use unmasq_eval::journey::Net;
+use unmasq_eval::trace::RuleId;
+use unmasq_model::host;
+use unmasq_model::packet::{Family, Protocol};
+
+use crate::cluster::Cluster;
+use crate::cluster::plan::Kind;
+use crate::scenario::{Entry, Expectation, Fate};
+use crate::traffic::{self, Ask, Attempt, Outcome, PATIENCE};
+
+pub use ask::questions;
+
+/// Who asks whom, and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Question {
+    /// Index of the asking host.
+    pub from: usize,
+    /// What is asked.
+    pub to: Target,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The address that is called.
+    pub address: IpAddr,
+    /// The port that is called; 0 without ports.
+    pub port: u16,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A pod, or a host outside (egress), by its own address.
+    Host(usize),
+    /// A Service.
+    Service {
+        /// `namespace/name`
+        name: String,
+        /// How it is entered.
+        entry: Entry,
+        /// The node of a node port.
+        via: Option<usize>,
+    },
+}
+
+/// What became of a question.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ending {
+    /// Of the client's address.
+    pub fate: Fate,
+    /// The name of the host that answered.
+    pub server: Option<String>,
+    /// The source that it saw.
+    pub source: Option<IpAddr>,
+    /// The hosts that forwarded the packet.
+    pub hops: Option<usize>,
+}
+
+/// What is foreseen, with the rule that rewrites the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What becomes of it.
+    pub result: Ending,
+    /// Where the source is rewritten, and by which rule; the last of several.
+    pub rewritten_by: Option<(usize, RuleId)>,
+    /// The hosts on the way.
+    pub way: Vec<usize>,
+    /// Why nothing can be told.
+    pub unknown: Vec<String>,
+}
+
+/// One question with its answers.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The question.
+    pub question: Question,
+    /// The port that it was asked from.
+    pub source_port: u16,
+    /// What may happen.
+    pub foreseen: Vec<Foreseen>,
+    /// What happened.
+    pub seen: Ending,
+    /// Why the attempt could not even be made.
+    pub failed: Option<String>,
+}
+
+impl Row {
+    /// What was foreseen and happened.
+    pub fn agreed(&self) -> Option<&Foreseen> {
+        self.foreseen.iter().find(|foreseen| foreseen.fits(&self.seen))
+    }
+}
+
+impl Foreseen {
+    /// Whether it is what was seen. Hops are compared where both are known.
+    fn fits(&self, seen: &Ending) -> bool {
+        let Ending { fate, server, source, hops } = &self.result;
+        self.unknown.is_empty()
+            && (fate, server, source) == (&seen.fate, &seen.server, &seen.source)
+            && (hops.is_none() || seen.hops.is_none() || *hops == seen.hops)
+    }
+}
+
+/// All rows, with the state that the foresight rests on.
+pub struct Matrix {
+    /// The rows, in the order of the questions.
+    pub rows: Vec<Row>,
+    /// Hosts as they were read, for the rules' texts.
+    pub hosts: Vec<Option<host::Host>>,
+    /// The files that they were read from.
+    pub files: std::collections::BTreeMap<String, Vec<u8>>,
+}
+
+impl Matrix {
+    /// Rows in which something else happened.
+    pub fn disagreements(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.agreed().is_none())
+    }
+
+    /// The rows that an expectation is about.
+    pub fn about<'m>(
+        &'m self,
+        cluster: &'m Cluster,
+        expectation: &'m Expectation,
+    ) -> impl Iterator<Item = &'m Row> {
+        self.rows.iter().filter(move |row| concerns(cluster, expectation, &row.question))
+    }
+}
+
+fn concerns(cluster: &Cluster, expectation: &Expectation, question: &Question) -> bool {
+    let name = |index: usize| cluster.plan.hosts[index].name.as_str();
+    let family = Family::of(question.address);
+    let target = match &question.to {
+        Target::Host(host) => name(*host) == expectation.to && expectation.entry.is_none(),
+        Target::Service { name: service, entry, via } => {
+            expectation.to.strip_prefix("service/") == Some(service)
+                && expectation.entry.is_none_or(|wanted| wanted == *entry)
+                && expectation.via.as_deref().is_none_or(|wanted| via.map(name) == Some(wanted))
+        }
+    };
+    target
+        && name(question.from) == expectation.from
+        && expectation.family.is_none_or(|wanted| wanted.family() == family)
+}
+
+/// The first source port; each question has one of its own.
+const FIRST_PORT: u16 = 20_000;
+
+/// Reads the state of all hosts, foresees, asks, and puts both side by side.
+pub fn matrix(cluster: &Cluster, progress: crate::cluster::Progress) -> Result<Matrix> {
+    progress("reading the state of all hosts");
+    let state = cluster.observe()?;
+    let questions = questions(cluster);
+    progress(&format!("foreseeing {} connections", questions.len()));
+    let begin = Instant::now();
+    let nothing = host::Host::default();
+    let evaluators = state.evaluators(&nothing);
+    let net = Net::new(&evaluators, &cluster.plan.wires);
+    let ports: Vec<u16> = (0..questions.len()).map(|n| FIRST_PORT + (n % 40_000) as u16).collect();
+    let foreseen: Vec<Vec<Foreseen>> = questions
+        .iter()
+        .zip(&ports)
+        .map(|(question, port)| foresee::foresee(cluster, &net, question, *port))
+        .collect();
+    let took = begin.elapsed();
+    progress(&format!("foreseen in {} ms; asking", took.as_millis()));
+    let answers = traffic::send(&attempts(cluster, &questions, &ports))?;
+    let rows = questions
+        .into_iter()
+        .zip(ports)
+        .zip(foreseen)
+        .zip(answers)
+        .map(|(((question, source_port), foreseen), answer)| {
+            let (seen, failed) = seen(cluster, &question, &answer.outcome);
+            Row { question, source_port, foreseen, seen, failed }
+        })
+        .collect();
+    drop(evaluators);
+    Ok(Matrix { rows, hosts: state.hosts, files: state.files })
+}
+
+fn attempts(cluster: &Cluster, questions: &[Question], ports: &[u16]) -> Vec<Attempt> {
+    let attempt = |(question, port): (&Question, &u16)| {
+        let Question { from, protocol, address, .. } = question;
+        let ask = match *protocol {
+            Protocol::TCP => Ask::http(),
+            Protocol::UDP => Ask::Datagram,
+            _ => Ask::Echo,
+        };
+        let to = std::net::SocketAddr::new(*address, question.port);
+        Attempt {
+            namespace: Some(cluster.namespaces[*from].path()),
+            source: cluster.plan.address(*from, Family::of(*address)),
+            source_port: if question.port == 0 { 0 } else { *port },
+            patience: PATIENCE,
+            ..Attempt::new(to, ask)
+        }
+    };
+    questions.iter().zip(ports).map(attempt).collect()
+}
+
+/// The time to live that hosts of the lab begin with (net.ipv4.ip_default_ttl, hop_limit).
+const TTL: u8 = 64;
+
+/// What an answer means for the client's address.
+fn seen(cluster: &Cluster, question: &Question, outcome: &Outcome) -> (Ending, Option<String>) {
+    let nobody = |fate| Ending { fate, server: None, source: None, hops: None };
+    match outcome {
+        Outcome::Answered { report: Some(report), .. } => {
+            let own = cluster.plan.address(question.from, Family::of(question.address));
+            let source = report.source.ip();
+            let fate = if Some(source) == own { Fate::Preserved } else { Fate::Rewritten };
+            let result = Ending {
+                fate,
+                server: Some(report.by.clone()),
+                source: Some(source),
+                hops: report.ttl.map(|ttl| usize::from(TTL.saturating_sub(ttl))),
+            };
+            (result, None)
+        }
+        Outcome::Answered { report: None, .. } => {
+            (nobody(Fate::Silent), Some("an answer that is none of the lab's servers'".into()))
+        }
+        Outcome::Refused { .. } => (nobody(Fate::Refused), None),
+        Outcome::Misanswered { .. } | Outcome::Silent => (nobody(Fate::Silent), None),
+        Outcome::Failed(why) => (nobody(Fate::Silent), Some(why.clone())),
+    }
+}
+
+/// Whether a host has one of the lab's servers.
+pub fn serves(kind: Kind) -> bool {
+    matches!(kind, Kind::Pod | Kind::Outside)
+}

@@ -1,0 +1,196 @@
+//! A scenario from its beginning to its end: the cluster with its servers, the matrix, the remedy
+//! step by step.
+//!
+//! In: a scenario's text. Out: a [`Matrix`] for each state, and captures. The servers that answer
+//! in pods, the health checks of load balancers and the proxies are real and run in this process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use unmasq_model::packet::Family;
+
+use crate::cluster::plan::Kind;
+use crate::cluster::rules::is_local;
+use crate::cluster::{Cluster, POD_PORT, Progress};
+use crate::kubernetes::Service;
+use crate::matrix::{self, Matrix};
+use crate::scenario::Scenario;
+use crate::traffic::{
+    self, Ask, Attempt, Health, HealthStatus, Outcome, PATIENCE, Place, Server, ServiceHealth,
+};
+
+/// A cluster that is up, with its servers.
+pub struct Session {
+    // Sockets keep namespaces alive, so the server goes first.
+    server: Option<Server>,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The settings after each step of the remedy.
+    steps: Vec<Scenario>,
+    /// How many steps were taken.
+    taken: usize,
+}
+
+impl Session {
+    /// Builds a scenario's cluster, and starts its servers.
+    pub fn up(text: &str, progress: Progress) -> Result<Session> {
+        let scenario = Scenario::parse(text)?;
+        let steps = Scenario::after_steps(text)?;
+        let cluster = Cluster::up(&scenario, progress)?;
+        let mut session = Session { server: None, cluster, steps, taken: 0 };
+        session.serve()?;
+        session.check_health(&scenario)?;
+        Ok(session)
+    }
+
+    /// The scenario's text, from a file or by the name of one that comes with the lab.
+    pub fn text(name: &str) -> Result<String> {
+        if let Some(text) = crate::scenario::builtin(name) {
+            return Ok(text.to_owned());
+        }
+        let path = Path::new(name);
+        if path.is_file() {
+            return std::fs::read_to_string(path).with_context(|| format!("read {name}"));
+        }
+        let known: Vec<&str> = crate::scenario::BUILTIN.iter().map(|(name, _)| *name).collect();
+        bail!("{name:?} is no file and no scenario of the lab, which are: {}", known.join(", "))
+    }
+
+    /// Foresees and asks everything.
+    pub fn matrix(&self, progress: Progress) -> Result<Matrix> {
+        matrix::matrix(&self.cluster, progress)
+    }
+
+    /// Takes the next step of the remedy; `false`: there is none.
+    pub fn step(&mut self) -> Result<bool> {
+        let Some(scenario) = self.steps.get(self.taken).cloned() else { return Ok(false) };
+        self.cluster.apply(&scenario, &|_| None)?;
+        self.taken += 1;
+        self.serve()?;
+        self.check_health(&scenario)?;
+        Ok(true)
+    }
+
+    /// The titles of the remedy's steps.
+    pub fn titles(&self) -> Vec<String> {
+        self.cluster.scenario.remedy.iter().map(|step| step.title.clone()).collect()
+    }
+
+    /// Starts the servers of all pods and outside hosts, and the health checks.
+    fn serve(&mut self) -> Result<()> {
+        self.server = None;
+        let cluster = &self.cluster;
+        let place = |(index, host): (usize, &crate::cluster::plan::Host)| {
+            let own = cluster.scenario.pods.iter().any(|pod| pod.name == host.name);
+            let serves = host.kind == Kind::Outside || own;
+            serves.then(|| Place {
+                namespace: Some(cluster.namespaces[index].path()),
+                name: host.name.clone(),
+                tcp: vec![POD_PORT],
+                udp: vec![POD_PORT],
+                icmp: true,
+                proxy_protocol: false,
+            })
+        };
+        let places: Vec<Place> =
+            cluster.plan.hosts.iter().enumerate().filter_map(place).collect();
+        let mut health = Vec::new();
+        for service in &cluster.objects.services {
+            let Some(port) = service.spec.health_check_node_port.filter(|_| is_local(service))
+            else {
+                continue;
+            };
+            let with = cluster.nodes_with_endpoints(service);
+            for node in cluster.nodes() {
+                health.push(Health {
+                    namespace: Some(cluster.namespaces[node].path()),
+                    port,
+                    status: HealthStatus::new(ServiceHealth {
+                        namespace: service.metadata.namespace.clone(),
+                        name: service.metadata.name.clone(),
+                        local_endpoints: usize::from(with.contains(&node)),
+                        proxy_healthy: true,
+                    }),
+                });
+            }
+        }
+        self.server = Some(Server::start(&places, &health)?);
+        Ok(())
+    }
+
+    /// The load balancer asks the nodes' health ports, and balances over those that say yes.
+    fn check_health(&mut self, scenario: &Scenario) -> Result<()> {
+        if !scenario.load_balancer.as_ref().is_some_and(|balancer| balancer.health_checks) {
+            return Ok(());
+        }
+        let gateway = self.cluster.namespace("gateway")?.path();
+        let nodes: Vec<usize> = self.cluster.nodes().collect();
+        let mut healthy: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+        for service in &self.cluster.objects.services {
+            let Some(port) = service.spec.health_check_node_port.filter(|_| is_local(service))
+            else {
+                continue;
+            };
+            let address = |node: &usize| {
+                let of = |family| self.cluster.plan.address(*node, family);
+                of(Family::V4).or_else(|| of(Family::V6))
+            };
+            let asked: Vec<(usize, std::net::IpAddr)> =
+                nodes.iter().filter_map(|node| Some((*node, address(node)?))).collect();
+            let attempts: Vec<Attempt> = asked
+                .iter()
+                .map(|(_, address)| Attempt {
+                    namespace: Some(gateway.clone()),
+                    patience: PATIENCE,
+                    ..Attempt::new(std::net::SocketAddr::new(*address, port), Ask::http())
+                })
+                .collect();
+            let answers = traffic::send(&attempts)?;
+            let fit = asked.iter().zip(answers).filter(|(_, answer)| {
+                matches!(answer.outcome, Outcome::Answered { status: Some(200), .. })
+            });
+            let key = (service.metadata.namespace.clone(), service.metadata.name.clone());
+            healthy.insert(key, fit.map(|((node, _), _)| *node).collect());
+        }
+        if healthy.is_empty() {
+            return Ok(());
+        }
+        let allowed = move |service: &Service| {
+            let key = (service.metadata.namespace.clone(), service.metadata.name.clone());
+            healthy.get(&key).cloned()
+        };
+        self.cluster.apply(scenario, &allowed)
+    }
+
+    /// The files of a capture of all nodes, the pods inside of their nodes, with the Kubernetes
+    /// objects.
+    pub fn capture(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let state = self.cluster.observe()?;
+        let mut files = BTreeMap::new();
+        for (path, text) in state.files {
+            let Some((name, file)) =
+                path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'))
+            else {
+                continue;
+            };
+            let Some(index) = self.cluster.plan.index(name) else { continue };
+            let host = &self.cluster.plan.hosts[index];
+            match (host.kind, host.node) {
+                (Kind::Node, _) => files.insert(format!("nodes/{name}/{file}"), text),
+                (Kind::Pod, Some(node)) => {
+                    let node = &self.cluster.plan.hosts[node].name;
+                    files.insert(format!("nodes/{node}/pods/default_{name}/{file}"), text)
+                }
+                (Kind::Pod | Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch, _) => None,
+            };
+        }
+        files.extend(self.cluster.manifests.files());
+        let manifest = serde_json::json!({
+            "schema": unmasq_parse::capture::SCHEMA,
+            "by": format!("unmasq lab, scenario {}", self.cluster.scenario.name),
+        });
+        files.insert("capture.json".to_owned(), serde_json::to_vec_pretty(&manifest)?);
+        Ok(files)
+    }
+}

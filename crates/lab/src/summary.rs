@@ -1,0 +1,149 @@
+//! A matrix in few lines: clients and entries of one kind together, with counts.
+//!
+//! In: a [`Matrix`]. Out: [`Line`]s, in the order of the clients' and entries' kinds, and texts for
+//! the rules that rewrite. Pure.
+
+use std::collections::BTreeMap;
+
+use unmasq_audit::owner::owner;
+use unmasq_eval::trace::RuleId;
+use unmasq_model::packet::Family;
+
+use crate::cluster::Cluster;
+use crate::cluster::plan::Kind;
+use crate::matrix::{Matrix, Question, Row, Target};
+use crate::scenario::{Entry, Fate};
+
+/// Rows of one kind together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What kind of client.
+    pub client: String,
+    /// What it calls.
+    pub entry: String,
+    /// Address family.
+    pub family: Family,
+    /// What became of them, with how many, most first.
+    pub fates: Vec<(String, usize)>,
+}
+
+/// The lines of a matrix.
+pub fn lines(cluster: &Cluster, matrix: &Matrix) -> Vec<Line> {
+    let mut groups: BTreeMap<(u8, String, String, Family), BTreeMap<String, usize>> =
+        BTreeMap::new();
+    for row in &matrix.rows {
+        let (rank, client, entry) = kind(cluster, &row.question);
+        let key = (rank, client, entry, Family::of(row.question.address));
+        *groups.entry(key).or_default().entry(fate(cluster, matrix, row)).or_insert(0) += 1;
+    }
+    let line = |((_, client, entry, family), fates): (_, BTreeMap<String, usize>)| {
+        let mut fates: Vec<(String, usize)> = fates.into_iter().collect();
+        fates.sort_by(|(a, one), (b, other)| other.cmp(one).then(a.cmp(b)));
+        Line { client, entry, family, fates }
+    };
+    groups.into_iter().map(line).collect()
+}
+
+/// What became of a row: `preserved`, `rewritten by Calico`, `silent` …
+pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
+    let by = row.agreed().and_then(|foreseen| foreseen.rewritten_by);
+    match (row.seen.fate, by) {
+        (Fate::Rewritten, Some((host, rule))) => {
+            format!("rewritten by {}", rewriter(cluster, matrix, host, rule))
+        }
+        (fate, _) => fate.name().to_owned(),
+    }
+}
+
+/// Whose rule it is: its owner, or the host that has it.
+pub fn rewriter(cluster: &Cluster, matrix: &Matrix, host: usize, rule: RuleId) -> String {
+    let plan = &cluster.plan.hosts[host];
+    match (&matrix.hosts[host], plan.kind) {
+        (Some(state), Kind::Node | Kind::Pod) => owner(state, rule).to_string(),
+        _ => plan.name.clone(),
+    }
+}
+
+/// The rule's text.
+pub fn rule_text(matrix: &Matrix, host: usize, rule: RuleId) -> Option<String> {
+    let table = matrix.hosts[host].as_ref()?.ruleset.tables.get(rule.table as usize)?;
+    let rule = table.chain(rule.chain).rules.get(rule.rule as usize)?;
+    Some(rule.text.to_string())
+}
+
+/// The kinds of a question's client and entry; lower ranks come first.
+fn kind(cluster: &Cluster, question: &Question) -> (u8, String, String) {
+    let hosts = &cluster.plan.hosts;
+    let from = &hosts[question.from];
+    match &question.to {
+        Target::Host(to) if hosts[*to].kind == Kind::Outside => {
+            let client = if from.kind == Kind::Pod { "pod" } else { "node" };
+            (5, client.to_owned(), format!("{} (egress)", hosts[*to].name))
+        }
+        Target::Host(to) => {
+            let pod = &hosts[*to];
+            let client = match from.kind {
+                Kind::Pod if question.from == *to => "the pod itself".to_owned(),
+                Kind::Pod if from.node == pod.node => "pod on the same node".to_owned(),
+                Kind::Pod => "pod on another node".to_owned(),
+                Kind::Node if Some(question.from) == pod.node => "its own node".to_owned(),
+                Kind::Node => "another node".to_owned(),
+                Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch => from.name.clone(),
+            };
+            (1, client, "pod".to_owned())
+        }
+        Target::Service { name, entry, via } => {
+            let endpoint = serves(cluster, name, &from.name);
+            let client = match from.kind {
+                Kind::Pod if endpoint => "an endpoint".to_owned(),
+                Kind::Pod => "pod".to_owned(),
+                Kind::Node => "node".to_owned(),
+                Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch => from.name.clone(),
+            };
+            let rank = if from.kind == Kind::Outside { 0 } else { 2 };
+            (rank, client, entry_name(cluster, name, *entry, *via))
+        }
+    }
+}
+
+fn entry_name(cluster: &Cluster, service: &str, entry: Entry, via: Option<usize>) -> String {
+    let many = cluster.objects.services.len() > 1;
+    let of = if many { format!("{service} ") } else { String::new() };
+    let Some(node) = via else { return format!("{of}{}", entry.name()) };
+    let with = endpoints(cluster, service)
+        .any(|pod| pod.node == cluster.plan.hosts[node].name);
+    let which = if with { "with" } else { "without" };
+    format!("{of}{} of a node {which} an endpoint", entry.name())
+}
+
+fn serves(cluster: &Cluster, service: &str, pod: &str) -> bool {
+    endpoints(cluster, service).any(|endpoint| endpoint.name == pod)
+}
+
+/// The pods behind a Service.
+fn endpoints<'c>(
+    cluster: &'c Cluster,
+    service: &str,
+) -> impl Iterator<Item = &'c crate::scenario::Pod> {
+    let found = cluster.objects.services.iter().find(|one| {
+        format!("{}/{}", one.metadata.namespace, one.metadata.name) == service
+    });
+    let names: Vec<String> = found
+        .map(|service| {
+            let slices = cluster.objects.endpoint_slices.iter().filter(|slice| {
+                slice.service() == Some(&service.metadata.name)
+                    && slice.metadata.namespace == service.metadata.namespace
+            });
+            let addresses: Vec<std::net::IpAddr> = slices
+                .flat_map(|slice| &slice.endpoints)
+                .flat_map(|endpoint| endpoint.addresses.iter().copied())
+                .collect();
+            let hosts = cluster.plan.hosts.iter();
+            hosts
+                .filter(|host| host.addresses.iter().any(|one| addresses.contains(one)))
+                .map(|host| host.name.clone())
+                .collect()
+        })
+        .unwrap_or_default();
+    cluster.scenario.pods.iter().filter(move |pod| names.contains(&pod.name))
+}
