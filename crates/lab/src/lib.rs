@@ -27,12 +27,14 @@
 
 pub mod cluster;
 pub mod connections;
+mod control;
 pub mod counter;
 pub mod differential;
 pub mod frame;
 pub mod judge;
 pub mod kube_proxy;
 pub mod kubernetes;
+pub mod matrix;
 pub mod namespace;
 pub mod network;
 pub mod observation;
@@ -41,7 +43,10 @@ pub mod probe;
 pub mod provider;
 pub mod reply;
 pub mod scenario;
+pub mod session;
 mod socket;
+pub mod summary;
+pub mod traffic;
 
 pub use namespace::Namespace;
 pub use network::Network;

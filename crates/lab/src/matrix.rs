@@ -175,7 +175,7 @@ pub fn matrix(cluster: &Cluster, progress: crate::cluster::Progress) -> Result<M
         .collect();
     let took = begin.elapsed();
     progress(&format!("foreseen in {} ms; asking", took.as_millis()));
-    let answers = traffic::send(&attempts(cluster, &questions, &ports))?;
+    let answers = traffic::send(&attempts(cluster, &questions, &ports));
     let rows = questions
         .into_iter()
         .zip(ports)
@@ -236,6 +236,49 @@ fn seen(cluster: &Cluster, question: &Question, outcome: &Outcome) -> (Ending, O
         Outcome::Misanswered { .. } | Outcome::Silent => (nobody(Fate::Silent), None),
         Outcome::Failed(why) => (nobody(Fate::Silent), Some(why.clone())),
     }
+}
+
+/// A row in words: the question, what was seen, and what had been foreseen.
+pub fn describe(cluster: &Cluster, row: &Row) -> String {
+    let name = |index: usize| cluster.plan.hosts[index].name.as_str();
+    let Question { from, protocol, address, port, .. } = &row.question;
+    let to = std::net::SocketAddr::new(*address, *port);
+    let mut text = format!("{} -> {} {to}", name(*from), protocol);
+    if let Target::Service { name: service, entry, via } = &row.question.to {
+        let via = via.map(|node| format!(" of {}", name(node))).unwrap_or_default();
+        text += &format!(" ({service} by {}{via})", entry.name());
+    }
+    let ending = |ending: &Ending| {
+        let mut text = ending.fate.name().to_owned();
+        if let Some(server) = &ending.server {
+            text += &format!(", {server} saw");
+        }
+        if let Some(source) = ending.source {
+            text += &format!(" {source}");
+        }
+        if let Some(hops) = ending.hops {
+            text += &format!(" after {hops} hops");
+        }
+        text
+    };
+    text += &format!(": {}", ending(&row.seen));
+    if let Some(failed) = &row.failed {
+        text += &format!(" ({failed})");
+    }
+    let foreseen: Vec<String> = row
+        .foreseen
+        .iter()
+        .map(|one| {
+            let way: Vec<&str> = one.way.iter().map(|host| name(*host)).collect();
+            let why = if one.unknown.is_empty() {
+                String::new()
+            } else {
+                format!(" (unknown: {})", one.unknown.join("; "))
+            };
+            format!("{}{why} by {}", ending(&one.result), way.join(", "))
+        })
+        .collect();
+    text + &format!("; foreseen: {}", foreseen.join("; or "))
 }
 
 /// Whether a host has one of the lab's servers.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use unmasq_audit::owner::owner;
+use unmasq_audit::owner;
 use unmasq_eval::trace::RuleId;
 use unmasq_model::packet::Family;
 
@@ -110,8 +110,7 @@ fn entry_name(cluster: &Cluster, service: &str, entry: Entry, via: Option<usize>
     let many = cluster.objects.services.len() > 1;
     let of = if many { format!("{service} ") } else { String::new() };
     let Some(node) = via else { return format!("{of}{}", entry.name()) };
-    let with = endpoints(cluster, service)
-        .any(|pod| pod.node == cluster.plan.hosts[node].name);
+    let with = endpoints(cluster, service).any(|pod| pod.node == cluster.plan.hosts[node].name);
     let which = if with { "with" } else { "without" };
     format!("{of}{} of a node {which} an endpoint", entry.name())
 }
@@ -125,9 +124,11 @@ fn endpoints<'c>(
     cluster: &'c Cluster,
     service: &str,
 ) -> impl Iterator<Item = &'c crate::scenario::Pod> {
-    let found = cluster.objects.services.iter().find(|one| {
-        format!("{}/{}", one.metadata.namespace, one.metadata.name) == service
-    });
+    let found = cluster
+        .objects
+        .services
+        .iter()
+        .find(|one| format!("{}/{}", one.metadata.namespace, one.metadata.name) == service);
     let names: Vec<String> = found
         .map(|service| {
             let slices = cluster.objects.endpoint_slices.iter().filter(|slice| {

@@ -62,9 +62,7 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
             Family::V4 => Protocol::ICMP,
             Family::V6 => Protocol::ICMPV6,
         };
-        for (protocol, port) in
-            [(Protocol::TCP, POD_PORT), (Protocol::UDP, POD_PORT), (icmp, 0)]
-        {
+        for (protocol, port) in [(Protocol::TCP, POD_PORT), (Protocol::UDP, POD_PORT), (icmp, 0)] {
             all.push(Question { from, to: Target::Host(to), protocol, address, port });
         }
     }

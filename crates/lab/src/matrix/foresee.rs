@@ -39,12 +39,7 @@ pub(super) fn foresee(
     all
 }
 
-fn endings(
-    cluster: &Cluster,
-    net: &Net,
-    question: &Question,
-    journey: &Journey,
-) -> Vec<Foreseen> {
+fn endings(cluster: &Cluster, net: &Net, question: &Question, journey: &Journey) -> Vec<Foreseen> {
     let nobody = |fate| Ending { fate, server: None, source: None, hops: None };
     let foreseen = |result| Foreseen {
         result,
