@@ -26,6 +26,7 @@ mod targets;
 #[path = "../trials/mod.rs"]
 mod trials;
 mod verdicts;
+mod zones;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         sets::TESTS,
         state::TESTS,
         icmp_errors::TESTS,
+        zones::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }
