@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
-use unmasq_lab::Namespace;
 use unmasq_lab::differential::{self, Kind, Options};
+use unmasq_lab::{Namespace, privilege};
 use unmasq_model::packet::Family;
 
 use crate::workspace;
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// How many packets are sent, at least
     #[arg(long, default_value_t = 3000)]
     cases: u64,
+    /// Conversations (packet, again, answer, what follows) instead of opening packets
+    #[arg(long)]
+    sequence: bool,
     /// What everything is drawn from; by default the time
     #[arg(long)]
     seed: Option<u64>,
@@ -38,6 +41,12 @@ pub(crate) struct Args {
     /// How many disagreements are shrunk before the run ends
     #[arg(long, default_value_t = 5)]
     most: usize,
+    /// Where no networks can be made (rights, missing programs), say why and end well
+    #[arg(long)]
+    or_skip: bool,
+    /// Where reproducers are kept [default: target/differential]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Keep the reproducers of earlier runs
     #[arg(long)]
     keep: bool,
@@ -59,16 +68,21 @@ enum IpFamily {
 
 /// Runs it; fails on a disagreement, and where the evaluator can't tell.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Err(reason) = Namespace::available() {
+    if let Err(reason) = privilege::become_root().and_then(|()| Namespace::available()) {
+        if args.or_skip {
+            println!("skipped: {reason}");
+            return Ok(ExitCode::SUCCESS);
+        }
         bail!("can't run: {reason}");
     }
     Namespace::sweep();
-    let folder = folder(args.keep)?;
+    let folder = folder(args)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seed = args.seed.unwrap_or(now.map_or(1, |since| since.as_secs()));
     eprintln!("seed {seed}; reproducers go to {}", folder.display());
     let report = differential::run(&Options {
         cases: args.cases,
+        sequence: args.sequence,
         seed,
         kind: args.backend.map(|backend| match backend {
             Backend::Legacy => Kind::Legacy,
@@ -91,9 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Reproducers of one run are in a folder of its own, and earlier runs' are removed.
-fn folder(keep: bool) -> Result<PathBuf> {
-    let all = workspace::root().join("target/differential");
-    if !keep && all.exists() {
+fn folder(args: &Args) -> Result<PathBuf> {
+    let usual = || workspace::root().join("target/differential");
+    let all = args.folder.clone().unwrap_or_else(usual);
+    if !args.keep && args.folder.is_none() && all.exists() {
         fs::remove_dir_all(&all).with_context(|| format!("remove {}", all.display()))?;
     }
     let folder = all.join(std::process::id().to_string());

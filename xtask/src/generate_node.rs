@@ -5,6 +5,8 @@
 //! `nft -j` list them, and a plain node around them. IPv4 only. The same arguments always give
 //! the same bytes. Rules are written one by one; only names and addresses are held in memory.
 
+#[cfg(test)]
+mod agreement;
 mod cluster;
 mod iptables;
 mod nftables;

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     for to in to.iter().cycle().take(TRACES) {
         let packet =
             Packet::open(Protocol::TCP, from.ip(), Some(from.port()), to.ip(), Some(to.port()));
-        let query = Query { packet, in_device: None };
+        let query = Query::opening(packet, None);
         let (trace, took) = timed(|| evaluator.trace(&query));
         if trace.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Unknown) {
             bail!("{to}: unknown, so nothing worth measuring");

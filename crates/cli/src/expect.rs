@@ -93,6 +93,7 @@ mod tests {
             next_hop: None,
             rewritten_by: None,
             because: Vec::new(),
+            tracked: None,
             hits: Vec::new(),
             unknown: Vec::new(),
         }

@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         check_device(host, device)?;
     }
     let options = Options { strict: args.strict, every_rule: args.verbose, ..Options::default() };
-    let query = Query { packet, in_device: args.in_device.as_deref().map(Into::into) };
+    let query = Query::opening(packet, args.in_device.as_deref());
     let trace = Evaluator::new(host, options).trace(&query);
 
     let text = if args.json {

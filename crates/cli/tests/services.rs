@@ -70,7 +70,7 @@ fn check_capture(path: PathBuf) -> Result<(), Failed> {
         let packet =
             Packet::open(case.protocol, case.from.address, Some(40000), case.to, Some(case.port));
         let in_device = case.from.device.map(Into::into);
-        let trace = evaluator.trace(&Query { packet, in_device });
+        let trace = evaluator.trace(&Query { packet, in_device, later: None });
         if let Err(why) = case.expected.check(&trace.outcomes) {
             failures.push(format!("{}: {why}", case.name));
         }

@@ -24,6 +24,8 @@ pub(crate) struct Flow<'f> {
     pub(crate) iif: &'f str,
     /// Only routes over this device.
     pub(crate) oif: Option<&'f str>,
+    /// The same, where the destination means something on one link only; rules don't look at it.
+    pub(crate) strict: Option<&'f str>,
     pub(crate) protocol: Option<Protocol>,
     pub(crate) transport: Transport,
     /// Whether the host itself sends it, so that user ids matter and none is known.
@@ -39,10 +41,16 @@ impl<'f> Flow<'f> {
             mark,
             iif,
             oif: None,
+            strict: None,
             protocol: Some(packet.protocol),
             transport: packet.transport,
             local: false,
         }
+    }
+
+    /// The only device whose routes count, if not all do.
+    fn only(&self) -> Option<&'f str> {
+        self.oif.or(self.strict)
     }
 
     /// The lookup for a destination alone, as the host makes it for itself.
@@ -53,6 +61,7 @@ impl<'f> Flow<'f> {
             mark: Ok(0),
             iif: "lo",
             oif: None,
+            strict: None,
             protocol: None,
             transport: Transport::Other,
             local: false,
@@ -229,7 +238,7 @@ impl<'h> Fib<'h> {
                     | RouteKind::Prohibit
                     | RouteKind::Throw
             );
-            if refuses && flow.oif.is_some() && route.family() == Family::V6 {
+            if refuses && flow.only().is_some() && route.family() == Family::V6 {
                 // A route that refuses is one by lo: another device's it is not (rt6_score_route).
                 continue;
             }
@@ -269,7 +278,7 @@ impl<'h> Fib<'h> {
                     .is_some_and(|value| value != 0)
             })
         };
-        let oif = flow.oif.map(str::to_owned);
+        let oif = flow.only().map(str::to_owned);
         route.next_hops.iter().filter(move |hop| {
             let down = hop.dead || hop.linkdown && ignore_linkdown(hop.device.as_deref());
             !down && oif.as_deref().is_none_or(|oif| hop.device.as_deref() == Some(oif))

@@ -11,8 +11,8 @@
 //!                    └─ outcome   joined where a question has no answer
 //! ```
 //!
-//! Only the first packet of a connection is walked. What is not modelled gives an unknown
-//! outcome with its reason, never a guess.
+//! A connection's first packet is walked, and, from its outcome, its answer and what follows
+//! ([`connection`]). What is not modelled gives an unknown outcome with its reason, never a guess.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,9 +30,11 @@ use trace::{Disposition, Endpoint, Options, Outcome, Port, Query, Rewrite, Start
 use walk::Walk;
 
 mod choice;
+pub mod connection;
 mod fib;
 mod hooks;
 mod index;
+pub mod journey;
 mod select;
 pub mod trace;
 mod walk;
@@ -90,7 +92,7 @@ impl<'h> Evaluator<'h> {
         };
         let mut assumptions: Vec<String> = Vec::new();
         let outcomes = choice::explore(self.options.every_branch, |choices: &mut Choices| {
-            let (outcome, assumed) = Walk::new(self, choices, &packet, in_device).run();
+            let (outcome, assumed) = Walk::new(self, choices, query, in_device).run();
             for assumption in assumed {
                 if !assumptions.contains(&assumption) {
                     assumptions.push(assumption);
@@ -204,6 +206,7 @@ fn unknown(query: &Query, why: String) -> Trace {
             next_hop: None,
             rewritten_by: None,
             because: Vec::new(),
+            tracked: None,
             hits: Vec::new(),
             unknown: vec![why],
         }],

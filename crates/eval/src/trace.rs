@@ -6,14 +6,26 @@ use std::net::{IpAddr, SocketAddr};
 use unmasq_model::packet::Packet;
 use unmasq_model::ruleset::{ChainId, Hook};
 
+use crate::connection::{Later, Tracked};
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// The packet that opens the connection.
+    /// The packet, as it comes in or as the host sends it.
     pub packet: Packet,
     /// The device it comes in by. `None`: the device of the route back to the source, or, for a
     /// source that the host owns, none: the host itself sends it.
     pub in_device: Option<Box<str>>,
+    /// For a packet that doesn't open a connection: which it belongs to
+    /// ([`Outcome::answer`], [`Outcome::further`]).
+    pub later: Option<Later>,
+}
+
+impl Query {
+    /// About the first packet of a connection.
+    pub fn opening(packet: Packet, in_device: Option<&str>) -> Query {
+        Query { packet, in_device: in_device.map(Into::into), later: None }
+    }
 }
 
 /// How to answer.
@@ -26,6 +38,9 @@ pub struct Options {
     /// Keep outcomes apart that differ only in the rules hit, as a comparison with a kernel's
     /// counters needs them.
     pub every_branch: bool,
+    /// Keep the outcomes apart that differ by the order of chains of equal priority, which no
+    /// listing shows, instead of joining them to what is known in any order.
+    pub every_order: bool,
 }
 
 /// The answer.
@@ -74,6 +89,8 @@ pub struct Outcome {
     /// Indices into `hits`: the earlier rules without which `rewritten_by` would not have acted
     /// (the one that set the mark, with the jumps that led there), in order.
     pub because: Vec<usize>,
+    /// The connection's entry, for what follows; `None`: it is not tracked, or doesn't pass.
+    pub tracked: Option<Tracked>,
     /// The rules that did something, in order; the last one decided. With
     /// [`Options::every_rule`] also those that were looked at and did nothing.
     pub hits: Vec<Hit>,
@@ -121,6 +138,8 @@ pub enum Reason {
     NoForwarding,
     /// It would leave by the bridge port that it came in by, and that port's hairpin mode is off.
     Hairpin,
+    /// It leaves by another device than the one that its connection was masqueraded for.
+    Moved,
 }
 
 /// An end of the connection before and after.

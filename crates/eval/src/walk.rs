@@ -12,8 +12,10 @@ use cause::{BitCauses, Cause};
 
 use crate::Evaluator;
 use crate::choice::{Choices, Kind};
+use crate::connection::{Later, Tracked};
 use crate::trace::{
-    By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Reason, Rewrite, RuleId, Stage, Verdict,
+    By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Query, Reason, Rewrite, RuleId, Stage,
+    Verdict,
 };
 
 mod cause;
@@ -47,6 +49,15 @@ struct Connection {
     /// `IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`: nat chains aren't asked again.
     source_done: bool,
     destination_done: bool,
+    /// The device that it was masqueraded for.
+    masqueraded: Option<Box<str>>,
+}
+
+impl Connection {
+    /// Whether rules see a connection.
+    fn exists(&self) -> bool {
+        matches!(self.tracking, Tracking::New | Tracking::Begun)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +67,8 @@ enum Tracking {
     None,
     /// A new connection.
     New,
+    /// One that began with an earlier packet ([`Later`]).
+    Begun,
     /// `notrack`.
     Untracked,
     /// Settings for a connection that is not tracked yet (`CT --zone`): `notrack` has no effect.
@@ -67,6 +80,8 @@ pub(crate) struct Walk<'e, 'h, 'c> {
     choices: &'c mut Choices,
     /// As it was asked.
     original: Packet,
+    /// Of which connection it is, if it doesn't open one.
+    later: Option<Later>,
     /// As it is now.
     packet: Packet,
     /// `Err`: why the mark is not known.
@@ -96,13 +111,15 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
     pub(crate) fn new(
         evaluator: &'e Evaluator<'h>,
         choices: &'c mut Choices,
-        packet: &Packet,
+        query: &Query,
         in_device: Option<&str>,
     ) -> Self {
+        let packet = &query.packet;
         Walk {
             evaluator,
             choices,
             original: packet.clone(),
+            later: query.later.clone(),
             packet: packet.clone(),
             mark: Ok(packet.mark),
             in_device: in_device.map(Into::into),
@@ -163,6 +180,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
         );
         let rewritten = source.disposition == Disposition::Rewritten;
         let leaves = verdict == Verdict::Forwarded;
+        let tracked = self.tracked((verdict, reason), &source, &destination);
         Outcome {
             probability: Some(1.0),
             verdict,
@@ -173,8 +191,37 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
             next_hop: self.next_hop.filter(|_| leaves),
             rewritten_by: self.rewritten_by.filter(|_| rewritten),
             because: if rewritten { self.because } else { Cause::new() },
+            tracked,
             hits: self.hits,
             unknown,
+        }
+    }
+
+    /// What conntrack keeps: the entry is confirmed when the packet has passed all hooks.
+    fn tracked(
+        &self,
+        (verdict, reason): (Verdict, Option<Reason>),
+        source: &Rewrite,
+        destination: &Rewrite,
+    ) -> Option<Tracked> {
+        let connection = &self.connection;
+        let passes = matches!(verdict, Verdict::Delivered | Verdict::Forwarded);
+        let entry = self.later.as_ref().and_then(|later| later.connection.as_ref());
+        match (connection.tracking, entry) {
+            (Tracking::Begun, Some(_)) if reason == Some(Reason::Moved) => None,
+            (Tracking::Begun, Some(entry)) => {
+                Some(Tracked { mark: connection.mark, ..entry.clone() })
+            }
+            (Tracking::New, _) if passes => Some(Tracked {
+                source: source.clone(),
+                destination: destination.clone(),
+                mark: connection.mark,
+                source_done: connection.source_done,
+                destination_done: connection.destination_done,
+                masqueraded: connection.masqueraded.clone(),
+            }),
+            (Tracking::None | Tracking::New | Tracking::Begun, _)
+            | (Tracking::Untracked | Tracking::Template, _) => None,
         }
     }
 

@@ -53,7 +53,7 @@ fn trace(files: &[(&str, &str)], source_port: Option<u16>) -> Vec<Outcome> {
         address("10.9.0.5"),
         Some(53),
     );
-    let query = Query { packet, in_device: Some("eth0".into()) };
+    let query = Query::opening(packet, Some("eth0"));
     let outcomes = Evaluator::new(&host, Options::default()).trace(&query).outcomes;
     assert!(begun.elapsed() < Duration::from_secs(60), "took {:?}", begun.elapsed());
     outcomes
@@ -264,7 +264,7 @@ fn an_index_gives_what_reading_the_chain_gives() {
         let address = |text: &str| text.parse().expect("an address");
         let packet =
             Packet::open(Protocol::ICMP, address("192.0.2.7"), None, address("10.9.0.5"), None);
-        let query = Query { packet, in_device: Some("eth0".into()) };
+        let query = Query::opening(packet, Some("eth0"));
         let outcomes = Evaluator::new(&host, Options::default()).trace(&query).outcomes;
         assert_eq!(outcomes[0].verdict, Verdict::Unknown, "{count} rules: {outcomes:#?}");
     }

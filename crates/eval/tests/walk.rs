@@ -104,7 +104,7 @@ fn trace_with(host: &Host, from: &str, to: &str, device: Option<&str>, options: 
         (from.parse().expect("from"), to.parse().expect("to"));
     let packet =
         Packet::open(Protocol::TCP, from.ip(), Some(from.port()), to.ip(), Some(to.port()));
-    let query = Query { packet, in_device: device.map(Into::into) };
+    let query = Query::opening(packet, device);
     Evaluator::new(host, options).trace(&query)
 }
 

@@ -21,7 +21,7 @@ use unmasq_parse::capture::Status;
 use crate::counter::Place;
 use crate::frame::Mac;
 use crate::network::Network;
-use crate::observation::{Observation, Sighting};
+use crate::observation::{Left, Observation, Sighting};
 use crate::probe::{Probe, show};
 
 /// Captures kept so far.
@@ -42,6 +42,10 @@ pub struct Prediction {
 
 /// Reads the node's state as `unmasq collect` does, and asks the evaluator.
 pub fn predict(network: &Network, probe: &Probe) -> Result<Prediction> {
+    predict_query(network, &Query::opening(probe.packet(), probe.device()))
+}
+
+fn predict_query(network: &Network, query: &Query) -> Result<Prediction> {
     let Collected { node, files, report } = collect(&collect::Options {
         node: Some("n1".into()),
         netns: Some(network.node.path()),
@@ -64,8 +68,7 @@ pub fn predict(network: &Network, probe: &Probe) -> Result<Prediction> {
         node.host
     };
     let options = Options { every_branch: true, ..Options::default() };
-    let query = Query { packet: probe.packet(), in_device: probe.device().map(Into::into) };
-    let trace = Evaluator::new(&host, options).trace(&query);
+    let trace = Evaluator::new(&host, options).trace(query);
     Ok(Prediction { host, trace, files, next_hops: BTreeMap::new() })
 }
 
@@ -80,7 +83,12 @@ pub struct Shot {
 
 /// Reads the node's state, asks the evaluator, sends the probe.
 pub fn judge(network: &Network, probe: &Probe) -> Result<Shot> {
-    let mut prediction = predict(network, probe)?;
+    judge_query(network, probe, &Query::opening(probe.packet(), probe.device()))
+}
+
+/// The same for a packet of a connection that has begun: the query says which.
+pub fn judge_query(network: &Network, probe: &Probe, query: &Query) -> Result<Shot> {
+    let mut prediction = predict_query(network, query)?;
     prediction.mark_next_hops(network)?;
     let seen = network.observe(probe)?;
     Ok(Shot { seen, prediction })
@@ -142,6 +150,31 @@ impl Shot {
             return Ok(());
         }
         self.fail(&format!("no outcome is unknown because of `{words}`"))
+    }
+
+    /// The answer to a packet that ended as foreseen, as a question to the evaluator. `device`:
+    /// where it comes in; `None`: the node answers.
+    pub fn answer(&self, device: Option<&str>) -> Result<Query> {
+        let answer = self.outcome()?.answer(&self.seen.probe.packet(), device.map(Into::into));
+        answer.context("there is nothing to answer")
+    }
+
+    /// A further packet like the one that was sent.
+    pub fn further(&self, answered: bool) -> Result<Query> {
+        let probe = &self.seen.probe;
+        let opening = Query::opening(probe.packet(), probe.device());
+        Ok(self.outcome()?.further(&opening, answered))
+    }
+
+    /// Answers a packet that left, as its far end would.
+    pub fn then_answer(&self, network: &Network, left: &Left, query: &Query) -> Result<Shot> {
+        let mut prediction = predict_query(network, query)?;
+        prediction.mark_next_hops(network)?;
+        Ok(Shot { seen: network.answer(left)?, prediction })
+    }
+
+    fn outcome(&self) -> Result<&Outcome> {
+        self.prediction.trace.outcomes.first().context("no outcome")
     }
 
     fn fail(&self, what: &str) -> Result<()> {

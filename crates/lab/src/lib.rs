@@ -17,17 +17,23 @@
 //! the node's own answers and errors are dropped, counted, by a guard table ahead of every other
 //! hook. So each counter that rises rose for the probe.
 //!
-//! Needs root; never needed at run time by another crate. It does not read captures and has no
+//! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
+//!
+//! What a node is loaded with can be made from Kubernetes objects: [`kubernetes`] reads them and
+//! [`kube_proxy`] writes the rules that kube-proxy would program. Both are pure and need no root.
 
 pub mod connections;
 pub mod counter;
 pub mod differential;
 pub mod frame;
 pub mod judge;
+pub mod kube_proxy;
+pub mod kubernetes;
 pub mod namespace;
 pub mod network;
 pub mod observation;
+pub mod privilege;
 pub mod probe;
 pub mod reply;
 mod socket;

@@ -30,26 +30,30 @@ use crate::socket::{ArrivalSocket, PacketSocket, Sender, send_from_host};
 /// The table that keeps the node silent, and counts its errors.
 pub const GUARD_TABLE: &str = "unmasq-lab";
 
+/// The comment of its rules that count errors.
+pub const REFUSED: &str = "refused";
+
 /// Ahead of all other hooks (defragmentation is at -400) what the node itself says is dropped:
-/// answers and the noise of multicast, so
-/// that no counter rises for them. Errors are counted.
+/// answers and the noise of multicast, so that no counter rises for them. Errors are counted.
 const GUARD: &str = "table inet unmasq-lab {
  chain answers { type filter hook output priority -450; policy accept;
   icmp type { destination-unreachable, time-exceeded, parameter-problem } counter drop comment \"refused\"
   icmpv6 type { destination-unreachable, time-exceeded, parameter-problem } counter drop comment \"refused\"
   tcp flags & rst == rst counter drop comment \"refused\"
-  icmp type { echo-reply, redirect } drop
+  icmp type redirect drop
   meta l4proto igmp drop
-  icmpv6 type { echo-reply, 131, 132, 133, 134, 135, 136, 137, 143 } drop
+  icmpv6 type { 131, 132, 133, 134, 135, 136, 137, 143 } drop
  }
 }";
 
-/// Settings of every node: it forwards, has no timers of its own, and doesn't limit its errors.
+/// Settings of every node: it forwards, has no timers of its own, doesn't answer echo requests, and
+/// doesn't limit its errors.
 const SETTINGS: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
     net.ipv6.conf.default.forwarding=1 net.ipv6.conf.all.accept_dad=0 \
     net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.addr_gen_mode=1 \
     net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0 \
     net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+    net.ipv4.icmp_echo_ignore_all=1 net.ipv6.icmp.echo_ignore_all=1 \
     net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0\n";
 
 /// How many hops a packet may have queued behind it when the last marker arrives.

@@ -30,6 +30,9 @@ pub(crate) struct Received {
     pub(crate) frame: Vec<u8>,
 }
 
+/// Bytes of frames that may wait to be read.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 impl PacketSocket {
@@ -40,7 +43,10 @@ impl PacketSocket {
         ))?);
         let fd =
             rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, FLAGS, Some(all))?;
-        sockopt::set_socket_recv_buffer_size_force(&fd, 8 << 20)?;
+        // The root of a user namespace may not exceed net.core.rmem_max (`sockopt_capable`).
+        if sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER)?;
+        }
         Ok(PacketSocket(fd))
     }
 

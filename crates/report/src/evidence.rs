@@ -161,5 +161,6 @@ pub(crate) fn reason_name(reason: Reason) -> &'static str {
         Reason::Ttl => "ttl",
         Reason::NoForwarding => "no_forwarding",
         Reason::Hairpin => "hairpin",
+        Reason::Moved => "moved",
     }
 }

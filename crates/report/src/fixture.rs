@@ -289,6 +289,7 @@ pub(crate) fn outcome(after: Endpoint, to: Endpoint) -> Outcome {
         next_hop: Some(ip([10, 42, 3, 0])),
         rewritten_by: None,
         because: Vec::new(),
+        tracked: None,
         hits: inbound(to),
         unknown: Vec::new(),
     }

@@ -89,6 +89,15 @@ impl Cluster {
         })
     }
 
+    /// The same in the order in which kube-proxy chooses among them, which is that of their text
+    /// (`byEndpoint` in kubernetes pkg/proxy/endpointslicecache.go): `10.128.10.2:8080` before
+    /// `10.128.9.2:8080`.
+    pub(super) fn sorted_endpoints(&self, service: u32) -> Vec<Endpoint> {
+        let mut endpoints: Vec<Endpoint> = self.endpoints(service).collect();
+        endpoints.sort_by_cached_key(|found| format!("{}:{TARGET_PORT}", found.address));
+        endpoints
+    }
+
     /// Whether kube-proxy leaves out the comments of endpoint rules: above 1,000 endpoints
     /// (`largeClusterEndpointsThreshold` in kubernetes pkg/proxy/iptables/proxier.go).
     pub(super) fn is_large(&self) -> bool {

@@ -289,7 +289,7 @@ fn service_rules(
 ) -> io::Result<()> {
     let chain = format!("KUBE-SVC-{hash}");
     each(&cluster_ip_rule(service, &chain, "KUBE-MARK-MASQ").not_from(POD_NETWORK))?;
-    for endpoint in cluster.endpoints(service.number) {
+    for (index, endpoint) in (0..).zip(cluster.sorted_endpoints(service.number)) {
         let mut rule = Rule::new(&chain, Target::Jump(format!("KUBE-SEP-{}", endpoint.hash())));
         if !cluster.is_large() {
             rule = rule.comment(format!(
@@ -298,7 +298,7 @@ fn service_rules(
                 endpoint.address
             ));
         }
-        let left = cluster.endpoints - endpoint.number;
+        let left = cluster.endpoints - index;
         each(&if left > 1 { rule.with(Match::OneOf(left)) } else { rule })?;
     }
     Ok(())

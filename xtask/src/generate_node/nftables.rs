@@ -243,12 +243,11 @@ fn fixed_rules(list: &mut List<'_>) -> io::Result<()> {
 
 fn service_rules(cluster: &Cluster, service: &Service, list: &mut List<'_>) -> io::Result<()> {
     let choices: Vec<String> = cluster
-        .endpoints(service.number)
-        .map(|endpoint| {
-            format!(
-                r#"[{}, {{"concat": ["{}", {TARGET_PORT}]}}]"#,
-                endpoint.number, endpoint.address
-            )
+        .sorted_endpoints(service.number)
+        .iter()
+        .enumerate()
+        .map(|(index, endpoint)| {
+            format!(r#"[{index}, {{"concat": ["{}", {TARGET_PORT}]}}]"#, endpoint.address)
         })
         .collect();
     let dnat = format!(

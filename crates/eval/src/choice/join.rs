@@ -52,6 +52,7 @@ pub(super) fn unexplored(like: &Outcome) -> Outcome {
         next_hop: None,
         rewritten_by: None,
         because: Vec::new(),
+        tracked: None,
         hits: Vec::new(),
         unknown: vec!["there are more ways for this packet than could be walked".to_owned()],
     }
@@ -84,6 +85,7 @@ pub(super) fn join(
         keep_if_equal(&mut joined.out, other.out);
         keep_if_equal(&mut joined.next_hop, other.next_hop);
         keep_if_equal(&mut joined.rewritten_by, other.rewritten_by);
+        keep_if_equal(&mut joined.tracked, other.tracked);
         join_rewrite(&mut joined.source, &other.source);
         join_rewrite(&mut joined.destination, &other.destination);
         note(other.unknown);

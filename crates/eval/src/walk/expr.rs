@@ -12,6 +12,7 @@ use super::rules::Run;
 use super::test::member_key;
 use super::{Tracking, Walk};
 use crate::choice::Kind;
+use crate::connection::{Later, Tracked};
 use crate::fib::{Flow, Found};
 
 /// The result of loading an expression.
@@ -163,7 +164,9 @@ impl<'h> Walk<'_, 'h, '_> {
             Field::IcmpTypeAndCode(wanted) => {
                 self.icmp(wanted, |kind, code| u32::from(kind) << 8 | u32::from(code))
             }
-            Field::TcpFlags if self.packet.protocol == Protocol::TCP => 2.into(),
+            Field::TcpFlags if self.packet.protocol == Protocol::TCP => {
+                self.later.as_ref().map_or(2, Later::tcp_flags).into()
+            }
             Field::TcpFlags => Loaded::Absent,
             Field::Ttl(wanted) => in_family(
                 wanted,
@@ -205,7 +208,7 @@ impl<'h> Walk<'_, 'h, '_> {
             | Field::CtAddress(..)
             | Field::CtPort(..)
             | Field::CtProtocol => {
-                if self.connection.tracking != Tracking::New {
+                if !self.connection.exists() {
                     return Loaded::Absent;
                 }
                 self.connection_field(run, field)
@@ -215,18 +218,34 @@ impl<'h> Walk<'_, 'h, '_> {
 
     fn bits(&mut self, run: &mut Run<'h>, op: BitOp, left: &'h Expr, right: &'h Expr) -> Loaded {
         // A test of some bits of a mark rests on who set those, whoever set others.
-        if let (BitOp::And, Some(bits)) = (op, mask(right)) {
-            match left {
-                Expr::Field(Field::Mark) => return self.mark_bits(run, bits),
-                Expr::Field(Field::CtMark) if self.connection.tracking == Tracking::New => {
-                    return self.ct_mark_bits(run, bits);
-                }
-                _ => {}
-            }
+        if let (BitOp::And, Some(bits)) = (op, mask(right))
+            && let Some(loaded) = self.some_bits(run, left, bits)
+        {
+            return loaded;
         }
         match (self.load(run, left), self.load(run, right)) {
             (Loaded::Is(left), Loaded::Is(right)) => operate(op, &left, &right),
             (Loaded::Is(_), other) | (other, _) => other,
+        }
+    }
+
+    /// Some bits of a field of which each bit is known by itself.
+    pub(super) fn some_bits(
+        &mut self,
+        run: &mut Run<'h>,
+        left: &Expr,
+        bits: u32,
+    ) -> Option<Loaded> {
+        match left {
+            Expr::Field(Field::Mark) => Some(self.mark_bits(run, bits)),
+            Expr::Field(Field::CtMark) if self.connection.exists() => {
+                Some(self.ct_mark_bits(run, bits))
+            }
+            Expr::Field(Field::CtStatus) if self.connection.exists() => {
+                run.looks_at(&self.destination_cause);
+                Some(self.ct_status(bits))
+            }
+            _ => None,
         }
     }
 
@@ -249,28 +268,38 @@ impl<'h> Walk<'_, 'h, '_> {
         match field {
             Field::CtStatus => {
                 run.looks_at(&self.destination_cause);
-                self.ct_status().into()
+                self.ct_status(u32::MAX)
             }
             Field::CtMark => self.ct_mark_bits(run, u32::MAX),
-            Field::CtDirection => 0.into(),
+            Field::CtDirection => match &self.later {
+                Some(Later { direction: Direction::Reply, .. }) => 1.into(),
+                Some(_) | None => 0.into(),
+            },
             Field::CtProtocol => u32::from(self.packet.protocol.0).into(),
             Field::CtAddress(direction, family, end) => {
                 if family != self.family() {
                     return Loaded::Absent;
                 }
-                match direction {
-                    Direction::Original => address(&self.original, end),
+                match (self.entry(), direction) {
+                    (Some(entry), _) => match entry.tuple(direction, end).address {
+                        Some(address) => Loaded::Is(Value::address(address)),
+                        None => Loaded::Unknown("an address of the connection is not known".into()),
+                    },
+                    (None, Direction::Original) => address(&self.original, end),
                     // Before the answer, its tuple is the packet's, turned around.
-                    Direction::Reply => address(&self.packet, other(end)),
+                    (None, Direction::Reply) => address(&self.packet, other(end)),
                 }
             }
             Field::CtPort(direction, end) => {
-                let port = match (direction, self.original.transport) {
-                    (Direction::Original, Transport::Ports { source, destination }) => {
+                let port = match (self.entry(), direction, self.original.transport) {
+                    (Some(entry), ..) => entry.tuple(direction, end).exact_port(),
+                    (None, Direction::Original, Transport::Ports { source, destination }) => {
                         if end == End::Source { source } else { destination }
                     }
-                    (Direction::Reply, _) => self.current_port(other(end)).unwrap_or_default(),
-                    (Direction::Original, Transport::Icmp { .. } | Transport::Other) => None,
+                    (None, Direction::Reply, _) => {
+                        self.current_port(other(end)).unwrap_or_default()
+                    }
+                    (None, Direction::Original, Transport::Icmp { .. } | Transport::Other) => None,
                 };
                 match port {
                     Some(port) => u32::from(port).into(),
@@ -281,30 +310,49 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
+    /// The entry of a connection that began before.
+    fn entry(&self) -> Option<&Tracked> {
+        self.later.as_ref()?.connection.as_ref()
+    }
+
     /// `ct state`: what opens a connection is new; untracked and invalid need no connection. A
     /// template is attached as a new one (`xt_ct_target`, `nft_ct_set_zone_eval`).
     fn ct_state(&self) -> u32 {
         match self.connection.tracking {
             Tracking::None => ct_state::INVALID,
             Tracking::New | Tracking::Template => ct_state::NEW,
+            Tracking::Begun => match &self.later {
+                Some(later) if later.established() => ct_state::ESTABLISHED,
+                Some(_) | None => ct_state::NEW,
+            },
             Tracking::Untracked => ct_state::UNTRACKED,
         }
     }
 
-    /// `ct->status` of an unconfirmed connection (enum ip_conntrack_status): the bits that say
-    /// that a translation was looked for are 128 (source) and 256 (destination).
-    fn ct_status(&self) -> u32 {
+    /// Bits of `ct->status` (enum ip_conntrack_status): those that say that a translation was
+    /// looked for are 128 (source) and 256 (destination). When a connection becomes assured is
+    /// its protocol's matter.
+    fn ct_status(&self, bits: u32) -> Loaded {
         let connection = &self.connection;
-        [
+        let begun = connection.tracking == Tracking::Begun;
+        if begun && bits & ct_status::ASSURED != 0 {
+            let why = "whether the connection is assured is not known";
+            return Loaded::Unknown(why.to_owned());
+        }
+        let answered = self.later.as_ref().is_some_and(Later::established);
+        let status: u32 = [
             (connection.source_changed, ct_status::SNAT),
             (connection.destination_changed, ct_status::DNAT),
             (connection.source_done, 128),
             (connection.destination_done, 256),
+            (begun, ct_status::CONFIRMED),
+            (begun && answered, ct_status::SEEN_REPLY),
         ]
         .iter()
         .filter(|(set, _)| *set)
         .map(|(_, bit)| bit)
-        .sum()
+        .sum();
+        (status & bits).into()
     }
 
     fn port_field(&self, protocol: Option<Protocol>, end: End) -> Loaded {

@@ -124,7 +124,15 @@ impl<'h> Walk<'_, 'h, '_> {
         if self.packet.destination.is_multicast() {
             return Err(Stop::Unknown("multicast is not modelled".to_owned()));
         }
-        let flow = Flow::of(&self.packet, self.mark.clone(), device);
+        // rt6_need_strict (net/ipv6/route.c): a translation back can bring ::1 here.
+        let strict = match self.packet.destination {
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        let flow = Flow {
+            strict: strict.then_some(device),
+            ..Flow::of(&self.packet, self.mark.clone(), device)
+        };
         let route = match self.evaluator.fib.lookup(&flow) {
             Found::Unknown(why) => return Err(Stop::Unknown(why)),
             // ip6_pkt_discard and its kind answer whether the host forwards or not.

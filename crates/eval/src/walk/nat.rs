@@ -61,6 +61,9 @@ impl<'h> Walk<'_, 'h, '_> {
                 return Err(Stop::End(Verdict::Dropped, Some(Reason::Rule)));
             }
         };
+        if matches!(nat.kind, NatKind::Masquerade) {
+            self.connection.masqueraded = self.out_device.clone();
+        }
         match end(run.hook) {
             End::Source => self.set_source(run, effects, id, nat, &target),
             End::Destination => self.set_destination(run, effects, nat, &target),
@@ -248,6 +251,19 @@ impl<'h> Walk<'_, 'h, '_> {
             address: Some(self.packet.destination),
             port: self.destination_port,
         }));
+    }
+
+    /// Puts another address and port into the packet.
+    pub(super) fn replace(&mut self, end: End, address: IpAddr, port: Port) {
+        let (to, to_port) = match end {
+            End::Source => (&mut self.packet.source, &mut self.source_port),
+            End::Destination => (&mut self.packet.destination, &mut self.destination_port),
+        };
+        *to = address;
+        if *to_port != Port::None {
+            *to_port = port;
+            self.store_port(end);
+        }
     }
 
     /// Writes a translated port into the packet's header.

@@ -1,10 +1,11 @@
 //! The order of hooks: forwarded, from the host, to the host, over loopback.
 
-use unmasq_model::expr::End;
+use unmasq_model::expr::{Direction, End};
 use unmasq_model::ruleset::Hook;
 
 use super::ingress::Routed;
-use super::{Ended, Step, Stop, Tracking, Walk, reroutes};
+use super::{Connection, Ended, Step, Stop, Tracking, Walk, reroutes};
+use crate::choice::Kind;
 use crate::hooks::{Base, Entry, Group, Switch};
 use crate::trace::{By, Effect, Hit, Reason, Stage, Verdict};
 
@@ -146,7 +147,8 @@ impl<'h> Walk<'_, 'h, '_> {
                     "chains of priority {} in the {hook} hook run in an order that no listing shows",
                     group.priority
                 );
-                let kind = self.unknown(why, None);
+                let every = self.evaluator.options.every_order;
+                let kind = if every { Kind::State } else { self.unknown(why, None) };
                 self.choices.choose(kind, left.len())
             };
             let sequence = left[chosen];
@@ -173,21 +175,42 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.decide(Some("connection tracking"), kind)
             }
         };
-        if on {
-            self.connection.tracking = Tracking::New;
+        if !on {
+            return;
+        }
+        match self.later.as_ref().map(|later| (later, &later.connection)) {
+            None => self.connection.tracking = Tracking::New,
+            Some((later, None)) => {
+                if later.opens(self.packet.protocol) {
+                    self.connection.tracking = Tracking::New;
+                }
+            }
+            Some((_, Some(entry))) => {
+                self.connection = Connection {
+                    tracking: Tracking::Begun,
+                    mark: entry.mark,
+                    source_changed: entry.source_changed(),
+                    destination_changed: entry.destination_changed(),
+                    source_done: entry.source_done,
+                    destination_done: entry.destination_done,
+                    masqueraded: entry.masqueraded.clone(),
+                };
+            }
         }
     }
 
     /// `nf_nat_inet_fn`: nat chains are asked only for a new connection that has no binding of
     /// this end yet, and only until one of them makes it.
     fn dispatch(&mut self, hook: Hook, groups: &'_ [Group<Base>]) -> Step {
-        if self.connection.tracking != Tracking::New {
-            return Ok(());
-        }
         let end = match hook {
             Hook::Prerouting | Hook::Output => End::Destination,
             Hook::Input | Hook::Postrouting | Hook::Forward => End::Source,
         };
+        match self.connection.tracking {
+            Tracking::New => {}
+            Tracking::Begun => return self.translate_as_before(hook, end),
+            Tracking::None | Tracking::Untracked | Tracking::Template => return Ok(()),
+        }
         let done = match end {
             End::Source => &mut self.connection.source_done,
             End::Destination => &mut self.connection.destination_done,
@@ -205,6 +228,40 @@ impl<'h> Walk<'_, 'h, '_> {
         }
         // nf_nat_ipv4_local_fn, nf_nat_ipv6_local_fn: a new address is routed again.
         if hook == Hook::Output && self.packet.destination != destination {
+            self.reroute()?;
+        }
+        Ok(())
+    }
+
+    /// `nf_nat_packet`: what follows the first packet is translated from the connection's entry.
+    fn translate_as_before(&mut self, hook: Hook, end: End) -> Step {
+        let Some(later) = self.later.clone() else { return Ok(()) };
+        if !later.established() && !later.done(end) {
+            let why = "the connection began before there were nat rules, which are asked again \
+                       for it";
+            return Err(Stop::Unknown(why.to_owned()));
+        }
+        // nf_nat_oif_changed (net/netfilter/nf_nat_core.c): the entry is removed as well.
+        let masqueraded = self.connection.masqueraded.as_deref();
+        let original = later.direction == Direction::Original;
+        if hook == Hook::Postrouting
+            && original
+            && let Some(device) = masqueraded
+            && self.out_device.as_deref() != Some(device)
+        {
+            let did = format!("drops it: it was masqueraded for {device}");
+            return self.end(Verdict::Dropped, Reason::Moved, "connection tracking", &did);
+        }
+        let Some(to) = later.translated(end) else { return Ok(()) };
+        let Some(address) = to.address else {
+            let why = format!("the {end} that the connection was given is not known");
+            return Err(Stop::Unknown(why));
+        };
+        let moved = end == End::Destination && address != self.packet.destination;
+        self.replace(end, address, to.port);
+        self.note(Stage::Hook(hook), "connection tracking", format!("{end} is now {to}"));
+        // nf_nat_ipv4_local_fn, nf_nat_ipv6_local_fn: as for the first packet.
+        if hook == Hook::Output && moved {
             self.reroute()?;
         }
         Ok(())

@@ -448,7 +448,7 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     fn set_ct_mark(&mut self, run: &Run<'h>, pending: &mut Pending, after: u32) {
-        if self.connection.tracking != Tracking::New {
+        if !self.connection.exists() {
             // connmark_tg and nft_ct_set_eval return where there is no connection.
             pending.effects.push(Effect::Nothing);
             return;

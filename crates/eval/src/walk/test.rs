@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use unmasq_model::expr::{Device, End, Expr, Field, NumgenMode, Value};
+use unmasq_model::expr::{Device, End, Expr, Field, NumgenMode, Value, ct_status};
 use unmasq_model::ipset::{Content, Flags, Found, HashKind, IpSet};
 use unmasq_model::packet::Family;
 use unmasq_model::route::RouteKind;
@@ -78,7 +78,13 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.number(run, left, |n| (*low <= n && n <= *high) != *negated)
             }
             Test::AnyBit { left, bits, negated } => {
-                self.number(run, left, |n| (n & bits != 0) != *negated)
+                let wanted = u32::try_from(*bits).unwrap_or(u32::MAX);
+                match self.some_bits(run, left, wanted) {
+                    Some(Loaded::Is(value)) => Tested::of((value != Value::from(0)) != *negated),
+                    Some(Loaded::Unknown(why) | Loaded::Partly(_, why)) => Tested::unknown(why),
+                    Some(Loaded::Absent) => Tested::Break,
+                    None => self.number(run, left, |n| (n & bits != 0) != *negated),
+                }
             }
             Test::Member { key, set, negated } if self.chosen_in(run, key, *set).is_some() => {
                 Tested::of((self.chosen_in(run, key, *set) == Some(true)) != *negated)
@@ -161,6 +167,11 @@ impl<'h> Walk<'_, 'h, '_> {
         {
             return chance(*modulus, *offset, op, constant);
         }
+        if let (Expr::Field(Field::CtStatus), Some(wanted)) = (left, constant(right))
+            && let Some(tested) = self.compare_status(run, op, wanted)
+        {
+            return tested;
+        }
         let loaded = self.load(run, left);
         let constant;
         let right = match right {
@@ -180,6 +191,33 @@ impl<'h> Walk<'_, 'h, '_> {
             Loaded::Partly(_, why) | Loaded::Unknown(why) => return Tested::unknown(why),
         };
         compare_values(&left, op, right)
+    }
+
+    /// Compares the connection's status with another one. That it is assured or not need not be
+    /// known where another bit is different.
+    fn compare_status(
+        &mut self,
+        run: &mut Run<'h>,
+        op: Comparison,
+        wanted: u128,
+    ) -> Option<Tested> {
+        let known = !ct_status::ASSURED;
+        let Some(Loaded::Is(Value::Number(status))) =
+            self.some_bits(run, &Expr::Field(Field::CtStatus), known)
+        else {
+            return None;
+        };
+        let differs = (status ^ wanted) & u128::from(known) != 0;
+        match op {
+            Comparison::Eq if differs => Some(Tested::False),
+            Comparison::Ne if differs => Some(Tested::True),
+            Comparison::Eq
+            | Comparison::Ne
+            | Comparison::Lt
+            | Comparison::Le
+            | Comparison::Gt
+            | Comparison::Ge => None,
+        }
     }
 
     fn number(

@@ -11,7 +11,8 @@ use super::Kind;
 use super::address::{DEVICES, MARKS, MASKS, NETS, Net, OWN, PORTS, SERVERS};
 use super::random::Random;
 use super::ruleset::{
-    Base, Chain, Element, Match, Proto, Rule, Ruleset, Set, SetKind, Table, Target, chain_name,
+    Base, Chain, Element, Match, Open, Pick, Proto, Rule, Ruleset, Set, SetKind, Table, Target,
+    chain_name,
 };
 use super::test;
 
@@ -25,9 +26,13 @@ pub(super) fn ruleset(
     mixed: bool,
     family: Family,
 ) -> Ruleset {
-    let (inet, chance) = (random.percent(30), random.percent(5));
-    let mut ruleset =
-        Ruleset { owners, sets: Vec::new(), chains: Vec::new(), inet, random: chance };
+    let inet = random.percent(30);
+    let open = match random.below(20) {
+        0 => Open::Chance,
+        1 => Open::Order,
+        _ => Open::Nothing,
+    };
+    let mut ruleset = Ruleset { owners, sets: Vec::new(), chains: Vec::new(), inet, open };
     if owners.iter().any(|owner| *owner != Backend::Nft) {
         sets(random, Backend::Legacy, &mut ruleset.sets);
     }
@@ -50,7 +55,7 @@ pub(super) fn ruleset(
         }
         for backend in backends {
             let sets = &ruleset.sets;
-            let mut maker = Maker { random, sets, chance, backend, table, family };
+            let mut maker = Maker { random, sets, open, backend, table, family };
             let chains = maker.chains(mixed);
             ruleset.chains.extend(chains);
         }
@@ -156,7 +161,7 @@ impl Element {
 struct Maker<'a> {
     random: &'a mut Random,
     sets: &'a [Set],
-    chance: bool,
+    open: Open,
     backend: Backend,
     table: Table,
     family: Family,
@@ -215,6 +220,7 @@ impl Maker<'_> {
             // Two tables' chains can't meet at one priority: each has its own distance.
             let own = Table::ALL.iter().position(|table| *table == self.table).unwrap_or(0) as i32;
             let priority = match self.table {
+                _ if self.open == Open::Order => self.shared_priority(hook),
                 Table::Mangle => self.random.pick(&PRIORITIES),
                 Table::Nat => usual + self.random.pick(&[-10, -2, 3, 20]),
                 Table::Raw | Table::Filter | Table::Security => usual + 11 + own,
@@ -222,6 +228,20 @@ impl Maker<'_> {
             bases.push((format!("{}-odd", chain_name(hook)), Base { hook, priority, drop: false }));
         }
         bases
+    }
+
+    /// A priority at which other tables have chains too, so that the order of registration decides.
+    fn shared_priority(&mut self, hook: Hook) -> i32 {
+        let nat = self.table == Table::Nat;
+        match hook {
+            Hook::Prerouting | Hook::Output if nat => self.random.pick(&[-100, -90]),
+            Hook::Input | Hook::Postrouting | Hook::Forward if nat => self.random.pick(&[100, 90]),
+            // NF_IP_PRI_CONNTRACK, and NF_IP_PRI_NAT_DST and _SRC, where the dispatcher is.
+            Hook::Prerouting | Hook::Output => self.random.pick(&[-300, -200, -150, -100, 0]),
+            Hook::Input | Hook::Postrouting | Hook::Forward => {
+                self.random.pick(&[-150, 0, 50, 100])
+            }
+        }
     }
 
     fn chain(
@@ -244,7 +264,7 @@ impl Maker<'_> {
             hooks,
             base,
             sets: self.sets,
-            chance: self.chance,
+            chance: self.open == Open::Chance,
         };
         for _ in 0..self.random.below(4) {
             let test = place.test(self.random);
@@ -273,6 +293,9 @@ impl Maker<'_> {
                 if self.random.percent(30) { Target::Goto(to) } else { Target::Jump(to) }
             }
             0..50 => self.marking(),
+            50..53 if self.open == Open::Chance && self.backend == Backend::Nft => {
+                Target::Remember { forget: self.random.percent(30) }
+            }
             50..56 => Target::Accept,
             56..60 => Target::Return,
             60..63 if self.table != Table::Nat => Target::Drop,
@@ -323,9 +346,12 @@ impl Maker<'_> {
         } else {
             self.random.pick(&SERVERS)
         };
-        if self.chance && self.random.percent(40) {
+        if self.open == Open::Chance && self.random.percent(40) {
             return match self.backend {
-                Backend::Nft => Target::DnatChance(vec![to, self.random.pick(&SERVERS)]),
+                Backend::Nft => Target::DnatChance(
+                    self.random.pick(&[Pick::Random, Pick::Next, Pick::Hash]),
+                    vec![to, self.random.pick(&SERVERS)],
+                ),
                 Backend::Legacy | Backend::IptablesNft => {
                     Target::DnatEither { first: Net([203, 0, 113, 80], 32) }
                 }

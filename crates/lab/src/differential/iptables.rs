@@ -8,7 +8,7 @@ use unmasq_model::ruleset::Backend;
 
 use super::address::Net;
 use super::ruleset::{
-    Element, Limit, Match, Proto, Rule, Ruleset, Set, SetKind, Table, Target, chain_name,
+    Element, Kept, Limit, Match, Proto, Rule, Ruleset, Set, SetKind, Table, Target, chain_name,
 };
 
 /// The tables of one back end; all that it ever makes, so that a load leaves nothing of the last.
@@ -176,6 +176,14 @@ fn spell_test(test: &Match, sets: &[Set], family: Family) -> String {
         Match::Chance { percent } => {
             format!("-m statistic --mode random --probability 0.{percent:02}")
         }
+        Match::Kept(Kept::Nth(every)) => {
+            format!("-m statistic --mode nth --every {every} --packet 0")
+        }
+        Match::Kept(Kept::Limit(burst)) => format!("-m limit --limit 1/h --limit-burst {burst}"),
+        Match::Kept(Kept::Recent { not }) => {
+            format!("-m recent {}--rcheck --seconds 600 --name clients --rsource", bang(not))
+        }
+        Match::Kept(Kept::See) => "-m recent --set --name clients --rsource".into(),
         Match::Among { .. } | Match::Tuples { .. } | Match::Back { .. } => String::new(),
     }
 }
@@ -241,6 +249,7 @@ fn spell_target(target: &Target, family: Family) -> String {
         Target::PortVerdicts(_)
         | Target::AddressVerdicts(..)
         | Target::DnatMap(_)
-        | Target::DnatChance(_) => String::new(),
+        | Target::DnatChance(..)
+        | Target::Remember { .. } => String::new(),
     }
 }

@@ -29,6 +29,7 @@ mod packet;
 mod random;
 pub mod report;
 mod ruleset;
+mod sequence;
 mod shrink;
 mod test;
 mod topology;
@@ -50,12 +51,13 @@ use node::Node;
 use packet::Injection;
 use random::Random;
 use report::Report;
-use ruleset::Ruleset;
+use ruleset::{Open, Ruleset};
 
 use crate::network::Network;
 
 pub use compare::Wrong;
 pub use packet::Path;
+pub use sequence::Part;
 
 /// What is generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,8 +90,10 @@ impl Kind {
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many packets at least.
+    /// How many packets (or conversations) at least.
     pub cases: u64,
+    /// Conversations instead of opening packets.
+    pub sequence: bool,
     /// Everything is drawn from it.
     pub seed: u64,
     /// Only one kind of ruleset.
@@ -112,6 +116,9 @@ impl Options {
         let Options { seed, block, .. } = self;
         let mut command =
             format!("cargo xtask differential --seed {seed} --block {block} --ruleset {ruleset}");
+        if self.sequence {
+            command += " --sequence";
+        }
         if let Some(kind) = self.kind {
             command += &format!(" --backend {}", kind.name());
         }
@@ -258,11 +265,18 @@ fn run_ruleset(
     injections: &[Injection],
     report: &mut Report,
 ) -> Result<()> {
-    let together = if ruleset.random { Vec::new() } else { together(node, ruleset, injections)? };
-    if !ruleset.random && together.is_empty() {
+    let open = ruleset.open != Open::Nothing || options.sequence;
+    let together = if open { Vec::new() } else { together(node, ruleset, injections)? };
+    if !open && together.is_empty() {
         return Ok(());
     }
-    let findings = shrink::one_by_one(node, ruleset, injections)?;
+    let findings = if options.sequence {
+        let conversations = sequence::converse(node, ruleset, injections)?;
+        report.converse(&conversations);
+        conversations.into_iter().filter_map(|conversation| conversation.finding).collect()
+    } else {
+        shrink::one_by_one(node, ruleset, injections)?
+    };
     if findings.is_empty() {
         for finding in together {
             report.found(finding.wrong);
@@ -282,7 +296,9 @@ fn run_ruleset(
         }
         let Some(packet) = finding.packet else { continue };
         let folder = &options.folder;
-        let made = shrink::shrink(node, number, ruleset, &injections[packet], &finding, folder)?;
+        let case =
+            shrink::Case { number, injection: &injections[packet], sequence: options.sequence };
+        let made = shrink::shrink(node, &case, ruleset, &finding, folder)?;
         eprintln!(
             "ruleset {number}: {:?}: {}\n  {}\n",
             made.wrong,
@@ -303,8 +319,8 @@ fn together(
     node.load(ruleset)?;
     let arrivals = node.send(injections)?;
     let seen = node.list()?;
-    let answers = Answers::new(node.host(&seen)?, injections);
-    Ok(answers.compare(&arrivals, &seen.counts, injections))
+    let answers = Answers::new(node.host(&seen)?, ruleset.open, injections);
+    Ok(answers.compare(&arrivals, &seen, injections))
 }
 
 #[cfg(test)]
@@ -345,6 +361,7 @@ mod tests {
     fn a_short_run_has_every_back_end_and_family() {
         let options = Options {
             cases: 0,
+            sequence: false,
             seed: 0,
             kind: None,
             family: None,
@@ -356,6 +373,98 @@ mod tests {
         let kinds: std::collections::BTreeSet<_> =
             (0..8).map(|block| block_kind(&options, block)).collect();
         assert_eq!(kinds.len(), Kind::ALL.len() * 2);
+    }
+
+    #[test]
+    fn everything_that_is_vouched_for_is_generated() {
+        let mut text = String::new();
+        for (number, family) in (0..600).zip([Family::V4, Family::V6].into_iter().cycle()) {
+            for kind in Kind::ALL {
+                text += &drawn(3, kind, family, number);
+            }
+        }
+        for wanted in [
+            // iptables
+            "-m iprange ! --src-range",
+            "-i eth+",
+            "-o eth1",
+            "-m multiport --dports",
+            "! --sports",
+            "--ports",
+            "-m mark",
+            "-m connmark",
+            "--save-mark",
+            "--restore-mark",
+            "--syn",
+            "--icmp-type",
+            "--icmpv6-type",
+            "--ctstate DNAT",
+            "! --ctstate UNTRACKED",
+            "-m addrtype --dst-type LOCAL",
+            "--limit-iface-in",
+            "--limit-iface-out",
+            "-j RETURN",
+            "--notrack",
+            "-j REDIRECT",
+            "-j NETMAP",
+            "-j MASQUERADE --to-ports",
+            "--random",
+            "-j SNAT --to-source",
+            "--mode random",
+            "--mode nth",
+            "-m limit",
+            "-m recent --set",
+            "-m recent --rcheck",
+            "-m recent ! --rcheck",
+            "INPUT DROP",
+            "--reject-with tcp-reset",
+            // ipset
+            "hash:ip ",
+            "hash:net ",
+            "hash:ip,port ",
+            "hash:ip,port,ip ",
+            "hash:ip,port,net ",
+            "bitmap:port",
+            "list:set",
+            "nomatch",
+            // nft
+            "table inet u_",
+            "type route",
+            "goto u",
+            "fib saddr . iif oif missing",
+            "fib daddr . iif",
+            "ct status dnat",
+            "tcp flags & (fin | syn | rst | ack) != syn",
+            "vmap {",
+            "meta mark set ct mark",
+            "ct mark set",
+            "numgen random mod 4 <",
+            "numgen inc mod",
+            "limit rate 1/hour",
+            "jhash",
+            "update @clients",
+            "delete @clients",
+            "@clients",
+            "flags interval",
+            "ip saddr . meta l4proto . th dport",
+            "masquerade to :",
+            "redirect to",
+            "policy drop",
+            "notrack",
+            "reject with tcp reset",
+            // routing
+            "unreachable",
+            "blackhole",
+            "prohibit",
+            "throw",
+            "suppress_prefixlength",
+            "fwmark",
+            "iif lo",
+            "ipproto udp",
+            "metric",
+        ] {
+            assert!(text.contains(wanted), "never generated: {wanted}");
+        }
     }
 
     #[test]

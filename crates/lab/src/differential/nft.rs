@@ -9,7 +9,7 @@ use unmasq_model::ruleset::{Backend, Hook};
 use super::address::Net;
 use super::iptables::span;
 use super::ruleset::{
-    Chain, Element, Limit, Match, Proto, Rule, Ruleset, Set, SetKind, Table, Target,
+    Chain, Element, Kept, Limit, Match, Pick, Proto, Rule, Ruleset, Set, SetKind, Table, Target,
 };
 
 /// The tables, as commands, and their names with families (to delete them by).
@@ -33,6 +33,9 @@ pub(super) fn tables(ruleset: &Ruleset, family: Family) -> (String, Vec<String>)
                 writer.set(&mut text, set);
             }
         }
+        if chains.iter().any(|chain| chain.rules.iter().any(remembers)) {
+            writer.clients(&mut text);
+        }
         for chain in chains {
             writer.chain(&mut text, chain);
         }
@@ -45,6 +48,12 @@ pub(super) fn tables(ruleset: &Ruleset, family: Family) -> (String, Vec<String>)
 fn uses(chains: &[&Chain], sets: &[Set], set: &Set) -> bool {
     let mut tests = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.matches);
     tests.any(|test| matches!(test, Match::Set { set: index, .. } if sets[*index].name == set.name))
+}
+
+/// Whether a rule uses the dynamic set of its table.
+fn remembers(rule: &Rule) -> bool {
+    let asks = |test: &Match| matches!(test, Match::Kept(Kept::Recent { .. }));
+    matches!(rule.target, Target::Remember { .. }) || rule.matches.iter().any(asks)
 }
 
 struct Writer<'a> {
@@ -66,11 +75,21 @@ impl Writer<'_> {
         format!("{} {field}", self.ip())
     }
 
-    fn set(&self, text: &mut String, set: &Set) {
-        let address = match self.family {
+    fn address_type(&self) -> &'static str {
+        match self.family {
             Family::V4 => "ipv4_addr",
             Family::V6 => "ipv6_addr",
-        };
+        }
+    }
+
+    /// The dynamic set of a table.
+    fn clients(&self, text: &mut String) {
+        let address = self.address_type();
+        let _ = writeln!(text, " set clients {{ type {address}; size 4096; flags dynamic; }}");
+    }
+
+    fn set(&self, text: &mut String, set: &Set) {
+        let address = self.address_type();
         let kind = match set.kind {
             SetKind::Ip => format!("type {address};"),
             SetKind::Net => format!("type {address}; flags interval;"),
@@ -195,6 +214,15 @@ impl Writer<'_> {
                 Family::V6 => format!("icmpv6 type {}echo-request", bang(not)),
             },
             Match::Chance { percent } => format!("numgen random mod 4 < {}", percent / 25),
+            Match::Kept(Kept::Nth(every)) => format!("numgen inc mod {every} == 0"),
+            Match::Kept(Kept::Limit(burst)) => {
+                format!("limit rate 1/hour burst {burst} packets")
+            }
+            Match::Kept(Kept::Recent { not }) => {
+                format!("{} {}@clients", self.address(End::Source), bang(not))
+            }
+            // Only iptables has it.
+            Match::Kept(Kept::See) => String::new(),
             Match::Among { end, nets, not } => {
                 let nets: Vec<String> = nets.iter().map(|net| net.show(self.family)).collect();
                 format!("{} {}{{ {} }}", self.address(*end), bang(not), nets.join(", "))
@@ -262,6 +290,10 @@ impl Writer<'_> {
                 let port = port.map(|port| format!(" to :{port}"));
                 format!("redirect{}", port.unwrap_or_default())
             }
+            Target::Remember { forget } => {
+                let verb = if *forget { "delete" } else { "update" };
+                format!("{verb} @clients {{ {} }}", self.address(End::Source))
+            }
             Target::NoTrack => "notrack".into(),
             Target::PortVerdicts(entries) => {
                 let entry = |(low, high, verdict): &(u16, u16, Target)| {
@@ -286,12 +318,17 @@ impl Writer<'_> {
                 let (ip, entries) = (self.ip(), entries.join(", "));
                 format!("dnat {ip} to {ip} daddr . tcp dport map {{ {entries} }}")
             }
-            Target::DnatChance(to) => {
+            Target::DnatChance(pick, to) => {
                 let entry =
                     |(number, net): (usize, &Net)| format!("{number} : {}", net.show(self.family));
                 let entries: Vec<String> = to.iter().enumerate().map(entry).collect();
                 let (ip, count) = (self.ip(), to.len());
-                format!("dnat {ip} to numgen random mod {count} map {{ {} }}", entries.join(", "))
+                let number = match pick {
+                    Pick::Random => format!("numgen random mod {count}"),
+                    Pick::Next => format!("numgen inc mod {count}"),
+                    Pick::Hash => format!("jhash {ip} saddr . {ip} daddr mod {count} seed 7"),
+                };
+                format!("dnat {ip} to {number} map {{ {} }}", entries.join(", "))
             }
         }
     }

@@ -1,8 +1,10 @@
 //! A node under test: made once for several rulesets, with its routing; loaded, listed, asked.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -11,12 +13,14 @@ use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
 use unmasq_model::ruleset::Backend;
 
+use super::address::{CLIENTS, DEVICES, Net, SERVERS};
 use super::packet::Injection;
 use super::ruleset::Ruleset;
 use super::topology::Topology;
-use super::wire::{Arrivals, Wire};
+use super::wire::{Arrival, Arrivals, Departure, Wire};
 use super::{Kind, compare, iptables, nft};
-use crate::network::Network;
+use crate::frame::Mac;
+use crate::network::{GUARD_TABLE, Network, REFUSED};
 
 /// The node's name in captures.
 pub(super) const NAME: &str = "n1";
@@ -48,6 +52,8 @@ pub(super) struct Node {
     unused_sets: Vec<String>,
     /// How often rules were loaded.
     loads: u64,
+    /// How many errors the node had sent when it was last listed.
+    refused: u64,
 }
 
 /// What a ruleset and its packets came to.
@@ -56,6 +62,8 @@ pub(super) struct Seen {
     pub(super) files: BTreeMap<String, Vec<u8>>,
     /// By how much each rule's counter rose.
     pub(super) counts: BTreeMap<usize, u64>,
+    /// How many errors the node has sent since it was listed before.
+    pub(super) refused: u64,
 }
 
 impl Node {
@@ -70,7 +78,7 @@ impl Node {
             Family::V4 => "-4",
             Family::V6 => "-6",
         };
-        run(&["ip", option, "-batch", "-"], &topology.batch)?;
+        run(&["ip", option, "-batch", "-"], &(topology.batch.clone() + &neighbours(family)))?;
         for (name, value) in
             topology.settings.iter().map(|(name, value)| (name.as_str(), *value)).chain([
                 ("net/netfilter/nf_conntrack_udp_timeout", "10"),
@@ -105,6 +113,7 @@ impl Node {
             used_sets: Vec::new(),
             unused_sets: Vec::new(),
             loads: 0,
+            refused: 0,
         })
     }
 
@@ -157,8 +166,13 @@ impl Node {
         self.wire.send(injections)
     }
 
+    /// Sends one packet, and says where it came out.
+    pub(super) fn send_one(&mut self, departure: &Departure) -> Result<Vec<Arrival>> {
+        self.wire.send_one(departure)
+    }
+
     /// Lists rules with their counters.
-    pub(super) fn list(&self) -> Result<Seen> {
+    pub(super) fn list(&mut self) -> Result<Seen> {
         let mut files = BTreeMap::new();
         let mut counts = BTreeMap::new();
         for backend in self.xtables() {
@@ -174,18 +188,22 @@ impl Node {
             };
             files.insert(name, text.into_bytes());
         }
-        if self.kind != Kind::Legacy {
+        let refused = if self.kind == Kind::Legacy {
+            let text = run(&["nft", "-j", "list", "table", "inet", GUARD_TABLE], "")?;
+            nft_counts(&text, &mut counts)?
+        } else {
             let text = run(&["nft", "-j", "list", "ruleset"], "")?;
-            if self.kind != Kind::IptablesNft {
-                nft_counts(&text, &mut counts)?;
-            }
+            // Rules of iptables-nft have their comments elsewhere.
+            let refused = nft_counts(&text, &mut counts)?;
             files.insert("nft.json".into(), text.into_bytes());
-        }
+            refused
+        };
         if self.kind != Kind::Nft {
             files.insert("ipset.save".into(), run(&["ipset", "save"], "")?.into_bytes());
         }
         counts.retain(|_, count| *count > 0);
-        Ok(Seen { files, counts })
+        let before = std::mem::replace(&mut self.refused, refused);
+        Ok(Seen { files, counts, refused: refused.saturating_sub(before) })
     }
 
     /// What a capture taken now would have, rule files as listed.
@@ -236,6 +254,33 @@ impl Node {
     }
 }
 
+/// Makes every address that is sent to a neighbour with a MAC of its own on every device, by
+/// which the next hop of a frame is known.
+fn neighbours(family: Family) -> String {
+    let mut batch = String::new();
+    for (address, mac) in next_hops(family) {
+        for device in DEVICES {
+            let _ =
+                writeln!(batch, "neigh replace {address} lladdr {mac} dev {device} nud permanent");
+        }
+    }
+    batch
+}
+
+/// The MACs that stand for next hops.
+pub(super) fn next_hops(family: Family) -> BTreeMap<IpAddr, Mac> {
+    let all = CLIENTS.iter().chain(&SERVERS).map(|net| net.address(family)).chain(
+        // Gateways that are nobody else (`topology`).
+        [Net([10, 1, 0, 2], 32).address(family)],
+    );
+    let mut macs = BTreeMap::new();
+    for address in all {
+        let number = macs.len() as u8;
+        macs.entry(address).or_insert(Mac([2, 0, 0, 0, 2, number]));
+    }
+    macs
+}
+
 const MANIFEST: &str = r#"{"schema": "unmasq.capture/v1", "by": "cargo xtask differential"}"#;
 
 fn parse(files: &BTreeMap<String, Vec<u8>>) -> Result<Host> {
@@ -264,16 +309,26 @@ fn xtables_counts(text: &str, counts: &mut BTreeMap<usize, u64>) -> Result<()> {
     Ok(())
 }
 
-fn nft_counts(json: &str, counts: &mut BTreeMap<usize, u64>) -> Result<()> {
+/// Counters by the number in the comment, and how many errors the guard has counted.
+fn nft_counts(json: &str, counts: &mut BTreeMap<usize, u64>) -> Result<u64> {
+    let mut refused = 0;
     let listing: serde_json::Value = serde_json::from_str(json).context("nft -j list ruleset")?;
     for object in listing["nftables"].as_array().into_iter().flatten() {
         let rule = &object["rule"];
-        let Some(number) = rule["comment"].as_str().and_then(compare::number) else { continue };
+        let number = match rule["comment"].as_str() {
+            Some(REFUSED) => None,
+            Some(comment) if compare::number(comment).is_some() => compare::number(comment),
+            Some(_) | None => continue,
+        };
         let mut statements = rule["expr"].as_array().into_iter().flatten();
         let packets = statements.find_map(|statement| statement["counter"]["packets"].as_u64());
-        *counts.entry(number).or_insert(0) += packets.context("a rule without counter")?;
+        let packets = packets.context("a rule without counter")?;
+        match number {
+            Some(number) => *counts.entry(number).or_insert(0) += packets,
+            None => refused += packets,
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Runs a command in the calling thread's namespace.

@@ -9,6 +9,7 @@ use unmasq_model::packet::Family;
 use super::Kind;
 use super::compare::Wrong;
 use super::packet::{Injection, Path};
+use super::sequence::{Conversation, Part};
 pub use super::shrink::Reproducer;
 
 /// The result of a run.
@@ -16,6 +17,8 @@ pub use super::shrink::Reproducer;
 pub struct Report {
     /// Cases, by what they were.
     pub breakdown: BTreeMap<(Kind, Family, Path), u64>,
+    /// Packets of conversations, by their part.
+    pub parts: BTreeMap<Part, u64>,
     /// Rulesets.
     pub rulesets: u64,
     /// Cases in which the kernel did something else.
@@ -48,6 +51,12 @@ impl Report {
         }
     }
 
+    pub(super) fn converse(&mut self, conversations: &[Conversation]) {
+        for part in conversations.iter().flat_map(|conversation| &conversation.parts) {
+            *self.parts.entry(*part).or_insert(0) += 1;
+        }
+    }
+
     pub(super) fn found(&mut self, wrong: Wrong) {
         match wrong {
             Wrong::Unknown => self.unknown += 1,
@@ -58,6 +67,9 @@ impl Report {
     pub(super) fn add(&mut self, other: Report) {
         for (key, count) in other.breakdown {
             *self.breakdown.entry(key).or_insert(0) += count;
+        }
+        for (part, count) in other.parts {
+            *self.parts.entry(part).or_insert(0) += count;
         }
         self.rulesets += other.rulesets;
         self.disagreements += other.disagreements;
@@ -84,6 +96,11 @@ impl fmt::Display for Report {
                 write!(f, "| {} | {family} |", kind.name())?;
                 counts.iter().try_for_each(|count| write!(f, " {count} |"))?;
                 writeln!(f)?;
+            }
+        }
+        for part in Part::ALL {
+            if let Some(count) = self.parts.get(&part) {
+                write!(f, "\n{count} packets: {}", part.name())?;
             }
         }
         let kernel = rustix::system::uname();

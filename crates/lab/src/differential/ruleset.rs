@@ -16,8 +16,19 @@ pub(super) struct Ruleset {
     pub(super) chains: Vec<Chain>,
     /// Whether the tables of nft are of family inet.
     pub(super) inet: bool,
-    /// Whether chance decides somewhere.
-    pub(super) random: bool,
+    /// What may decide besides the packet, so that several outcomes are right.
+    pub(super) open: Open,
+}
+
+/// What decides besides rules and packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Nothing: one outcome is right.
+    Nothing,
+    /// Chance and kept state.
+    Chance,
+    /// In which order chains of equal priority were registered.
+    Order,
 }
 
 /// The tables of iptables; in nft, tables by the same names with `u_` before.
@@ -116,6 +127,8 @@ pub(super) enum Match {
     Echo { not: bool },
     /// Chance, in hundredths.
     Chance { percent: u8 },
+    /// Kept state.
+    Kept(Kept),
     /// nft: addresses in an anonymous set.
     Among { end: End, nets: Vec<Net>, not: bool },
     /// nft: address and port as one tuple in an anonymous set.
@@ -180,8 +193,34 @@ pub(super) enum Target {
     AddressVerdicts(End, Vec<(Net, Target)>),
     /// nft: a new destination by address and port.
     DnatMap(Vec<(Net, u16, Net, u16)>),
-    /// nft: a new destination by chance.
-    DnatChance(Vec<Net>),
+    /// nft: a new destination by chance, or by a hash.
+    DnatChance(Pick, Vec<Net>),
+    /// nft: remembers the source (or forgets it) in a dynamic set.
+    Remember { forget: bool },
+}
+
+/// A test of kept state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Every so many packets; nft: `numgen inc`.
+    Nth(u8),
+    /// A rate with a burst.
+    Limit(u8),
+    /// iptables: whether the source was seen lately; nft: whether it is in a dynamic set.
+    Recent { not: bool },
+    /// iptables: sees the source.
+    See,
+}
+
+/// How nft picks from a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// `numgen random`
+    Random,
+    /// `numgen inc`
+    Next,
+    /// `jhash`
+    Hash,
 }
 
 /// A kind of named set.

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use super::compare::{self, Answers, Counts, Finding, Wrong};
 use super::node::{NAME, Node};
 use super::packet::Injection;
-use super::ruleset::Ruleset;
+use super::ruleset::{Open, Ruleset};
+use super::sequence::converse;
 use crate::connections;
 use crate::probe::{Entry, show};
 
@@ -31,14 +32,14 @@ pub(super) fn one_by_one(
     node.load(ruleset)?;
     connections::forget()?;
     let mut before = node.list()?;
-    let answers = Answers::new(node.host(&before)?, injections);
+    let answers = Answers::new(node.host(&before)?, ruleset.open, injections);
     let mut findings = Vec::new();
     for (number, injection) in injections.iter().enumerate() {
         let arrivals = node.send(std::slice::from_ref(injection))?;
         let after = node.list()?;
         let arrived = arrivals.get(&injection.cookie).map_or(&[][..], Vec::as_slice);
         let raised = risen(&before.counts, &after.counts);
-        findings.extend(answers.compare_one(number, arrived, &raised, ruleset.random));
+        findings.extend(answers.compare_one(number, arrived, &raised, after.refused));
         before = after;
     }
     Ok(findings)
@@ -47,13 +48,12 @@ pub(super) fn one_by_one(
 /// The smallest ruleset with which a packet still disagrees, as a capture and a command.
 pub(super) fn shrink(
     node: &mut Node,
-    number: u64,
+    case: &Case,
     ruleset: &Ruleset,
-    injection: &Injection,
     finding: &Finding,
     folder: &Path,
 ) -> Result<Reproducer> {
-    let one = std::slice::from_ref(injection);
+    let Case { number, injection, .. } = *case;
     let mut smallest = ruleset.clone();
     let mut text = finding.text.clone();
     let mut wrong = finding.wrong;
@@ -62,7 +62,7 @@ pub(super) fn shrink(
         let ids = smallest.ids();
         for gone in ids.chunks(size) {
             let smaller = smallest.without(gone);
-            if let Some(found) = again(node, &smaller, one, finding.wrong) {
+            if let Some(found) = case.again(node, &smaller, finding.wrong) {
                 smallest = smaller;
                 text = found.text;
                 wrong = found.wrong;
@@ -80,13 +80,31 @@ pub(super) fn shrink(
     Ok(Reproducer { ruleset: number, wrong, text })
 }
 
-/// Whether a packet still disagrees in the same way. Where chance decides, it is sent several
-/// times.
-fn again(node: &mut Node, ruleset: &Ruleset, one: &[Injection], wrong: Wrong) -> Option<Finding> {
-    let times = if ruleset.random { 8 } else { 1 };
-    // What can't be loaded is no reproducer.
-    let tries = (0..times).filter_map(|_| one_by_one(node, ruleset, one).ok());
-    tries.flatten().find(|found| found.wrong == wrong)
+/// A packet, or what it opens, with the ruleset's number.
+pub(super) struct Case<'a> {
+    pub(super) number: u64,
+    pub(super) injection: &'a Injection,
+    /// Whether it opens a conversation.
+    pub(super) sequence: bool,
+}
+
+impl Case<'_> {
+    /// Whether it still disagrees in the same way. Where something is left open, it is tried
+    /// several times.
+    fn again(&self, node: &mut Node, ruleset: &Ruleset, wrong: Wrong) -> Option<Finding> {
+        let times = if ruleset.open == Open::Nothing { 1 } else { 8 };
+        let one = std::slice::from_ref(self.injection);
+        let mut attempt = || -> Result<Vec<Finding>> {
+            if !self.sequence {
+                return one_by_one(node, ruleset, one);
+            }
+            let conversations = converse(node, ruleset, one)?.into_iter();
+            Ok(conversations.filter_map(|conversation| conversation.finding).collect())
+        };
+        // What can't be loaded is no reproducer.
+        let tries = (0..times).filter_map(|_| attempt().ok());
+        tries.flatten().find(|found| found.wrong == wrong)
+    }
 }
 
 fn rules(node: &mut Node, seen: &super::node::Seen) -> Result<String> {
@@ -107,7 +125,7 @@ fn rules(node: &mut Node, seen: &super::node::Seen) -> Result<String> {
     Ok(text)
 }
 
-fn risen(before: &Counts, after: &Counts) -> Counts {
+pub(super) fn risen(before: &Counts, after: &Counts) -> Counts {
     after
         .iter()
         .map(|(rule, count)| (*rule, count - before.get(rule).copied().unwrap_or(0).min(*count)))

@@ -7,7 +7,7 @@ use unmasq_model::ruleset::{Backend, Hook};
 use super::address::{CLIENTS, LOOPBACK, MARKS, MASKS, NETS, Net, OWN, PORTS, SERVERS};
 use super::generate::device;
 use super::random::Random;
-use super::ruleset::{Limit, Match, Proto, Set};
+use super::ruleset::{Kept, Limit, Match, Proto, Set};
 
 /// Where a test stands, which decides what the kernel takes.
 pub(super) struct Place<'a> {
@@ -95,6 +95,7 @@ impl Match {
             | Match::AddressType { .. }
             | Match::State { .. }
             | Match::Chance { .. }
+            | Match::Kept(_)
             | Match::Among { .. }
             | Match::Back { .. } => false,
         }
@@ -122,6 +123,7 @@ impl Match {
             | Match::AddressType { .. }
             | Match::State { .. }
             | Match::Chance { .. }
+            | Match::Kept(_)
             | Match::Among { .. }
             | Match::Back { .. } => None,
         }
@@ -175,7 +177,13 @@ impl Place<'_> {
             }
             87 => Match::Syn { not },
             88 => Match::Echo { not },
-            89..92 if self.chance => Match::Chance { percent: random.pick(&[25, 50, 75]) },
+            89..92 if self.chance => match random.below(5) {
+                0 => Match::Kept(Kept::Nth(2 + random.below(3) as u8)),
+                1 => Match::Kept(Kept::Limit(1 + random.below(9) as u8)),
+                2 => Match::Kept(Kept::Recent { not }),
+                3 if self.backend != Backend::Nft => Match::Kept(Kept::See),
+                _ => Match::Chance { percent: random.pick(&[25, 50, 75]) },
+            },
             92..95 if self.backend == Backend::Nft => {
                 let mut nets: Vec<Net> = Vec::new();
                 for _ in 0..3 {

@@ -47,6 +47,11 @@ pub(super) fn topology(random: &mut Random, family: Family) -> Topology {
             let _ = writeln!(batch, "route add {net} {way}");
         }
     }
+    if random.percent(20) {
+        let way = way(random);
+        let metric = random.pick(&["50", "2000"]);
+        let _ = writeln!(batch, "route add {} {way} metric {metric}", n(10, 9, 0, 0, 16));
+    }
     for table in 100..103 {
         if random.percent(70) {
             let way = way(random);

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod conntrack;
+mod conversation;
 mod details;
 mod edges;
 mod equal_priority;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         nat_order::TESTS,
         equal_priority::TESTS,
         conntrack::TESTS,
+        conversation::TESTS,
         reroute::TESTS,
         routing::TESTS,
         masquerade::TESTS,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Trial};
-use unmasq_lab::Namespace;
+use unmasq_lab::{Namespace, privilege};
 
 /// A name and what it runs.
 pub(crate) type Test<F = fn() -> Result<()>> = (&'static str, F);
@@ -15,7 +15,7 @@ where
     F: FnOnce() -> Result<()> + Send + 'static,
 {
     let arguments = Arguments::from_args();
-    let obstacle = Namespace::available().err();
+    let obstacle = privilege::become_root().and_then(|()| Namespace::available()).err();
     if obstacle.is_none() {
         Namespace::sweep();
     }

@@ -48,6 +48,7 @@ fn all() -> Trace {
         Reason::Ttl,
         Reason::NoForwarding,
         Reason::Hairpin,
+        Reason::Moved,
     ] {
         let by = By::Kernel("the kernel's reason".to_owned());
         let last = hit(Stage::Routing, 0, by, vec![Effect::Drop]);

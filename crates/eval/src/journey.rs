@@ -1,0 +1,276 @@
+//! A packet's way over several hosts, and the way of its answer.
+//!
+//! In: hosts made ready for questions, and a [`Wiring`] that says who receives what a host sends
+//! out of a device. Out: [`Journey`]s, one for each combination of outcomes, each a list of
+//! [`Leg`]s. Each host walks the packet by itself; marks don't cross from one to the next.
+//!
+//! ```text
+//! pod ──▶ its node ──▶ (overlay, route) ──▶ another node ──▶ pod      there
+//!  ◀────────────────────────────────────────────────────────┘         back: each host translates
+//!                                                                     from its own entry
+//! ```
+//!
+//! A tunnel is one step here: what encapsulates the packet is not walked through the hooks of the
+//! hosts at its ends.
+
+use std::net::IpAddr;
+
+use unmasq_model::expr::{Direction, End};
+use unmasq_model::packet::{Packet, Transport};
+
+use crate::Evaluator;
+use crate::connection::{Later, Tracked};
+use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Verdict};
+
+/// No more hosts than this on one way: more are a loop.
+const MAX_LEGS: usize = 16;
+/// No more ways than this.
+const MAX_JOURNEYS: usize = 256;
+
+/// Who receives what a host sends.
+pub trait Wiring {
+    /// Where a packet lands that `host` sends out of `device` to the neighbour `next_hop`.
+    fn next(&self, host: usize, device: &str, next_hop: IpAddr) -> Landing;
+}
+
+/// Where a packet lands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Landing {
+    /// At a host, which it comes into by a device.
+    Host {
+        /// Index of the host.
+        host: usize,
+        /// The device's name there.
+        device: Box<str>,
+    },
+    /// Nobody has that address.
+    Nowhere,
+    /// It can't be told, for this reason.
+    Unknown(String),
+}
+
+/// What one host does with the packet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leg {
+    /// Index of the host.
+    pub host: usize,
+    /// The packet as it came there.
+    pub query: Query,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// How a journey ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// At the host of the last leg.
+    Delivered,
+    /// The last leg's host dropped it.
+    Dropped(Option<Reason>),
+    /// The last leg's host refused it.
+    Rejected(Option<Reason>),
+    /// Nobody received what the last leg's host sent.
+    Lost,
+    /// It can't be told, for these reasons.
+    Unknown(Vec<String>),
+}
+
+/// One way that a packet can take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Journey {
+    /// The hosts on the way, in order; never empty.
+    pub legs: Vec<Leg>,
+    /// How it ends.
+    pub arrival: Arrival,
+}
+
+impl Journey {
+    /// The hosts that forward it, neither the first nor the last.
+    pub fn hops(&self) -> usize {
+        let forwards =
+            |leg: &&Leg| leg.query.in_device.is_some() && leg.outcome.verdict == Verdict::Forwarded;
+        self.legs.iter().filter(forwards).count()
+    }
+
+    /// Source and destination where it ends.
+    pub fn ends(&self) -> Option<(Endpoint, Endpoint)> {
+        let last = self.legs.last()?;
+        Some((last.outcome.source.after, last.outcome.destination.after))
+    }
+
+    /// The legs whose host rewrote the source.
+    pub fn rewrites(&self) -> impl Iterator<Item = &Leg> {
+        self.legs.iter().filter(|leg| leg.outcome.rewritten_by.is_some())
+    }
+
+    fn last_host(&self) -> Option<usize> {
+        self.legs.last().map(|leg| leg.host)
+    }
+}
+
+/// Hosts with what connects them.
+pub struct Net<'a, 'h> {
+    hosts: &'a [Evaluator<'h>],
+    wiring: &'a dyn Wiring,
+}
+
+/// Entries of connections, by host.
+type Entries = Vec<(usize, Tracked)>;
+
+impl<'a, 'h> Net<'a, 'h> {
+    /// Hosts by index, and who receives what.
+    pub fn new(hosts: &'a [Evaluator<'h>], wiring: &'a dyn Wiring) -> Self {
+        Net { hosts, wiring }
+    }
+
+    /// The ways of a packet that opens a connection, sent by a host or coming into it.
+    pub fn there(&self, host: usize, query: Query) -> Vec<Journey> {
+        self.journeys(host, query, &Vec::new())
+    }
+
+    /// The ways of the answer to a packet that was delivered. Empty for one that wasn't.
+    pub fn back(&self, there: &Journey) -> Vec<Journey> {
+        let (Arrival::Delivered, Some(host), Some(last)) =
+            (&there.arrival, there.last_host(), there.legs.last())
+        else {
+            return Vec::new();
+        };
+        let entry = |leg: &Leg| Some((leg.host, leg.outcome.tracked.clone()?));
+        let entries: Entries = there.legs.iter().filter_map(entry).collect();
+        let Some(query) = last.outcome.answer(&last.query.packet, None) else {
+            return Vec::new();
+        };
+        self.journeys(host, query, &entries)
+    }
+
+    /// Whether an answer reaches the one who asked, from the address that was called: a socket
+    /// takes no other.
+    pub fn answers(there: &Journey, back: &Journey) -> bool {
+        let (Some(first), Some((source, destination))) = (there.legs.first(), back.ends()) else {
+            return false;
+        };
+        let (from, to) = (first.outcome.source.before, first.outcome.destination.before);
+        back.arrival == Arrival::Delivered
+            && back.last_host() == Some(first.host)
+            && same(from, destination)
+            && same(to, source)
+    }
+
+    /// Depth first, over every outcome at every host.
+    fn journeys(&self, host: usize, query: Query, entries: &Entries) -> Vec<Journey> {
+        let mut done = Vec::new();
+        let mut open: Vec<(Vec<Leg>, usize, Query)> = vec![(Vec::new(), host, query)];
+        while let Some((legs, host, query)) = open.pop() {
+            let Some(evaluator) = self.hosts.get(host) else { continue };
+            for outcome in evaluator.trace(&query).outcomes {
+                let mut legs = legs.clone();
+                legs.push(Leg { host, query: query.clone(), outcome });
+                match self.goes_on(&legs, entries) {
+                    Ok((host, query)) if done.len() + open.len() < MAX_JOURNEYS => {
+                        open.push((legs, host, query));
+                    }
+                    Ok(_) => {
+                        let why = "there are more ways than could be walked".to_owned();
+                        done.push(Journey { legs, arrival: Arrival::Unknown(vec![why]) });
+                    }
+                    Err(arrival) => done.push(Journey { legs, arrival }),
+                }
+            }
+        }
+        done
+    }
+
+    /// The next host and the packet as it comes there, or how the journey ends.
+    fn goes_on(&self, legs: &[Leg], entries: &Entries) -> Result<(usize, Query), Arrival> {
+        let unknown = |why: String| Arrival::Unknown(vec![why]);
+        let Some(Leg { host, query, outcome }) = legs.last() else {
+            return Err(unknown("no host".to_owned()));
+        };
+        match outcome.verdict {
+            Verdict::Delivered => return Err(Arrival::Delivered),
+            Verdict::Dropped => return Err(Arrival::Dropped(outcome.reason)),
+            Verdict::Rejected => return Err(Arrival::Rejected(outcome.reason)),
+            Verdict::Unknown => return Err(Arrival::Unknown(outcome.unknown.clone())),
+            Verdict::Forwarded => {}
+        }
+        let packet = sent_on(query, outcome).ok_or_else(|| {
+            let reasons = &outcome.unknown;
+            Arrival::Unknown(match reasons.is_empty() {
+                true => vec!["its addresses are not known".to_owned()],
+                false => reasons.clone(),
+            })
+        })?;
+        let (Some(device), Some(next_hop)) = (outcome.out.as_deref(), outcome.next_hop) else {
+            return Err(unknown("by which device it leaves is not known".to_owned()));
+        };
+        if legs.len() >= MAX_LEGS {
+            return Err(unknown(format!("it is still on its way after {MAX_LEGS} hosts")));
+        }
+        match self.wiring.next(*host, device, next_hop) {
+            Landing::Nowhere => Err(Arrival::Lost),
+            Landing::Unknown(why) => Err(unknown(why)),
+            Landing::Host { host, device } => {
+                let later = later(entries, host, &packet, query.later.is_some());
+                Ok((host, Query { packet, in_device: Some(device), later }))
+            }
+        }
+    }
+}
+
+/// The packet as the next host gets it.
+fn sent_on(query: &Query, outcome: &Outcome) -> Option<Packet> {
+    let (source, destination) = (outcome.source.after, outcome.destination.after);
+    let packet = &query.packet;
+    let forwarded = query.in_device.is_some();
+    Some(Packet {
+        protocol: packet.protocol,
+        source: source.address?,
+        destination: destination.address?,
+        transport: match packet.transport {
+            Transport::Ports { .. } => Transport::Ports {
+                source: source.exact_port(),
+                destination: destination.exact_port(),
+            },
+            icmp @ Transport::Icmp { .. } => icmp,
+            Transport::Other => Transport::Other,
+        },
+        mark: 0,
+        ttl: packet.ttl.map(|ttl| ttl.saturating_sub(u8::from(forwarded))),
+    })
+}
+
+/// To which connection of a host a packet belongs. `answer`: it is one, so without an entry it
+/// belongs to nothing.
+fn later(entries: &Entries, host: usize, packet: &Packet, answer: bool) -> Option<Later> {
+    let here = entries.iter().filter(|(at, _)| *at == host).map(|(_, entry)| entry);
+    for entry in here {
+        for direction in [Direction::Reply, Direction::Original] {
+            let fits = |end, address| {
+                let tuple = entry.tuple(direction, end);
+                same(
+                    tuple,
+                    Endpoint { address: Some(address), port: crate::walk::port(packet, end) },
+                )
+            };
+            if fits(End::Source, packet.source) && fits(End::Destination, packet.destination) {
+                let answered = direction == Direction::Original;
+                return Some(Later { connection: Some(entry.clone()), direction, answered });
+            }
+        }
+    }
+    answer.then_some(Later { connection: None, direction: Direction::Reply, answered: false })
+}
+
+/// Whether two ends can be the same: a port that is known only by its range, or not at all, can
+/// be any that fits.
+fn same(one: Endpoint, other: Endpoint) -> bool {
+    let ports = match (one.port, other.port) {
+        (Port::Exactly(port), Port::Exactly(other)) => port == other,
+        (Port::Exactly(port), Port::Between(low, high))
+        | (Port::Between(low, high), Port::Exactly(port)) => (low..=high).contains(&port),
+        (Port::Between(..), Port::Between(..))
+        | (Port::None | Port::Unknown, _)
+        | (_, Port::None | Port::Unknown) => true,
+    };
+    one.address == other.address && ports
+}
