@@ -1,4 +1,4 @@
-//! Point 18: zones, in which one tuple is several connections.
+//! Point 19: zones, in which one tuple is several connections.
 
 use anyhow::{Context, Result, ensure};
 use unmasq_lab::Network;
@@ -164,6 +164,7 @@ COMMIT
   ct zone set 1
   ct state invalid counter comment \"invalid\"
   ct state new counter comment \"new\"
+  notrack
   ct state untracked counter comment \"untracked\"; }
 }",
     )?;
