@@ -237,8 +237,7 @@ fn step_uses_conntrack(step: &Step, family: Family) -> Switch {
                 read(left)
             }
             Test::Member { key, .. } => read(key),
-            // connlimit, connbytes, `ct count`: they look at connections.
-            Test::State { what, .. } if what.contains("conn") || what.contains("ct ") => Switch::On,
+            Test::State { what, .. } if looks_at_connections(what) => Switch::On,
             Test::Opaque(opaque) => not_understood(&opaque.text),
             Test::State { .. }
             | Test::DeviceName { .. }
@@ -249,7 +248,7 @@ fn step_uses_conntrack(step: &Step, family: Family) -> Switch {
             | Test::Accounting { .. } => Switch::Off,
         },
         Step::Do(action) => match action {
-            Action::SetCtMark(_) | Action::CtTemplate => Switch::On,
+            Action::SetCtMark(_) | Action::CtTemplate | Action::CtExtra => Switch::On,
             // `dnat ip to` in an inet table switches it on for IPv4 alone (nft_nat_init).
             Action::Nat(nat) if nat.family.is_none_or(|only| only == family) => Switch::On,
             Action::SetMark(expr) | Action::VerdictMap { key: expr, .. } => read(expr),
@@ -263,6 +262,11 @@ fn step_uses_conntrack(step: &Step, family: Family) -> Switch {
             | Action::NoTrack => Switch::Off,
         },
     }
+}
+
+/// Matches and statements whose state is of connections.
+fn looks_at_connections(what: &str) -> bool {
+    ["connlimit ", "connbytes ", "ct count "].iter().any(|name| what.starts_with(name))
 }
 
 fn not_understood(text: &str) -> Switch {

@@ -328,3 +328,77 @@ fn policy_and_reject_say_who_decided() {
     let dropped = "Dropped Policy 10.42.0.7:1 -> 10.0.0.11:53";
     check(&host, "10.42.0.7:1", "10.0.0.11:53", None, dropped);
 }
+
+#[test]
+fn a_connection_that_began_before_nat_gets_no_translation_from_it() {
+    let filter = save(
+        "filter",
+        &["FORWARD ACCEPT"],
+        &["-A FORWARD -m conntrack --ctstate NEW -m comment --comment new"],
+    );
+    let nat = save(
+        "nat",
+        &["PREROUTING ACCEPT", "POSTROUTING ACCEPT"],
+        &["-A PREROUTING -j DNAT --to-destination 10.42.0.9", "-A POSTROUTING -j MASQUERADE"],
+    );
+    let before = host(&[(LEGACY, &filter)]);
+    let after = host(&[(LEGACY, &(filter + &nat))]);
+    let (from, to) = ("10.42.0.7:40000", "8.8.8.8:53");
+    let opening = only(&before, from, to);
+    let (source, destination): (std::net::SocketAddr, std::net::SocketAddr) =
+        (from.parse().unwrap(), to.parse().unwrap());
+    let ports = (Some(source.port()), Some(destination.port()));
+    let packet = Packet::open(Protocol::TCP, source.ip(), ports.0, destination.ip(), ports.1);
+    let opening_query = Query::opening(packet, None);
+    // Until the answer its rules count all the same.
+    for (answered, counted) in [(false, 3), (true, 0)] {
+        let query = opening.further(&opening_query, answered);
+        let trace = Evaluator::new(&after, Options::default()).trace(&query);
+        let [outcome] = &trace.outcomes[..] else { panic!("{:#?}", trace.outcomes) };
+        assert_eq!(line(outcome), "Forwarded 10.42.0.7:40000 -> 8.8.8.8:53 out eth0");
+        let hits = outcome.hits.iter().filter(|hit| hit.counted).count();
+        assert_eq!(hits, counted, "answered {answered}: {:#?}", outcome.hits);
+    }
+}
+
+/// A node with an nft table of a set, and a rule in forward: `add @s { ip saddr } drop`.
+fn host_with_set(size: u32, elements: &str) -> Host {
+    let objects = [
+        r#"{"table": {"family": "ip", "name": "t", "handle": 1}}"#.to_owned(),
+        r#"{"chain": {"family": "ip", "table": "t", "name": "c", "handle": 2, "type": "filter", "hook": "forward", "prio": 0, "policy": "accept"}}"#.to_owned(),
+        format!(
+            r#"{{"set": {{"family": "ip", "table": "t", "name": "s", "handle": 3, "type": "ipv4_addr", "size": {size}, "elem": [{elements}]}}}}"#
+        ),
+        r#"{"rule": {"family": "ip", "table": "t", "chain": "c", "handle": 4, "expr": [{"set": {"op": "add", "elem": {"payload": {"protocol": "ip", "field": "saddr"}}, "set": "@s"}}, {"drop": null}]}}"#.to_owned(),
+    ];
+    let json = format!(r#"{{"nftables": [{}]}}"#, objects.join(","));
+    let text = "table ip t { # handle 1\n}\n";
+    host(&[("nft.json", &json), ("nft.txt", text)])
+}
+
+#[test]
+fn a_full_set_may_break_the_rule_that_adds_to_it() {
+    let dropped = "Dropped Rule 10.42.0.7:40000 -> 8.8.8.8:53";
+    let passed = "Forwarded 10.42.0.7:40000 -> 8.8.8.8:53 out eth0";
+    for (size, elements, expected) in [
+        (2, r#""10.42.0.8""#, &[dropped][..]),
+        (1, r#""10.42.0.7""#, &[dropped]),
+        (1, r#""10.42.0.8""#, &[passed, dropped]),
+    ] {
+        let host = host_with_set(size, elements);
+        let outcomes = trace(&host, "10.42.0.7:40000", "8.8.8.8:53", None).outcomes;
+        let got: Vec<String> = outcomes.iter().map(line).collect();
+        assert_eq!(got, expected, "size {size}, {elements}");
+    }
+}
+
+#[test]
+fn a_template_looks_like_a_new_connection() {
+    let host = host_with(
+        "raw",
+        &["PREROUTING ACCEPT"],
+        &["-A PREROUTING -j CT --zone 5", "-A PREROUTING -m conntrack --ctstate NEW -j DROP"],
+    );
+    let dropped = "Dropped Rule 10.42.0.7:40000 -> 8.8.8.8:53";
+    check(&host, "10.42.0.7:40000", "8.8.8.8:53", None, dropped);
+}

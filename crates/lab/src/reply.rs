@@ -150,7 +150,8 @@ struct Heard {
     seq: u32,
     /// What it acknowledges.
     ack: Option<u32>,
-    /// The sequence number after it: SYN and FIN take one each.
+    /// The sequence number after it: SYN and FIN take one each. What a SYN carries is not taken: it
+    /// is sent again once the connection is there (RFC 9293 section 3.4, without RFC 7413's cookie).
     next: u32,
 }
 
@@ -162,7 +163,7 @@ impl Heard {
         let (seq, flags) = (word(4)?, *segment.get(13)?);
         let header = usize::from(segment.get(12)? >> 4) * 4;
         let payload = u32::try_from(segment.get(header..)?.len()).ok()?;
-        let taken = payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let taken = if flags & SYN != 0 { 1 } else { payload + u32::from(flags & FIN != 0) };
         let ack = if flags & ACK != 0 { Some(word(8)?) } else { None };
         Some(Heard { flags, seq, ack, next: seq.wrapping_add(taken) })
     }
@@ -184,7 +185,6 @@ fn swapped_ports(segment: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::PAYLOAD;
     use crate::probe::Probe;
 
     const THERE: Mac = Mac([2; 6]);
@@ -233,20 +233,19 @@ mod tests {
                 (word(4), word(8), segment[13])
             };
             let syn = sent(probe);
-            let payload = PAYLOAD.len() as u32;
             let syn_ack = reply_to(&syn).unwrap();
             // Probes begin with sequence number 1, and a SYN takes one.
-            let expected = (FIRST_ANSWERED, 2 + payload, SYN | ACK);
+            let expected = (FIRST_ANSWERED, 2, SYN | ACK);
             assert_eq!(numbers(&checked(&syn_ack, back)), expected);
             let turned = |frame: &[u8]| [&frame[6..12], &frame[..6], &frame[12..]].concat();
             let ack = reply_to(&syn_ack).unwrap();
-            let expected = (2 + payload, FIRST_ANSWERED + 1, ACK);
+            let expected = (2, FIRST_ANSWERED + 1, ACK);
             assert_eq!(numbers(&checked(&turned(&ack), forth)), expected);
             let data = checked(&reply_to(&ack).unwrap(), back);
-            assert_eq!(numbers(&data), (FIRST_ANSWERED + 1, 2 + payload, ACK));
+            assert_eq!(numbers(&data), (FIRST_ANSWERED + 1, 2, ACK));
             assert_eq!(&data[20..], b"!");
             let reset = checked(&reset_to(&syn).unwrap(), back);
-            assert_eq!(numbers(&reset), (0, 2 + payload, RST | ACK));
+            assert_eq!(numbers(&reset), (0, 2, RST | ACK));
             assert_eq!(reply_to(&reset_to(&syn).unwrap()), None);
         }
     }

@@ -206,9 +206,12 @@ pub enum Action {
     Log,
     /// No connection tracking for this packet.
     NoTrack,
-    /// Sets up a connection's extras (CT --zone, --helper, --timeout; `ct helper set`) that don't
-    /// change how its first packet is walked.
+    /// Attaches settings for a connection that is not tracked yet (CT --zone, --helper, --timeout;
+    /// `ct zone set`), which don't change how its first packet is walked.
     CtTemplate,
+    /// Gives a tracked connection something that doesn't change how its first packet is walked
+    /// (`ct helper set`, `ct timeout set`, `ct label set`); nothing without a connection.
+    CtExtra,
     /// Adds to, refreshes or removes from a dynamic set.
     UpdateSet {
         /// The set.

@@ -179,9 +179,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Field::DeviceName(device) | Field::DeviceIndex(device) => {
                 Loaded::Is(Value::Name(self.device_name(device).into()))
             }
-            Field::CtState
-            | Field::CtStateAndNat
-            | Field::CtStatus
+            Field::CtStatus
             | Field::CtMark
             | Field::CtDirection
             | Field::CtAddress(..)
@@ -317,11 +315,12 @@ impl<'h> Walk<'_, 'h, '_> {
         self.later.as_ref()?.connection.as_ref()
     }
 
-    /// `ct state`: what opens a connection is new; untracked and invalid need no connection.
+    /// `ct state`: what opens a connection is new; untracked and invalid need no connection. A
+    /// template is attached as a new one (`xt_ct_target`, `nft_ct_set_zone_eval`).
     fn ct_state(&self) -> u32 {
         match self.connection.tracking {
-            Tracking::None | Tracking::Template => ct_state::INVALID,
-            Tracking::New => ct_state::NEW,
+            Tracking::None => ct_state::INVALID,
+            Tracking::New | Tracking::Template => ct_state::NEW,
             Tracking::Begun => match &self.later {
                 Some(later) if later.established() => ct_state::ESTABLISHED,
                 Some(_) | None => ct_state::NEW,

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use unmasq_model::expr::{End, Value};
 use unmasq_model::packet::{Family, Transport};
-use unmasq_model::rule::{Nat, NatAddress, NatKind, NatPorts};
+use unmasq_model::rule::{Nat, NatAddress, NatKind, NatPorts, Verdict as RuleVerdict};
 use unmasq_model::ruleset::Hook;
 
 use super::expr::Loaded;
 use super::rules::{Acted, Run};
-use super::{Ruled, Step, Stop, Walk};
+use super::{Ruled, Step, Stop, Tracking, Walk};
 use crate::choice::Kind;
 use crate::trace::{By, Effect, Endpoint, Hit, Port, Reason, RuleId, Stage, Verdict};
 
@@ -61,6 +61,10 @@ impl<'h> Walk<'_, 'h, '_> {
                 return Err(Stop::End(Verdict::Dropped, Some(Reason::Rule)));
             }
         };
+        if self.connection.tracking == Tracking::Begun {
+            effects.push(Effect::Kernel("comes too late for this connection".to_owned()));
+            return Ok(Acted::Ruled(Ruled::Verdict(RuleVerdict::Accept)));
+        }
         if matches!(nat.kind, NatKind::Masquerade) {
             self.connection.masqueraded = self.out_device.clone();
         }

@@ -6,6 +6,7 @@ use unmasq_model::ruleset::Hook;
 use super::ingress::Routed;
 use super::{Connection, Ended, Step, Stop, Tracking, Walk, reroutes};
 use crate::choice::Kind;
+use crate::connection::Later;
 use crate::hooks::{Base, Entry, Group, Switch};
 use crate::trace::{By, Effect, Hit, Reason, Stage, Verdict};
 
@@ -208,7 +209,10 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         match self.connection.tracking {
             Tracking::New => {}
-            Tracking::Begun => return self.translate_as_before(hook, end),
+            Tracking::Begun => {
+                self.ask_too_late(hook, end, groups)?;
+                return self.translate_as_before(hook, end);
+            }
             Tracking::None | Tracking::Untracked | Tracking::Template => return Ok(()),
         }
         let done = match end {
@@ -233,14 +237,25 @@ impl<'h> Walk<'_, 'h, '_> {
         Ok(())
     }
 
+    /// A connection that began before there were nat chains asks them with each packet until it is
+    /// answered. None of them makes a binding (`nf_nat_setup_info` returns for a confirmed
+    /// connection), so each is asked.
+    fn ask_too_late(&mut self, hook: Hook, end: End, groups: &[Group<Base>]) -> Step {
+        let settled = |later: &Later| later.established() || later.done(end);
+        if self.later.as_ref().is_none_or(settled) {
+            return Ok(());
+        }
+        for group in groups {
+            for base in self.in_some_order(group, hook) {
+                self.run_base(hook, base)?;
+            }
+        }
+        Ok(())
+    }
+
     /// `nf_nat_packet`: what follows the first packet is translated from the connection's entry.
     fn translate_as_before(&mut self, hook: Hook, end: End) -> Step {
         let Some(later) = self.later.clone() else { return Ok(()) };
-        if !later.established() && !later.done(end) {
-            let why = "the connection began before there were nat rules, which are asked again \
-                       for it";
-            return Err(Stop::Unknown(why.to_owned()));
-        }
         // nf_nat_oif_changed (net/netfilter/nf_nat_core.c): the entry is removed as well.
         let masqueraded = self.connection.masqueraded.as_deref();
         let original = later.direction == Direction::Original;

@@ -336,6 +336,10 @@ impl<'h> Walk<'_, 'h, '_> {
                 pending.effects.push(Effect::Nothing);
                 Acted::On
             }
+            Action::CtExtra => {
+                pending.effects.push(Effect::Nothing);
+                Acted::On
+            }
             Action::UpdateSet { set, key, op } => match self.load(run, key) {
                 Loaded::Absent => Acted::Break,
                 Loaded::Unknown(_) | Loaded::Partly(..) => {

@@ -111,6 +111,60 @@ const NFT: &[Case] = &[
     ),
 ];
 
+/// What is set for a connection before it is tracked.
+const BEFORE_TRACKING: &[Case] = &[
+    (
+        "a helper is no template",
+        "true",
+        "table inet t {
+          ct helper h { type \"ftp\" protocol tcp; }
+          chain c { type filter hook prerouting priority raw
+          ct helper set \"h\" counter comment \"helper\"
+          ct state invalid counter comment \"invalid\"
+          ct state new counter comment \"new\"
+          notrack
+          ct state untracked counter comment \"untracked\"
+          }
+        }",
+        "eth0 tcp 192.0.2.7:4000 > 10.9.0.5:21",
+        "eth1 192.0.2.7:4000 > 10.9.0.5:21",
+        &[("helper", 1), ("invalid", 1), ("new", 0), ("untracked", 1)],
+    ),
+    (
+        "nor is a timeout",
+        "true",
+        "table ip t {
+          ct timeout s { protocol udp; l3proto ip; policy = { unreplied : 7 }; }
+          chain c { type filter hook prerouting priority raw
+          ct timeout set \"s\" counter comment \"timeout\"
+          ct state invalid counter comment \"invalid\"
+          ct state new counter comment \"new\"
+          notrack
+          ct state untracked counter comment \"untracked\"
+          }
+        }",
+        PROBE,
+        PASSED,
+        &[("timeout", 1), ("invalid", 1), ("new", 0), ("untracked", 1)],
+    ),
+    (
+        "an expectation breaks the rule where there is no connection",
+        "true",
+        "table ip t {
+          ct expectation e { protocol udp; dport 99; timeout 1m; size 8; l3proto ip; }
+          chain r { type filter hook prerouting priority raw
+          ct expectation set \"e\" counter comment \"early\"
+          }
+          chain c { type filter hook prerouting priority mangle
+          ct expectation set \"e\" counter comment \"late\"
+          }
+        }",
+        PROBE,
+        PASSED,
+        &[("early", 0), ("late", 1)],
+    ),
+];
+
 const IPTABLES: &[Case] = &[
     (
         "notrack after a template does nothing",
@@ -164,7 +218,12 @@ fn nft() -> Result<()> {
         shoot(&network, probe)?.ended(end)?.counted(counters)?.foreseen()?;
         Ok(())
     };
-    none(NFT.iter().filter_map(|case| run(case).context(case.0).err()).collect())
+    none(
+        NFT.iter()
+            .chain(BEFORE_TRACKING)
+            .filter_map(|case| run(case).context(case.0).err())
+            .collect(),
+    )
 }
 
 fn iptables() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Point 17: ICMP errors about translated connections (`nf_nat_icmp_reply_translation`,
+//! Point 18: ICMP errors about translated connections (`nf_nat_icmp_reply_translation`,
 //! `nf_nat_icmpv6_reply_translation`). The evaluator answers for the packet that opens the
 //! connection; what follows is what the kernel does.
 

@@ -27,6 +27,7 @@ mod targets;
 #[path = "../trials/mod.rs"]
 mod trials;
 mod verdicts;
+mod zones;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         sets::TESTS,
         state::TESTS,
         icmp_errors::TESTS,
+        zones::TESTS,
     ];
     trials::run(modules.into_iter().flatten().copied())
 }

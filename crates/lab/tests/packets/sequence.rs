@@ -14,10 +14,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("sequence::every_nth", nth),
     ("sequence::every_nth_spreads_connections", nth_dnat),
     ("sequence::every_nth_counts_what_reaches_it", nth_reached),
-    ("sequence::every_nth_after_another_rule_was_added", nth_reloaded),
+    ("sequence::counts_after_another_rule_was_added", reloaded),
     ("sequence::numgen_inc", numgen),
     ("sequence::limit", limit),
     ("sequence::nft_limit", nft_limit),
+    ("sequence::a_named_limit_is_shared", named_limit),
     ("sequence::limits_of_bytes", bytes),
     ("sequence::hashlimit", hashlimit),
     ("sequence::quota", quota),
@@ -167,17 +168,20 @@ COMMIT
 }
 
 /// iptables-legacy replaces the whole table, and with it every count that a match keeps for itself.
-fn nth_reloaded() -> Result<()> {
-    let rules = "*filter
--A FORWARD -m statistic --mode nth --every 2 --packet 0 -m comment --comment x
-COMMIT
-";
-    for (program, second) in BACK_ENDS.into_iter().zip([ON, OFF]) {
-        let network = router()?;
-        network.restore(program, rules)?;
-        sequence(&network, PROBE, 2, &[ON]).context(program)?;
-        network.restore(program, "*filter\n-A FORWARD -m comment --comment other\nCOMMIT\n")?;
-        sequence(&network, PROBE, 2, &[second]).context(program)?;
+fn reloaded() -> Result<()> {
+    for m in [
+        "-m statistic --mode nth --every 2 --packet 0",
+        "-m limit --limit 1/hour --limit-burst 1",
+        "-m quota --quota 40",
+    ] {
+        let rules = format!("*filter\n-A FORWARD {m} -m comment --comment x\nCOMMIT\n");
+        for (program, second) in BACK_ENDS.into_iter().zip([ON, OFF]) {
+            let network = router()?;
+            network.restore(program, &rules)?;
+            sequence(&network, PROBE, 2, &[ON]).with_context(|| format!("{program} {m}"))?;
+            network.restore(program, "*filter\n-A FORWARD -m comment --comment other\nCOMMIT\n")?;
+            sequence(&network, PROBE, 2, &[second]).with_context(|| format!("{program} {m}"))?;
+        }
     }
     Ok(())
 }
@@ -234,6 +238,25 @@ fn nft_limit() -> Result<()> {
         sequence(&network, PROBE, 2, &packets).with_context(|| rule.to_owned())
     };
     none(cases.into_iter().filter_map(|case| run(case).err()).collect())
+}
+
+/// Two rules draw from one bucket.
+fn named_limit() -> Result<()> {
+    let network = router()?;
+    network.nft(
+        "table ip t {
+ limit named { rate 1/hour burst 3 packets; }
+ chain through { type filter hook forward priority filter;
+  limit name \"named\" counter comment \"x\"
+  limit name \"named\" counter comment \"y\"; }
+}",
+    )?;
+    let packets: [Packet<'_>; 3] = [
+        (THERE, &[("x", 1), ("y", 1)]),
+        (THERE, &[("x", 1), ("y", 0)]),
+        (THERE, &[("x", 0), ("y", 0)]),
+    ];
+    sequence(&network, PROBE, 4, &packets)
 }
 
 fn bytes() -> Result<()> {

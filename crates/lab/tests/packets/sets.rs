@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sets::time_is_up", timeouts),
     ("sets::add_keeps_and_update_renews_the_time", renewal),
     ("sets::limits_of_elements", limits),
+    ("sets::counts_of_connections", counts_of_connections),
+    ("sets::a_name_switches_nothing_on", names),
     ("sets::a_full_set_breaks_the_rule", full),
     ("sets::remembered_in_a_map", affinity),
     ("sets::a_map_of_what_the_packet_lacks", map_data),
@@ -155,6 +157,42 @@ fn limits() -> Result<()> {
     Ok(())
 }
 
+/// The usual limit of connections for each client.
+fn counts_of_connections() -> Result<()> {
+    let network = table(
+        "set s { type ipv4_addr; flags dynamic; }
+ chain through { type filter hook forward priority filter;
+  ct state new add @s { ip saddr ct count over 2 } counter reject comment \"many\"
+  counter comment \"few\"; }",
+    )?;
+    for (client, port, many) in [(7, 1, 0), (7, 2, 0), (7, 3, 1), (8, 1, 0)] {
+        let probe = format!("eth0 udp 192.0.2.{client}:{port} > 10.9.0.5:53");
+        shoot(&network, &probe)?
+            .counted(&[("many", many), ("few", 1 - many)])?
+            .foreseen_among(2)
+            .with_context(|| probe.clone())?;
+    }
+    Ok(())
+}
+
+/// Limits have nothing to do with connections, whatever they are called.
+fn names() -> Result<()> {
+    let network = table(
+        "set conns { type ipv4_addr; flags dynamic; limit rate 1/hour burst 2 packets; }
+ chain through { type filter hook forward priority filter;
+  add @conns { ip saddr } counter comment \"x\"; }
+ chain post { type nat hook postrouting priority srcnat; counter comment \"post\"; }",
+    )?;
+    network.restore(
+        "iptables-legacy",
+        "*filter
+-A FORWARD -m hashlimit --hashlimit-upto 1/hour --hashlimit-mode srcip --hashlimit-name conns -m comment --comment y
+COMMIT
+",
+    )?;
+    send(&network, &[(PROBE, &[("x", 1), ("y", 1), ("post", 0)], 4)])
+}
+
 fn full() -> Result<()> {
     let network = table(
         "set s { type ipv4_addr; size 1; flags dynamic; }
@@ -172,10 +210,11 @@ fn full() -> Result<()> {
     )
 }
 
-/// Session affinity: where a client went is remembered after routing, and asked before. That rules
-/// fill the map is said by its flags or by the rule alone.
+/// Session affinity: where a client went is remembered after routing, and asked before. nft 1.0.6
+/// doesn't list the flag `dynamic`, so that rules fill the map is said by its timeout or by the rule
+/// alone.
 fn affinity() -> Result<()> {
-    for flags in ["flags dynamic; timeout 1h;", "size 100;"] {
+    for flags in ["flags dynamic; timeout 1h;", "flags dynamic; size 100;"] {
         remembered(flags).context(flags)?;
     }
     Ok(())

@@ -1,10 +1,9 @@
-//! Point 16: what a connection keeps, and for how long. The evaluator answers for the packet that
-//! opens a connection; what follows is what the kernel does.
+//! Point 17: what a connection keeps, and for how long.
 
 use anyhow::{Context, Result, ensure};
 use unmasq_lab::Network;
 use unmasq_lab::frame::checksums_hold;
-use unmasq_lab::observation::Observation;
+use unmasq_lab::judge::{Shot, judge_query};
 
 use crate::trials::Test;
 use crate::{none, router, shoot};
@@ -13,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("state::new_until_it_is_answered", unanswered),
     ("state::a_whole_tcp_connection", tcp),
     ("state::nat_that_comes_late", late_nat),
+    ("state::nat_chains_that_come_late", late_chains),
     ("state::tracking_that_comes_late", late_tracking),
     ("state::tracking_that_comes_in_the_middle_of_tcp", late_tcp),
     ("state::a_changed_rule_is_for_new_connections", changed_rule),
@@ -110,6 +110,17 @@ fn flows(program: &str) -> Vec<[String; 3]> {
     all
 }
 
+/// A further packet like the one that opened the connection.
+fn again(network: &Network, opening: &Shot, answered: bool) -> Result<Shot> {
+    judge_query(network, &opening.seen.probe, &opening.further(answered)?)
+}
+
+/// The answer from where the opening packet left.
+fn answer(network: &Network, opening: &Shot) -> Result<Shot> {
+    let left = opening.seen.only()?;
+    opening.then_answer(network, left, &opening.answer(Some(&left.device))?)
+}
+
 fn unanswered() -> Result<()> {
     let mut failures = Vec::new();
     for (program, rules) in services() {
@@ -122,22 +133,23 @@ fn unanswered() -> Result<()> {
                     .counted(NEW)?
                     .counted(&[("dnat", 1), ("masq", 1)])?
                     .foreseen()?;
+                let untouched = [("dnat", 0), ("masq", 0)];
                 // The same packet again, a TCP one as its sender repeats it.
-                let again = network.observe(&probe.parse()?)?;
-                again.ended(&there)?;
-                again.counted(NEW)?;
-                again.counted(&[("dnat", 0), ("masq", 0)])?;
-                let answer = network.answer(again.only()?)?;
-                answer.ended(&back)?;
-                answer.counted(ESTABLISHED)?;
-                answer.counted(&[("dnat", 0), ("masq", 0)])?;
-                ensure!(checksums_hold(&answer.only()?.frame), "a wrong checksum");
-                let third = network.observe(&probe.parse()?)?;
-                third.counted(&[("dnat", 0), ("masq", 0), ("new", 0)])?;
+                again(&network, &first, false)?
+                    .ended(&there)?
+                    .counted(NEW)?
+                    .counted(&untouched)?
+                    .foreseen()?;
+                let answer = answer(&network, &first)?;
+                answer.ended(&back)?.counted(ESTABLISHED)?.counted(&untouched)?.foreseen()?;
+                ensure!(checksums_hold(&answer.seen.only()?.frame), "a wrong checksum");
                 // An echo request that is repeated has the number of one that is answered; a SYN
                 // of an answered connection is ignored, and let through as what it is.
-                third.ended(&there)?;
-                third.counted(ESTABLISHED)
+                again(&network, &first, true)?
+                    .ended(&there)?
+                    .counted(ESTABLISHED)?
+                    .counted(&untouched)?
+                    .foreseen()
             };
             failures.extend(check().with_context(|| format!("{program}: {probe}")).err());
         }
@@ -153,19 +165,19 @@ fn tcp() -> Result<()> {
                 continue;
             }
             let check = || -> Result<()> {
-                let expect = |seen: &Observation, end: &str| -> Result<()> {
-                    seen.ended(end)?;
-                    seen.counted(ESTABLISHED)?;
-                    seen.counted(&[("dnat", 0), ("masq", 0)])
+                let established = |shot: &Shot, end: &str| {
+                    let untouched = [("dnat", 0), ("masq", 0)];
+                    shot.ended(end)?.counted(ESTABLISHED)?.counted(&untouched)?.foreseen()
                 };
                 let syn = shoot(&network, &probe)?;
                 syn.ended(&there)?.foreseen()?;
-                let syn_ack = network.answer(syn.seen.only()?)?;
-                expect(&syn_ack, &back)?;
-                let ack = network.answer(syn_ack.only()?)?;
-                expect(&ack, &there)?;
-                let data = network.answer(ack.only()?)?;
-                expect(&data, &back)?;
+                let syn_ack = answer(&network, &syn)?;
+                established(&syn_ack, &back)?;
+                let ack = syn.then_answer(&network, syn_ack.seen.only()?, &syn.further(true)?)?;
+                established(&ack, &there)?;
+                let data = network.answer(ack.seen.only()?)?;
+                data.ended(&back)?;
+                data.counted(ESTABLISHED)?;
                 let listed = network.connections()?;
                 let assured = listed
                     .iter()
@@ -194,24 +206,21 @@ fn late_nat() -> Result<()> {
     for legacy in [false, true] {
         let network = router()?;
         network.nft(WATCH)?;
-        shoot(&network, PROBE)?.ended(PLAIN)?.counted(NEW)?.foreseen()?;
+        let first = shoot(&network, PROBE)?;
+        first.ended(PLAIN)?.counted(NEW)?.foreseen()?;
         match legacy {
             false => network.nft(MASQUERADE)?,
             true => network.restore("iptables-legacy", MASQUERADE_LEGACY)?,
         }
-        let again = network.observe(&PROBE.parse()?)?;
-        again.ended(PLAIN)?;
-        again.counted(NEW)?;
-        again.counted(&[("masq", 1)])?;
-        let once_more = network.observe(&PROBE.parse()?)?;
-        once_more.ended(PLAIN)?;
-        once_more.counted(&[("masq", 1)])?;
-        let answer = network.answer(again.only()?)?;
-        answer.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?;
-        answer.counted(ESTABLISHED)?;
-        let later = network.observe(&PROBE.parse()?)?;
-        later.ended(PLAIN)?;
-        later.counted(&[("masq", 0)])?;
+        for _ in 0..2 {
+            let untranslated = again(&network, &first, false)?;
+            untranslated.ended(PLAIN)?.counted(NEW)?.counted(&[("masq", 1)])?.foreseen()?;
+        }
+        answer(&network, &first)?
+            .ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?
+            .counted(ESTABLISHED)?
+            .foreseen()?;
+        again(&network, &first, true)?.ended(PLAIN)?.counted(&[("masq", 0)])?.foreseen()?;
         // A new connection is translated.
         let other = PROBE.replace("4000", "4001");
         shoot(&network, &other)?
@@ -222,16 +231,51 @@ fn late_nat() -> Result<()> {
     Ok(())
 }
 
+/// Of several nat chains each is asked, for none of them settles the matter. One that drops does.
+fn late_chains() -> Result<()> {
+    for (drop, end) in [(false, PLAIN), (true, "dropped")] {
+        let network = router()?;
+        network.nft(WATCH)?;
+        let first = shoot(&network, PROBE)?;
+        first.ended(PLAIN)?.foreseen()?;
+        network.nft(&format!(
+            "table ip late {{
+ chain pre {{ type nat hook prerouting priority dstnat;
+  udp dport 53 counter dnat to 10.9.0.6 comment \"dnat\"; counter comment \"after\"; }}
+ chain pre2 {{ type nat hook prerouting priority -90; counter comment \"pre2\"; }}
+ chain post {{ type nat hook postrouting priority srcnat; counter snat to 10.1.0.99 comment \"snat\"; }}
+ chain post2 {{ type nat hook postrouting priority 110; counter {} comment \"post2\"; }}
+}}",
+            if drop { "drop" } else { "masquerade" }
+        ))?;
+        again(&network, &first, false)?
+            .ended(end)?
+            .counted(&[("dnat", 1), ("after", 0), ("pre2", 1), ("snat", 1), ("post2", 1)])?
+            .foreseen()?;
+        // The answer settles it, without asking anybody.
+        answer(&network, &first)?
+            .ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?
+            .counted(&[("dnat", 0), ("pre2", 0), ("snat", 0), ("post2", 0)])?
+            .foreseen()?;
+        again(&network, &first, true)?
+            .ended(PLAIN)?
+            .counted(&[("dnat", 0), ("pre2", 0), ("snat", 0), ("post2", 0)])?
+            .foreseen()?;
+    }
+    Ok(())
+}
+
 /// What passed while nothing was tracked is not remembered.
 fn late_tracking() -> Result<()> {
     for legacy in [false, true] {
         let network = router()?;
-        shoot(&network, PROBE)?.ended(PLAIN)?.foreseen()?;
+        let first = shoot(&network, PROBE)?;
+        first.ended(PLAIN)?.foreseen()?;
         match legacy {
             false => network.nft(MASQUERADE)?,
             true => network.restore("iptables-legacy", MASQUERADE_LEGACY)?,
         }
-        shoot(&network, PROBE)?.ended(MASQUERADED)?.counted(&[("masq", 1)])?.foreseen()?;
+        again(&network, &first, false)?.ended(MASQUERADED)?.counted(&[("masq", 1)])?.foreseen()?;
     }
     Ok(())
 }
@@ -280,13 +324,11 @@ COMMIT
         network.restore(program, &dnat(5))?;
         let first = shoot(&network, probe)?;
         first.ended(five)?.foreseen()?;
-        network.answer(first.seen.only()?)?.ended("eth0 203.0.113.80:53 > 192.0.2.7:4000")?;
+        answer(&network, &first)?.ended("eth0 203.0.113.80:53 > 192.0.2.7:4000")?.foreseen()?;
         network.restore(program, &dnat(6))?;
-        let later = network.observe(&probe.parse()?)?;
-        later.ended(five)?;
-        later.counted(&[("dnat", 0)])?;
+        again(&network, &first, true)?.ended(five)?.counted(&[("dnat", 0)])?.foreseen()?;
         network.restore(program, "*nat\n-F PREROUTING\nCOMMIT\n")?;
-        network.observe(&probe.parse()?)?.ended(five)?;
+        again(&network, &first, true)?.ended(five)?.foreseen()?;
         // Without its entry it is a new connection.
         network.restore(program, &dnat(6))?;
         network.forget_connections()?;
@@ -302,19 +344,17 @@ fn no_nat_left() -> Result<()> {
     network.nft(MASQUERADE)?;
     let first = shoot(&network, PROBE)?;
     first.ended(MASQUERADED)?.foreseen()?;
-    network.answer(first.seen.only()?)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?;
+    answer(&network, &first)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?.foreseen()?;
     network.nft("flush chain ip late post")?;
-    network.observe(&PROBE.parse()?)?.ended(MASQUERADED)?;
+    again(&network, &first, true)?.ended(MASQUERADED)?.foreseen()?;
     network.nft("delete table ip late")?;
     // Tracked all the same, the packet goes as it came, and the server's is for the node.
-    let untranslated = network.observe(&PROBE.parse()?)?;
-    untranslated.ended(PLAIN)?;
-    untranslated.counted(ESTABLISHED)?;
-    network.answer(first.seen.only()?)?.ended("local 10.9.0.5:53 > 10.1.0.11:4000")?;
+    again(&network, &first, true)?.ended(PLAIN)?.counted(ESTABLISHED)?.foreseen()?;
+    answer(&network, &first)?.ended("local 10.9.0.5:53 > 10.1.0.11:4000")?.foreseen()?;
     // A nat chain anywhere, of whatever rules, brings the dispatcher back to all hooks.
     network.nft("table ip other { chain in { type nat hook input priority 0; }\n }")?;
-    network.observe(&PROBE.parse()?)?.ended(MASQUERADED)?;
-    network.answer(first.seen.only()?)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")
+    again(&network, &first, true)?.ended(MASQUERADED)?.foreseen()?;
+    answer(&network, &first)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?.foreseen()
 }
 
 /// `nf_nat_oif_changed`: the entry goes, and the packet that found out is lost.
@@ -324,12 +364,13 @@ fn other_device() -> Result<()> {
     network.nft(&MASQUERADE.replace("oifname \"eth1\" ", ""))?;
     let first = shoot(&network, PROBE)?;
     first.ended(MASQUERADED)?.foreseen()?;
-    network.answer(first.seen.only()?)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?;
+    answer(&network, &first)?.ended("eth0 10.9.0.5:53 > 192.0.2.7:4000")?.foreseen()?;
     network.script("ip route replace 10.9.0.0/16 via 10.0.0.2 dev eth0")?;
-    let lost = network.observe(&PROBE.parse()?)?;
-    lost.ended("dropped")?;
-    lost.counted(ESTABLISHED)?;
-    lost.counted(&[("masq", 0)])?;
+    again(&network, &first, true)?
+        .ended("dropped")?
+        .counted(ESTABLISHED)?
+        .counted(&[("masq", 0)])?
+        .foreseen()?;
     ensure!(network.connections()?.is_empty());
     shoot(&network, PROBE)?
         .ended("eth0 10.0.0.11:4000 > 10.9.0.5:53")?
@@ -352,10 +393,11 @@ fn hairpin() -> Result<()> {
             let check = || -> Result<()> {
                 let first = shoot(&network, &probe)?;
                 first.ended(&there)?.counted(&[("dnat", 1), ("masq", 1)])?.foreseen()?;
-                let answer = network.answer(first.seen.only()?)?;
-                answer.ended(&back)?;
-                answer.counted(ESTABLISHED)?;
-                answer.counted(&[("dnat", 0), ("masq", 0)])
+                answer(&network, &first)?
+                    .ended(&back)?
+                    .counted(ESTABLISHED)?
+                    .counted(&[("dnat", 0), ("masq", 0)])?
+                    .foreseen()
             };
             failures.extend(check().with_context(|| format!("{program}: {probe}")).err());
         }

@@ -86,7 +86,7 @@ impl<'s> Lowerer<'s> {
             size: None,
             origin: self.origin,
         };
-        let id = self.scope.add_set(set, SetType { keys, data, limits: false });
+        let id = self.scope.add_set(set, SetType { keys, data, limits: None });
         for element in elements {
             self.scope.insert(id, element);
         }

@@ -17,9 +17,9 @@ pub(super) struct SetType {
     /// The kinds of the key's fields.
     pub(super) keys: Vec<Kind>,
     pub(super) data: DataType,
-    /// Whether a lookup or an update that finds its element may break all the same, because of a
-    /// limit or quota that each element has.
-    pub(super) limits: bool,
+    /// Because of what a lookup or an update that finds its element may break all the same: the
+    /// first limit, quota or count that each element has, as it is written.
+    pub(super) limits: Option<Box<str>>,
 }
 
 /// What a map has for a key.
@@ -48,7 +48,9 @@ pub(super) fn declare(scope: &mut Scope, object: &SetObject<'_>, origin: Origin)
         | Node::List(_)
         | Node::Object(_)) => DataType::Values(kinds(scope, origin, node)),
     };
-    let limits = object.stmt.one_or_more().iter().any(limits);
+    let family = scope.table.family;
+    let limits = object.stmt.one_or_more().iter().find(|statement| limits(statement));
+    let limits = limits.map(|statement| render::statement(family, statement).into());
     let flagged = object
         .flags
         .one_or_more()
@@ -60,7 +62,7 @@ pub(super) fn declare(scope: &mut Scope, object: &SetObject<'_>, origin: Origin)
     let set = Set {
         name: Some(object.name.as_ref().into()),
         elements: Elements::default(),
-        dynamic: flagged || limits || object.timeout != Node::Null,
+        dynamic: flagged || limits.is_some() || object.timeout != Node::Null,
         opaque,
         size: object.size.number(),
         origin,

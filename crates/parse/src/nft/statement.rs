@@ -59,9 +59,15 @@ impl Lowerer<'_> {
                 self.object(body)?;
                 self.state(node);
             }
-            "ct helper" | "ct timeout" | "ct expectation" => {
+            "ct helper" | "ct timeout" => {
                 self.object(body)?;
-                self.act(Action::CtTemplate);
+                self.act(Action::CtExtra);
+            }
+            "ct expectation" => {
+                self.object(body)?;
+                // Without a connection the rule breaks (nft_ct_expect_obj_eval).
+                self.steps.extend(presence(Expr::Field(Field::CtMark), Kind::Mark).map(Step::Test));
+                self.act(Action::CtExtra);
             }
             "set" | "map" => self.update(name, body)?,
             "meter" => self.meter(body)?,
@@ -138,10 +144,30 @@ impl Lowerer<'_> {
             ("ct", Some("mark")) => Action::SetCtMark(self.mark(value)),
             // Tracing and queueing discipline: nothing that the walk depends on.
             ("meta", Some("nftrace" | "priority")) if is_constant(value) => Action::Log,
-            ("ct", Some("zone" | "event" | "label")) if is_constant(value) => Action::CtTemplate,
+            ("ct", Some("event" | "label")) if is_constant(value) => Action::CtExtra,
+            ("ct", Some("zone")) => {
+                self.present(value)?;
+                Action::CtTemplate
+            }
             _ => return None,
         };
         self.act(action);
+        Some(())
+    }
+
+    /// Breaks the rule where a value is not there: a map without the key, a field of another
+    /// protocol. Which value it is doesn't matter.
+    fn present(&mut self, value: &Node<'_>) -> Option<()> {
+        let typed = self.expression(value, &[Kind::Number]);
+        if !typed.is_understood() {
+            return None;
+        }
+        let kind = typed.kind();
+        let test = match typed.expr {
+            Expr::Lookup { key, map } => Some(Test::Member { key: *key, set: map, negated: false }),
+            other => presence(other, kind),
+        };
+        self.steps.extend(test.map(Step::Test));
         Some(())
     }
 
@@ -203,9 +229,9 @@ impl Lowerer<'_> {
         if op == SetUpdate::Put {
             let own = body.get("stmt").map_or(&[][..], Node::one_or_more);
             self.stateful(own);
-            if own.is_empty() && self.scope.set_type(set).limits {
-                let what = format!("statements of {}", render::expression(body.get(kind)?));
-                self.test(Test::State { what: what.into(), key: None, sets: false });
+            let limits = self.scope.set_type(set).limits.clone();
+            if let Some(what) = limits.filter(|_| own.is_empty()) {
+                self.test(Test::State { what, key: None, sets: false });
             }
         }
         Some(())

@@ -795,7 +795,7 @@ fn what_tells_somebody_or_leaves_the_packet_alone() {
         (r#"{"log": {"prefix": "x: ", "group": 5}}"#, "log prefix \"x: \" group 5", Action::Log),
         (r#"{"flow": {"op": "add", "flowtable": "@f"}}"#, "flow add @f", Action::Log),
         (r#"{"notrack": null}"#, "notrack", Action::NoTrack),
-        (r#"{"ct helper": "ftp"}"#, "ct helper set \"ftp\"", Action::CtTemplate),
+        (r#"{"ct helper": "ftp"}"#, "ct helper set \"ftp\"", Action::CtExtra),
         (
             r#"{"mangle": {"key": {"ct": {"key": "zone"}}, "value": 5}}"#,
             "ct zone set 5",
