@@ -20,6 +20,7 @@
 //! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
 
+mod control;
 pub mod counter;
 pub mod differential;
 pub mod frame;
@@ -31,6 +32,7 @@ pub mod privilege;
 pub mod probe;
 pub mod reply;
 mod socket;
+pub mod traffic;
 
 pub use namespace::Namespace;
 pub use network::Network;

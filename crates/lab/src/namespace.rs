@@ -95,16 +95,7 @@ impl Namespace {
     /// Runs a closure on a thread of its own inside the namespace. `/proc/net` there is still the
     /// process's: use `/proc/thread-self/net`. Sockets stay in the namespace that they were made in.
     pub fn enter<R: Send>(&self, inside: impl FnOnce() -> R + Send) -> Result<R> {
-        let path = self.path();
-        thread::scope(|scope| {
-            let worker = scope.spawn(move || -> Result<R> {
-                let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-                move_into_link_name_space(file_fd(&file), Some(LinkNameSpaceType::Network))
-                    .with_context(|| format!("enter {}", path.display()))?;
-                Ok(inside())
-            });
-            worker.join().map_err(|_| anyhow!("the thread inside {} panicked", self.name))?
-        })
+        enter(&self.path(), inside)
     }
 
     /// Runs a command inside. Gives what it wrote to stdout.
@@ -130,6 +121,25 @@ impl Drop for Namespace {
         // Nobody is left to tell; the next run's sweep tries again.
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]), "");
     }
+}
+
+/// Runs a closure on a thread of its own inside the namespace that a file stands for; see
+/// [`Namespace::enter`].
+pub fn enter<R: Send>(path: &Path, inside: impl FnOnce() -> R + Send) -> Result<R> {
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || -> Result<R> {
+            move_into(path)?;
+            Ok(inside())
+        });
+        worker.join().map_err(|_| anyhow!("the thread inside {} panicked", path.display()))?
+    })
+}
+
+/// Moves the calling thread into the namespace that a file stands for.
+pub(crate) fn move_into(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    move_into_link_name_space(file_fd(&file), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("enter {}", path.display()))
 }
 
 fn file_fd(file: &File) -> rustix::fd::BorrowedFd<'_> {

@@ -1,11 +1,12 @@
-//! Packet and raw sockets: the only place with `unsafe`, one system call a block.
+//! Packet and raw sockets, and messages with control data: the only place with `unsafe`, one system
+//! call a block.
 //!
 //! A socket belongs to the network namespace of the thread that made it, and can be used from
 //! any other thread.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::ptr;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
 use unmasq_model::packet::Protocol;
 
+use crate::control::{self, PacketInfo};
 use crate::frame::{self, Flow, Segment, Wanted};
 use crate::probe::Probe;
 
@@ -33,7 +35,8 @@ pub(crate) struct Received {
 /// Bytes of frames that may wait to be read.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+/// Flags of all sockets.
+pub(crate) const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 impl PacketSocket {
     /// A socket in the calling thread's namespace.
@@ -43,10 +46,7 @@ impl PacketSocket {
         ))?);
         let fd =
             rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, FLAGS, Some(all))?;
-        // The root of a user namespace may not exceed net.core.rmem_max (`sockopt_capable`).
-        if sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER).is_err() {
-            sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER)?;
-        }
+        enlarge_receive_buffer(&fd)?;
         Ok(PacketSocket(fd))
     }
 
@@ -158,18 +158,19 @@ impl ArrivalSocket {
         loop {
             let mut data = [0u8; 2048];
             let mut control = [0u8; 256];
-            let (length, source) = match self.receive_message(&mut data, &mut control) {
-                Ok(received) => received,
+            let message = match receive_message(&self.fd, &mut data, &mut control, 0) {
+                Ok(message) => message,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let data = &data[..length];
-            let segment = match (self.v6, source, destination(&control)) {
+            let data = &data[..message.length];
+            let info = PacketInfo::read(&control[..message.control]);
+            let segment = match (self.v6, message.source, info.destination) {
                 (false, _, _) => frame::read_v4(data),
                 (true, Some(source), Some(destination)) => Some(Segment {
                     protocol: self.protocol,
-                    source: IpAddr::V6(source),
-                    destination: IpAddr::V6(destination),
+                    source: source.ip(),
+                    destination,
                     bytes: data,
                 }),
                 (true, _, _) => None,
@@ -178,29 +179,6 @@ impl ArrivalSocket {
                 return Ok(Some(flow));
             }
         }
-    }
-
-    /// Length, IPv6 source.
-    #[allow(unsafe_code)]
-    fn receive_message(
-        &self,
-        data: &mut [u8],
-        control: &mut [u8],
-    ) -> io::Result<(usize, Option<Ipv6Addr>)> {
-        // SAFETY: all zeroes is a valid value of both structs (null pointers, zero lengths).
-        let (mut source, mut message) =
-            unsafe { (mem::zeroed::<libc::sockaddr_in6>(), mem::zeroed::<libc::msghdr>()) };
-        let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-        message.msg_name = ptr::from_mut(&mut source).cast();
-        message.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = control.len() as _;
-        // SAFETY: every pointer in `message` is to live memory of the length beside it.
-        let got = result(unsafe { libc::recvmsg(self.fd.as_raw_fd(), &mut message, 0) })?;
-        let v6 = i32::from(source.sin6_family) == libc::AF_INET6;
-        Ok((got, v6.then(|| Ipv6Addr::from(source.sin6_addr.s6_addr))))
     }
 }
 
@@ -244,7 +222,8 @@ pub(crate) fn send_from_host(probe: &Probe) -> io::Result<Sender> {
     }
 }
 
-fn raw(protocol: Protocol, v6: bool) -> io::Result<OwnedFd> {
+/// A raw socket in the calling thread's namespace.
+pub(crate) fn raw(protocol: Protocol, v6: bool) -> io::Result<OwnedFd> {
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let protocol = rustix::net::Protocol::from_raw(protocol_number(u32::from(protocol.0))?);
     Ok(rustix::net::socket_with(family, SocketType::RAW, FLAGS, Some(protocol))?)
@@ -260,30 +239,96 @@ fn readable(fd: &OwnedFd, timeout: Duration) -> io::Result<bool> {
     Ok(poll(&mut fds, Some(&timeout))? > 0)
 }
 
+/// What [`receive_message`] put into the buffers.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Bytes of data.
+    pub(crate) length: usize,
+    /// Who sent it. `None` on connected sockets of some protocols.
+    pub(crate) source: Option<SocketAddr>,
+    /// Bytes of control messages.
+    pub(crate) control: usize,
+}
+
+/// recvmsg(2). What doesn't fit into the buffers is cut off.
 #[allow(unsafe_code)]
-fn set_option(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
-    // SAFETY: the call only reads the four bytes of `value`.
+pub(crate) fn receive_message(
+    fd: &impl AsFd,
+    data: &mut [u8],
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<Message> {
+    let mut address = [0u8; control::ADDRESS];
+    // SAFETY: all zeroes is a valid value of this struct (null pointers, zero lengths).
+    let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
+    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    message.msg_name = address.as_mut_ptr().cast();
+    message.msg_namelen = address.len() as u32;
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control.len() as _;
+    // SAFETY: every pointer in `message` is to live memory of the length beside it.
+    let length = result(unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &mut message, flags) })?;
+    let named = address.get(..message.msg_namelen as usize);
+    Ok(Message {
+        length: length.min(data.len()),
+        source: named.and_then(control::address),
+        control: (message.msg_controllen as usize).min(control.len()),
+    })
+}
+
+/// sendmsg(2) with control messages.
+#[allow(unsafe_code)]
+pub(crate) fn send_message(
+    fd: &impl AsFd,
+    data: &[u8],
+    to: &SocketAddr,
+    control: &[u8],
+) -> io::Result<usize> {
+    let (address, length) = control::address_bytes(to);
+    // SAFETY: all zeroes is a valid value of this struct (null pointers, zero lengths).
+    let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
+    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    message.msg_name = address.as_ptr().cast_mut().cast();
+    message.msg_namelen = length;
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_ptr().cast_mut().cast();
+    message.msg_controllen = control.len() as _;
+    // SAFETY: every pointer in `message` is to live memory of the length beside it, which the call
+    // only reads.
+    result(unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
+}
+
+/// Sets an option that is one number.
+pub(crate) fn set_option(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    set_option_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+/// Sets an option.
+#[allow(unsafe_code)]
+pub(crate) fn set_option_bytes(
+    fd: &impl AsFd,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> io::Result<()> {
+    let length = u32::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the call only reads `length` bytes of `value`.
     let done = unsafe {
-        libc::setsockopt(
-            fd.as_fd().as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&value).cast(),
-            mem::size_of::<u32>() as u32,
-        )
+        libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length)
     };
     result(done as isize).map(drop)
 }
 
-/// The destination in an IPV6_PKTINFO control message (RFC 3542, section 6.3), the only one that
-/// the socket asks for: a cmsghdr of 16 bytes, then the address.
-fn destination(control: &[u8; 256]) -> Option<Ipv6Addr> {
-    let word = |at: usize| -> Option<i32> {
-        Some(i32::from_ne_bytes(control.get(at..at + 4)?.try_into().ok()?))
-    };
-    let expected = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
-    let bytes: [u8; 16] = control.get(16..32)?.try_into().ok()?;
-    ((word(8)?, word(12)?) == expected).then(|| Ipv6Addr::from(bytes))
+/// Makes room for what may wait to be read.
+pub(crate) fn enlarge_receive_buffer(fd: &impl AsFd) -> io::Result<()> {
+    // The root of a user namespace may not exceed net.core.rmem_max (`sockopt_capable`).
+    if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
+    }
+    Ok(())
 }
 
 fn result(value: isize) -> io::Result<usize> {

@@ -1,0 +1,188 @@
+//! UDP: a server's sockets, and a client's.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
+
+use super::attempt::Attempt;
+use super::limit::with_room;
+use super::message::Report;
+use super::refusal::{self, Refused};
+use crate::control::{self, PacketInfo};
+use crate::socket::{self, FLAGS};
+
+/// Bytes that are read of a datagram.
+const LONGEST: usize = 2048;
+
+/// A server's socket of one family and one port, on all addresses of its namespace.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    port: u16,
+    by: String,
+}
+
+impl Listener {
+    /// A socket in the calling thread's namespace.
+    pub(super) fn open(any: IpAddr, port: u16, by: &str) -> io::Result<Listener> {
+        let v6 = any.is_ipv6();
+        let socket = open(v6)?;
+        let wanted = if v6 {
+            [
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+            ]
+        } else {
+            [(libc::IPPROTO_IP, libc::IP_PKTINFO), (libc::IPPROTO_IP, libc::IP_RECVTTL)]
+        };
+        for (level, name) in wanted {
+            socket::set_option(&socket, level, name, 1)?;
+        }
+        socket::enlarge_receive_buffer(&socket)?;
+        rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+        Ok(Listener { socket, port, by: by.to_owned() })
+    }
+
+    /// Answers what has come in, each datagram from the address that it was sent to.
+    pub(super) fn serve(&self) {
+        let (mut data, mut control) = ([0u8; LONGEST], [0u8; 256]);
+        loop {
+            let message = match socket::receive_message(&self.socket, &mut data, &mut control, 0) {
+                Ok(message) => message,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            let info = PacketInfo::read(&control[..message.control]);
+            let (Some(source), Some(destination), Some(local)) =
+                (message.source, info.destination, info.local)
+            else {
+                continue;
+            };
+            let data = &data[..message.length];
+            if Report::looks_like_one(data) {
+                continue;
+            }
+            let destination = SocketAddr::new(destination, self.port);
+            let mut report = Report::new(&self.by, source, destination).about(data);
+            report.ttl = info.ttl;
+            let json = report.to_json() + "\n";
+            // One that can't be sent is one that gets lost; the client is who finds out.
+            let from = control::leave_from(local);
+            let _ = socket::send_message(&self.socket, json.as_bytes(), &source, &from);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A client's sockets: one is connected, and hears the one that was asked, and ICMP errors. The
+/// other is bound to the same port, and the kernel prefers a connected socket (net/ipv4/udp.c
+/// `compute_score`), so it hears everybody else.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    /// The connected one.
+    pub(super) asked: OwnedFd,
+    /// The other.
+    pub(super) others: OwnedFd,
+    /// What is sent, and repeated in the answer.
+    pub(super) token: String,
+}
+
+/// What a client received.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// From whom.
+    pub(super) by: SocketAddr,
+    /// What it says.
+    pub(super) body: Vec<u8>,
+}
+
+impl Conversation {
+    /// Sockets in the calling thread's namespace.
+    pub(super) fn open(v6: bool, token: String) -> io::Result<Conversation> {
+        Ok(Conversation { asked: open(v6)?, others: open(v6)?, token })
+    }
+
+    /// Binds and connects. Gives the address that the datagram will come from.
+    pub(super) fn bind(&self, attempt: &Attempt) -> io::Result<SocketAddr> {
+        let mut local = attempt.local();
+        refusal::keep_errors(&self.asked, local.is_ipv6())?;
+        // A port that was asked for may be shared. One that the kernel chooses is nobody else's
+        // only as long as this isn't set.
+        sockopt::set_socket_reuseaddr(&self.asked, local.port() != 0)?;
+        rustix::net::bind(&self.asked, &local)?;
+        sockopt::set_socket_reuseaddr(&self.asked, true)?;
+        sockopt::set_socket_reuseaddr(&self.others, true)?;
+        local.set_port(name(&self.asked)?.port());
+        rustix::net::bind(&self.others, &local)?;
+        Ok(local)
+    }
+
+    /// Connects and sends. Gives the address that the datagram comes from.
+    pub(super) fn send(&self, to: &SocketAddr) -> io::Result<SocketAddr> {
+        rustix::net::connect(&self.asked, to)?;
+        let local = name(&self.asked)?;
+        send(&self.asked, format!("{}\n", self.token).as_bytes())?;
+        Ok(local)
+    }
+
+    /// The next ICMP error about it.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        refused(&self.asked)
+    }
+}
+
+/// Sends by a connected socket of datagrams. What the own output hook drops (EPERM) counts as sent:
+/// there may be an ICMP error about it still, if a rule rejects it.
+pub(super) fn send(socket: &OwnedFd, data: &[u8]) -> io::Result<()> {
+    match rustix::net::send(socket, data, SendFlags::NOSIGNAL) {
+        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The next ICMP error that a socket of datagrams has heard.
+pub(super) fn refused(socket: &OwnedFd) -> Option<Refused> {
+    let queued = refusal::queued(socket);
+    // Otherwise poll would say that there is an error for ever.
+    let pending =
+        sockopt::socket_error(socket).map_err(io::Error::from).and_then(|pending| Ok(pending?));
+    match (queued, pending) {
+        (Some(refused), _) => Some(refused),
+        (None, Err(error)) if error.raw_os_error() != Some(libc::EMSGSIZE) => {
+            let how = refusal::of_error(&error, false);
+            Some(Refused { how, by: None, about: Vec::new() })
+        }
+        (None, Err(_) | Ok(())) => None,
+    }
+}
+
+/// The next datagram that a client's socket has received.
+pub(super) fn heard(socket: &OwnedFd) -> Option<Heard> {
+    let mut data = [0u8; LONGEST];
+    let message = socket::receive_message(socket, &mut data, &mut [], libc::MSG_DONTWAIT).ok()?;
+    Some(Heard { by: message.source?, body: data[..message.length].to_vec() })
+}
+
+/// The address of a socket.
+pub(super) fn name(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let name = rustix::net::getsockname(socket)?;
+    let name = SocketAddr::try_from(name).map_err(io::Error::from)?;
+    Ok(control::canonical(name))
+}
+
+fn open(v6: bool) -> io::Result<OwnedFd> {
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket =
+        with_room(|| Ok(rustix::net::socket_with(family, SocketType::DGRAM, FLAGS, None)?))?;
+    if v6 {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    Ok(socket)
+}
