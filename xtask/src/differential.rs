@@ -68,7 +68,7 @@ enum IpFamily {
 
 /// Runs it; fails on a disagreement, and where the evaluator can't tell.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Err(reason) = privilege::become_root().and_then(|()| Namespace::available()) {
+    if let Err(reason) = privilege::isolate().and_then(|()| Namespace::available()) {
         if args.or_skip {
             println!("skipped: {reason}");
             return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{collect, output, trace};
+use crate::{collect, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -25,6 +25,9 @@ enum Command {
     /// Collect this node's network state into a capture; changes nothing on the node
     #[command(after_help = collect::EXAMPLES)]
     Collect(collect::Args),
+    /// A cluster on this machine, in network namespaces: to see a source lost, and kept again
+    #[command(after_help = lab::EXAMPLES)]
+    Lab(lab::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -38,6 +41,7 @@ impl Args {
         match &self.command {
             Command::Trace(args) => trace::run(args),
             Command::Collect(args) => collect::run(args),
+            Command::Lab(args) => lab::run(args),
             Command::Completions { shell } => completions(*shell),
         }
     }

@@ -42,6 +42,7 @@ pub mod privilege;
 pub mod probe;
 pub mod provider;
 pub mod reply;
+pub mod run;
 pub mod scenario;
 pub mod session;
 mod socket;

@@ -1,57 +1,75 @@
-//! Without root: the same program once more, as root of a user namespace of its own.
+//! Where networks can be made, and where nothing of them is left behind: the same program once
+//! more, in mounts of its own.
 //!
-//! Network namespaces that are made inside belong to that root, which may do with them what root
-//! may: devices, routes, rules, packets. `/run` is a file system of its own there, so that the
-//! names of namespaces and the locks of iptables need nobody's permission, and all of it is gone
-//! when the last process inside has ended.
+//! ```text
+//! root          unshare --mount                       names of namespaces are the process's own
+//! anybody else  unshare --user --mount --net          and it is root there
+//! ```
 //!
-//! Needs `unshare` and `mount` (util-linux), and a kernel that lets users make user namespaces.
+//! `/run` is a file system of its own inside, so that the names of namespaces and the locks of
+//! iptables are seen by nobody else, need nobody's permission, and are gone when the last process
+//! inside has ended, however it ends.
+//!
+//! Needs `unshare` and `mount` (util-linux), and without root a kernel that lets users make user
+//! namespaces.
 
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Where programs of administrators are; not in everybody's PATH.
 const SBIN: &str = "/usr/sbin:/sbin";
+/// The file by which a process knows that it is inside.
+const INSIDE: &str = "/run/unmasq-lab-inside";
+/// What is done inside before the program begins.
+const PREPARE: &str = "mount -t tmpfs tmpfs /run && : > /run/unmasq-lab-inside";
 
-/// Makes a new namespace of users, mounts and network, in which the caller is root.
-const UNSHARE: [&str; 5] = ["unshare", "--user", "--map-root-user", "--mount", "--net"];
-
-/// Runs the program anew as root of a user namespace, if it isn't root already, and gives no way
-/// back then. Gives the reason, as a sentence, where that can't be. To be called first of all in
-/// `main`.
-pub fn become_root() -> Result<(), String> {
-    if rustix::process::geteuid().is_root() {
+/// Runs the program anew, in mounts of its own and as root there, unless it is so already, and
+/// gives no way back then. Gives the reason, as a sentence, where that can't be. To be called
+/// first of all, before there are threads.
+pub fn isolate() -> Result<(), String> {
+    if inside() {
         return Ok(());
     }
     let program = env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
-    let path = search_path();
-    let probe = Command::new(UNSHARE[0])
-        .args(&UNSHARE[1..])
-        .args(["mount", "-t", "tmpfs", "tmpfs", "/run"])
-        .env("PATH", &path)
-        .stdin(Stdio::null())
-        .output();
-    let obstacle = match probe {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) => Some(format!("unshare: {error}")),
+    let mut command = isolated()?;
+    command.args(["sh", "-c", &format!("{PREPARE} && exec \"$@\""), "sh"]).arg(program);
+    let error = command.args(env::args_os().skip(1)).exec();
+    Err(format!("unshare: {error}"))
+}
+
+/// Whether the process is inside already.
+pub fn inside() -> bool {
+    Path::new(INSIDE).exists() && rustix::process::geteuid().is_root()
+}
+
+/// The command that goes inside, tried out.
+fn isolated() -> Result<Command, String> {
+    let root = rustix::process::geteuid().is_root();
+    let command = || {
+        let mut command = Command::new("unshare");
+        if !root {
+            command.args(["--user", "--map-root-user", "--net"]);
+        }
+        command.arg("--mount").env("PATH", search_path());
+        command
     };
-    if let Some(obstacle) = obstacle {
-        return Err(format!(
+    let probe = command().args(["sh", "-c", PREPARE]).stdin(Stdio::null()).output();
+    let obstacle = match probe {
+        Ok(output) if output.status.success() => return Ok(command()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("unshare: {error}"),
+    };
+    Err(if root {
+        format!("this root may not make mounts of its own ({obstacle})")
+    } else {
+        format!(
             "network namespaces need root, and this user may not make a user namespace \
              ({obstacle})"
-        ));
-    }
-    let error = Command::new(UNSHARE[0])
-        .args(&UNSHARE[1..])
-        .args(["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"])
-        .arg(program)
-        .args(env::args_os().skip(1))
-        .env("PATH", path)
-        .exec();
-    Err(format!("unshare: {error}"))
+        )
+    })
 }
 
 fn search_path() -> OsString {

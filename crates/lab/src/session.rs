@@ -72,6 +72,11 @@ impl Session {
         Ok(true)
     }
 
+    /// How many steps of the remedy were taken, of how many.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.taken, self.steps.len())
+    }
+
     /// The titles of the remedy's steps.
     pub fn titles(&self) -> Vec<String> {
         self.cluster.scenario.remedy.iter().map(|step| step.title.clone()).collect()

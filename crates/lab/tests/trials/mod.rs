@@ -15,7 +15,7 @@ where
     F: FnOnce() -> Result<()> + Send + 'static,
 {
     let arguments = Arguments::from_args();
-    let obstacle = privilege::become_root().and_then(|()| Namespace::available()).err();
+    let obstacle = privilege::isolate().and_then(|()| Namespace::available()).err();
     if obstacle.is_none() {
         Namespace::sweep();
     }

@@ -1,0 +1,265 @@
+//! `unmasq lab`: whole clusters in network namespaces.
+
+mod keeper;
+mod place;
+mod render;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use unmasq_lab::run::{self, Report};
+use unmasq_lab::scenario::{BUILTIN, Scenario};
+use unmasq_lab::session::Session;
+use unmasq_lab::{Namespace, privilege};
+
+use crate::output::{self, Exit};
+
+/// What `--help` says at its end.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  unmasq lab list
+  unmasq lab run canal-unused-pool          the loss, the remedy, the proof: a few seconds
+  unmasq lab up canal-unused-pool           leaves it running, to look around
+  unmasq lab exec n1 -- iptables-save -t nat
+  unmasq lab exec laptop -- curl -s http://10.0.0.11:30080
+  unmasq lab step                           takes the next step of the remedy
+  unmasq lab matrix
+  unmasq lab capture canal-unused-pool -o capture/
+  unmasq lab down
+
+Everything happens in network namespaces of its own: nothing of this machine is changed, and when
+the lab ends, in whatever way, nothing is left. Works without root where users may make namespaces.";
+
+/// Builds a cluster in network namespaces, with real rules and real packets.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the scenarios that come with the lab
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a scenario's file, to read it or to begin one of your own
+    Show {
+        /// The scenario
+        scenario: String,
+    },
+    /// Run a scenario: every connection before and after the remedy, foreseen and seen
+    Run {
+        /// A scenario of the lab, or a file
+        scenario: String,
+        /// As JSON (unmasq.lab-run/v1)
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        quiet: Quiet,
+    },
+    /// Build a scenario's cluster and leave it running
+    Up {
+        /// A scenario of the lab, or a file
+        scenario: String,
+        #[command(flatten)]
+        quiet: Quiet,
+    },
+    /// Try every connection of a cluster: of one that is up, or of one built for it
+    Matrix {
+        /// The scenario. Left out: the one that is up
+        scenario: Option<String>,
+        /// As JSON (unmasq.lab-run/v1)
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        quiet: Quiet,
+    },
+    /// Take the next step of the remedy of a cluster that is up
+    Step {
+        /// The scenario. Left out: the one that is up
+        scenario: Option<String>,
+    },
+    /// Run a command inside of a node, a pod or another host of a cluster that is up
+    Exec {
+        /// The host: n1, web-1, gateway …
+        host: String,
+        /// Of which scenario, if several are up
+        #[arg(long)]
+        scenario: Option<String>,
+        /// The command with its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Capture the nodes, their pods and the Kubernetes objects: of a cluster that is up, or of
+    /// one built for it
+    Capture {
+        /// The scenario
+        scenario: String,
+        /// What to write: a directory, or .tar, .tar.gz, .tar.zst by the name's end
+        #[arg(short, long, value_name = "FILE|DIR")]
+        output: PathBuf,
+        #[command(flatten)]
+        quiet: Quiet,
+    },
+    /// End a cluster that is up
+    Down {
+        /// The scenario. Left out: the one that is up
+        scenario: Option<String>,
+        /// All that are up
+        #[arg(long, conflicts_with = "scenario")]
+        all: bool,
+    },
+    /// The process that a cluster lives in
+    #[command(hide = true)]
+    Keep {
+        /// The scenario's file
+        scenario: PathBuf,
+        /// Where it is listed
+        #[arg(long)]
+        place: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Quiet {
+    /// Say nothing of how far it is
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Quiet {
+    fn say(self) -> impl Fn(&str) + Sync {
+        move |what: &str| {
+            if !self.quiet {
+                output::warn(&format!("{what} …"));
+            }
+        }
+    }
+}
+
+/// Does what was asked.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    match &args.command {
+        Command::List { json } => list(*json),
+        Command::Show { scenario } => show(&Session::text(scenario)?),
+        Command::Run { scenario, json, quiet } => {
+            let text = Session::text(scenario)?;
+            isolate()?;
+            let report = run::run(&text, &std::env::temp_dir(), &quiet.say())?;
+            print(&report, *json)
+        }
+        Command::Up { scenario, quiet } => {
+            let text = Session::text(scenario)?;
+            let name = Scenario::parse(&text)?.name;
+            keeper::up(&name, &text, &quiet.say())
+        }
+        Command::Matrix { scenario, json, quiet } => {
+            let report = match (place::running(scenario.as_deref())?, scenario) {
+                (Some(running), _) => running.matrix(&quiet.say())?,
+                (None, Some(scenario)) => {
+                    let text = Session::text(scenario)?;
+                    isolate()?;
+                    alone(&text, *quiet)?
+                }
+                (None, None) => bail!("no cluster is up: name a scenario (unmasq lab list)"),
+            };
+            print(&report, *json)
+        }
+        Command::Step { scenario } => place::one(scenario.as_deref())?.step(),
+        Command::Exec { host, scenario, command } => {
+            place::one(scenario.as_deref())?.exec(host, command)
+        }
+        Command::Capture { scenario, output, quiet } => capture(scenario, output, *quiet),
+        Command::Down { scenario, all } => down(scenario.as_deref(), *all),
+        Command::Keep { scenario, place } => {
+            isolate()?;
+            keeper::keep(scenario, place)
+        }
+    }
+}
+
+/// Into mounts and, without root, users of its own; gives no way back where that was not so yet.
+fn isolate() -> anyhow::Result<()> {
+    let ready = privilege::isolate().and_then(|()| Namespace::available());
+    ready.map_err(|reason| anyhow::anyhow!("the lab can't run here: {reason}"))
+}
+
+fn list(json: bool) -> anyhow::Result<Exit> {
+    let scenarios: Vec<Scenario> =
+        BUILTIN.iter().map(|(_, text)| Scenario::parse(text)).collect::<Result<_, _>>()?;
+    let text = if json {
+        let one = |scenario: &Scenario| {
+            serde_json::json!({
+                "name": scenario.name, "title": scenario.title, "about": scenario.about,
+                "up": place::is_up(&scenario.name),
+            })
+        };
+        let list: Vec<_> = scenarios.iter().map(one).collect();
+        serde_json::to_string_pretty(&list)? + "\n"
+    } else {
+        render::list(&scenarios, place::is_up)
+    };
+    output::write(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn show(text: &str) -> anyhow::Result<Exit> {
+    output::write(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+/// The matrix of a cluster that is built for it.
+fn alone(text: &str, quiet: Quiet) -> anyhow::Result<Report> {
+    let session = Session::up(text, &quiet.say())?;
+    let keep = std::env::temp_dir();
+    let state = run::state(&session, "as found", Some(false), &keep, &quiet.say())?;
+    let scenario = &session.cluster.scenario;
+    Ok(Report {
+        schema: run::SCHEMA.to_owned(),
+        scenario: scenario.name.clone(),
+        title: scenario.title.clone(),
+        states: vec![state],
+    })
+}
+
+fn print(report: &Report, json: bool) -> anyhow::Result<Exit> {
+    let text = if json {
+        serde_json::to_string_pretty(report)? + "\n"
+    } else {
+        render::report(report, &output::style(false))
+    };
+    output::write(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(if report.is_good() { Exit::Done } else { Exit::NotAsExpected })
+}
+
+fn capture(scenario: &str, output: &PathBuf, quiet: Quiet) -> anyhow::Result<Exit> {
+    unmasq_host::capture::check(output)?;
+    // Inside, relative paths mean the same, but for those below /run.
+    let output = std::path::absolute(output).context("where to write")?;
+    if output.starts_with("/run") {
+        bail!("the lab has a /run of its own: write somewhere else than {}", output.display());
+    }
+    if let Some(running) = place::running(Some(scenario))? {
+        running.capture(&output)?;
+    } else {
+        let text = Session::text(scenario)?;
+        isolate()?;
+        let session = Session::up(&text, &quiet.say())?;
+        unmasq_host::capture::write(&output, &session.capture()?)?;
+    }
+    output::warn(&format!("captured into {}", output.display()));
+    Ok(Exit::Done)
+}
+
+fn down(scenario: Option<&str>, all: bool) -> anyhow::Result<Exit> {
+    let ended = if all { place::all()? } else { vec![place::one(scenario)?] };
+    for running in ended {
+        running.down()?;
+        output::warn(&format!("{} is down", running.name));
+    }
+    Ok(Exit::Done)
+}

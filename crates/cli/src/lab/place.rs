@@ -1,0 +1,229 @@
+//! Where clusters that are up are listed, and how they are asked.
+//!
+//! A folder of the user's own, with a socket and a description for each cluster. A description
+//! whose process is gone is removed.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use unmasq_lab::run::Report;
+
+use crate::output::{self, Exit};
+
+/// A cluster that is up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Running {
+    /// The scenario's name.
+    pub(super) name: String,
+    /// The process that it lives in.
+    pub(super) pid: i32,
+    /// When that process began, in clock ticks since boot: another process with its number is
+    /// another process.
+    pub(super) began: u64,
+    /// Whether it is root of a user namespace of its own.
+    pub(super) own_user: bool,
+    /// Hosts and their namespaces.
+    pub(super) hosts: Vec<(String, String)>,
+    /// The socket that it listens on.
+    pub(super) socket: PathBuf,
+}
+
+/// What a cluster is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Request {
+    /// Every connection.
+    Matrix,
+    /// The next step of the remedy.
+    Step,
+    /// A capture into this file or folder.
+    Capture(PathBuf),
+    /// The end.
+    Down,
+}
+
+/// A line of its answer; all but the last say how far it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Response {
+    /// What is being done.
+    Progress(String),
+    /// A matrix.
+    Report(Report),
+    /// What was done.
+    Done(String),
+    /// Why it could not be done.
+    Error(String),
+}
+
+/// The folder, made if it isn't there.
+pub(super) fn folder() -> Result<PathBuf> {
+    let uid = rustix::process::getuid().as_raw();
+    let path = std::env::temp_dir().join(format!("unmasq-lab-{uid}"));
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let meta = fs::symlink_metadata(&path)?;
+            if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
+                bail!("{} is not a folder of this user alone: remove it", path.display());
+            }
+        }
+        other => other.with_context(|| format!("make {}", path.display()))?,
+    }
+    Ok(path)
+}
+
+/// All that are up.
+pub(super) fn all() -> Result<Vec<Running>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder()?)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|end| end != "json") {
+            continue;
+        }
+        let read = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let running: Option<Running> = read;
+        match running.filter(|running| began(running.pid) == Some(running.began)) {
+            Some(running) => found.push(running),
+            // Its process has ended without a word.
+            None => forget(&path),
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+fn forget(description: &Path) {
+    // What can't be removed now is tried again by the next command.
+    let _ = fs::remove_file(description);
+    let _ = fs::remove_file(description.with_extension("sock"));
+    let _ = fs::remove_file(description.with_extension("yaml"));
+}
+
+/// The one of that name, or the only one. `name` may be a scenario's file.
+pub(super) fn running(name: Option<&str>) -> Result<Option<Running>> {
+    let mut all = all()?;
+    let Some(name) = name else {
+        if all.len() > 1 {
+            let names: Vec<&str> = all.iter().map(|running| running.name.as_str()).collect();
+            bail!("several clusters are up, say which: {}", names.join(", "));
+        }
+        return Ok(all.pop());
+    };
+    let by_file = Path::new(name).file_stem().and_then(|stem| stem.to_str());
+    Ok(all.into_iter().find(|one| one.name == name || by_file == Some(&one.name)))
+}
+
+/// The same; it is a failure if it isn't up.
+pub(super) fn one(name: Option<&str>) -> Result<Running> {
+    running(name)?.with_context(|| match name {
+        Some(name) => format!("{name} is not up: unmasq lab up {name}"),
+        None => "no cluster is up: unmasq lab up SCENARIO (unmasq lab list)".to_owned(),
+    })
+}
+
+/// Whether a scenario is up.
+pub(super) fn is_up(name: &str) -> bool {
+    running(Some(name)).is_ok_and(|running| running.is_some())
+}
+
+/// When a process began; `None`: there is none of that number. Field 22 of /proc/PID/stat, counted
+/// behind the program's name, which may have blanks in it (proc_pid_stat(5)).
+pub(super) fn began(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    // A zombie runs no more.
+    let state = fields.next()?;
+    if state == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl Running {
+    /// Every connection.
+    pub(super) fn matrix(&self, progress: &dyn Fn(&str)) -> Result<Report> {
+        match self.ask(&Request::Matrix, progress)? {
+            Response::Report(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The next step of the remedy.
+    pub(super) fn step(&self) -> Result<Exit> {
+        self.tell(&Request::Step)
+    }
+
+    /// A capture.
+    pub(super) fn capture(&self, output: &Path) -> Result<Exit> {
+        self.tell(&Request::Capture(output.to_owned()))
+    }
+
+    /// Ends it, and waits until it is gone.
+    pub(super) fn down(&self) -> Result<()> {
+        let _ended = self.ask(&Request::Down, &|_| {})?;
+        Ok(())
+    }
+
+    fn tell(&self, request: &Request) -> Result<Exit> {
+        match self.ask(request, &|_| {})? {
+            Response::Done(what) => {
+                output::warn(&what);
+                Ok(Exit::Done)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask(&self, request: &Request, progress: &dyn Fn(&str)) -> Result<Response> {
+        let place = || format!("ask {}", self.name);
+        let mut stream = UnixStream::connect(&self.socket).with_context(place)?;
+        writeln!(stream, "{}", serde_json::to_string(request)?).with_context(place)?;
+        for line in BufReader::new(stream).lines() {
+            match serde_json::from_str(&line.with_context(place)?).with_context(place)? {
+                Response::Progress(what) => progress(&what),
+                Response::Error(why) => bail!("{why}"),
+                answer @ (Response::Report(_) | Response::Done(_)) => return Ok(answer),
+            }
+        }
+        bail!("{} ended before it answered", self.name)
+    }
+
+    /// Becomes a command inside of a host.
+    pub(super) fn exec(&self, host: &str, command: &[String]) -> Result<Exit> {
+        let found = self.hosts.iter().find(|(name, _)| name == host);
+        let (_, namespace) = found.with_context(|| {
+            let all: Vec<&str> = self.hosts.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{} has no host {host:?}; it has {}", self.name, all.join(", "))
+        })?;
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &self.pid.to_string(), "--mount"]);
+        if self.own_user {
+            enter.args(["--user", "--preserve-credentials"]);
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        enter.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        let working = std::env::current_dir().ok();
+        if let Some(folder) = working.as_ref().and_then(|folder| folder.to_str()) {
+            enter.arg(format!("--wd={folder}"));
+        }
+        let error = enter.args(["ip", "netns", "exec", namespace]).args(command).exec();
+        Err(anyhow!("nsenter: {error}"))
+    }
+}
+
+fn unexpected(response: &Response) -> anyhow::Error {
+    match response {
+        Response::Error(why) => anyhow!("{why}"),
+        Response::Progress(_) | Response::Report(_) | Response::Done(_) => {
+            anyhow!("the cluster gave an answer to another question")
+        }
+    }
+}

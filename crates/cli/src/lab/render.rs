@@ -1,0 +1,160 @@
+//! Runs and matrices as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use unmasq_lab::run::{Checked, Line, Report, State};
+use unmasq_lab::scenario::Scenario;
+use unmasq_report::terminal::Style;
+
+/// The scenarios, a line each.
+pub(super) fn list(scenarios: &[Scenario], is_up: impl Fn(&str) -> bool) -> String {
+    let wide = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Scenario { name, title, .. } in scenarios {
+        let up = if is_up(name) { " (up)" } else { "" };
+        let _ = writeln!(text, "{name:wide$}  {title}{up}");
+    }
+    text
+}
+
+/// A run: what was expected, what changed, and what stayed.
+pub(super) fn report(report: &Report, style: &Style) -> String {
+    let mut text = format!("{}: {}\n", report.scenario, report.title);
+    for state in &report.states {
+        text += &verdict(state, style);
+    }
+    for state in &report.states {
+        text += &expectations(state, style);
+    }
+    text += &table(&report.states, style);
+    for state in &report.states {
+        text += &rewriters(state);
+    }
+    for state in &report.states {
+        text += &disagreements(state, style);
+    }
+    text
+}
+
+fn verdict(state: &State, style: &Style) -> String {
+    let wrong = state.disagreements.len();
+    let verdict = if wrong == 0 {
+        painted(style, GREEN, "all as foreseen")
+    } else {
+        painted(style, RED, &format!("{wrong} NOT as foreseen"))
+    };
+    let seconds = state.took_ms as f64 / 1000.0;
+    format!("  {}: {} connections, {verdict} ({seconds:.1} s)\n", state.title, state.connections)
+}
+
+fn expectations(state: &State, style: &Style) -> String {
+    if state.expectations.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}\n", painted(style, BOLD, &format!("Expected, {}", state.title)));
+    for Checked { what, wanted, seen, met } in &state.expectations {
+        let sign = if *met { painted(style, GREEN, "ok") } else { painted(style, RED, "NO") };
+        let seen: Vec<String> = seen.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
+        let seen = if seen.is_empty() { "never asked".to_owned() } else { seen.join(", ") };
+        let _ = if *met {
+            writeln!(text, "  {sign}  {what}: {wanted}")
+        } else {
+            writeln!(text, "  {sign}  {what}: {wanted}, but it was {seen}")
+        };
+    }
+    text
+}
+
+/// Clients and entries, with a column for each state; what changed first.
+fn table(states: &[State], style: &Style) -> String {
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    let mut places: BTreeMap<(String, String, String), usize> = BTreeMap::new();
+    for (number, state) in states.iter().enumerate() {
+        for Line { client, entry, family, fates } in &state.lines {
+            let key = (client.clone(), entry.clone(), family.clone());
+            let place = *places.entry(key).or_insert_with(|| {
+                rows.push((
+                    format!("{client} -> {entry}, {family}"),
+                    vec![String::new(); states.len()],
+                ));
+                rows.len() - 1
+            });
+            let shown: Vec<String> = fates.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
+            rows[place].1[number] = shown.join(", ");
+        }
+    }
+    // Which of several endpoints is chosen is chance, and no change: kinds of ends count.
+    let kinds = |cell: &str| -> Vec<String> {
+        let mut kinds: Vec<String> = cell
+            .split(", ")
+            .map(|one| one.rsplit_once(' ').map_or(one, |(kind, _)| kind).to_owned())
+            .collect();
+        kinds.sort();
+        kinds
+    };
+    let changed = |cells: &[String]| cells.windows(2).any(|two| kinds(&two[0]) != kinds(&two[1]));
+    let (changes, same): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, cells)| changed(cells));
+    let mut text = String::new();
+    if !changes.is_empty() {
+        let _ = writeln!(text, "\n{}", painted(style, BOLD, "Changed by the remedy"));
+        for (name, cells) in &changes {
+            let _ = writeln!(text, "  {name}");
+            for (state, cell) in states.iter().zip(cells) {
+                let _ = writeln!(text, "      {}: {cell}", state.title);
+            }
+        }
+    }
+    let heading = if states.len() > 1 { "The same throughout" } else { "Connections" };
+    let _ = writeln!(text, "\n{}", painted(style, BOLD, heading));
+    let wide = same.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, cells) in &same {
+        let _ = writeln!(text, "  {name:wide$}  {}", cells.last().map_or("", String::as_str));
+    }
+    text
+}
+
+fn rewriters(state: &State) -> String {
+    if state.rewriters.is_empty() {
+        return String::new();
+    }
+    let mut groups: BTreeMap<(&str, &str), (usize, Vec<&str>)> = BTreeMap::new();
+    for rewriter in &state.rewriters {
+        let group = groups.entry((&rewriter.owner, &rewriter.rule)).or_default();
+        group.0 += rewriter.connections;
+        group.1.push(&rewriter.host);
+    }
+    let mut text = format!("\nRules that rewrote sources, {}\n", state.title);
+    for ((owner, rule), (connections, hosts)) in groups {
+        let _ = writeln!(text, "  {owner}, {connections} connections, on {}", hosts.join(", "));
+        let _ = writeln!(text, "      {rule}");
+    }
+    text
+}
+
+fn disagreements(state: &State, style: &Style) -> String {
+    if state.disagreements.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        format!("\n{}\n", painted(style, RED, &format!("Not as foreseen, {}", state.title)));
+    for one in &state.disagreements {
+        let _ = writeln!(text, "  {one}");
+    }
+    if let Some(kept) = &state.kept {
+        let _ = writeln!(
+            text,
+            "  the state of all hosts: unmasq trace {} --node HOST …",
+            kept.display()
+        );
+    }
+    text
+}
+
+const BOLD: &str = "1";
+const GREEN: &str = "32";
+const RED: &str = "31";
+
+fn painted(style: &Style, code: &str, text: &str) -> String {
+    if style.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}

@@ -1,0 +1,226 @@
+//! What a scenario's run came to: for people and for programs.
+//!
+//! In: a [`Session`]. Out: a [`Report`], serializable (`unmasq.lab-run/v1`), with a [`State`] for
+//! the cluster as it was found and one after each step of the remedy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Progress;
+use crate::matrix::{self, Matrix, Row};
+use crate::scenario::{Expectation, Fate};
+use crate::session::Session;
+use crate::summary;
+
+/// The `schema` of a report.
+pub const SCHEMA: &str = "unmasq.lab-run/v1";
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// Its title.
+    pub title: String,
+    /// The cluster as it was found, and after each step of the remedy.
+    pub states: Vec<State>,
+}
+
+/// The matrix of one state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// `as found`, or the title of the step that led here.
+    pub title: String,
+    /// How many connections were tried.
+    pub connections: usize,
+    /// Milliseconds for all of it.
+    pub took_ms: u64,
+    /// What became of them, kinds together.
+    pub lines: Vec<Line>,
+    /// Rules that rewrote sources.
+    pub rewriters: Vec<Rewriter>,
+    /// What the scenario expects of this state.
+    pub expectations: Vec<Checked>,
+    /// Connections that ended otherwise than foreseen.
+    pub disagreements: Vec<String>,
+    /// The capture by which a disagreement can be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathBuf>,
+}
+
+/// Connections of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// What kind of client.
+    pub client: String,
+    /// What it called.
+    pub entry: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// How many ended in which way (`preserved`, `rewritten by kube-proxy`, `silent` …), most
+    /// first.
+    pub fates: Vec<(String, usize)>,
+}
+
+/// A rule that rewrote sources.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rewriter {
+    /// The host that has it.
+    pub host: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Its text.
+    pub rule: String,
+    /// How many connections it rewrote.
+    pub connections: usize,
+}
+
+/// An expectation with what was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Who asks whom, in words.
+    pub what: String,
+    /// What must be seen.
+    pub wanted: String,
+    /// What was seen, with how many.
+    pub seen: BTreeMap<String, usize>,
+    /// Whether it is so.
+    pub met: bool,
+}
+
+impl Report {
+    /// Whether everything was as foreseen and as expected.
+    pub fn is_good(&self) -> bool {
+        self.states.iter().all(State::is_good)
+    }
+}
+
+impl State {
+    /// Whether everything was as foreseen and as expected.
+    pub fn is_good(&self) -> bool {
+        self.disagreements.is_empty() && self.expectations.iter().all(|one| one.met)
+    }
+}
+
+/// Runs a scenario from its beginning to its end. `keep`: where captures of disagreements go.
+pub fn run(text: &str, keep: &Path, progress: Progress) -> Result<Report> {
+    let mut session = Session::up(text, progress)?;
+    let scenario = &session.cluster.scenario;
+    let mut report = Report {
+        schema: SCHEMA.to_owned(),
+        scenario: scenario.name.clone(),
+        title: scenario.title.clone(),
+        states: Vec::new(),
+    };
+    let titles = session.titles();
+    report.states.push(state(&session, "as found", Some(false), keep, progress)?);
+    for (number, title) in (1..).zip(&titles) {
+        progress(&format!("step {number} of {}: {title}", titles.len()));
+        session.step()?;
+        // What is expected holds when the whole remedy was taken.
+        let after = (number == titles.len()).then_some(true);
+        report.states.push(state(&session, title, after, keep, progress)?);
+    }
+    Ok(report)
+}
+
+/// The matrix of a session as it is. `after`: whether expectations for after the remedy are
+/// checked, or those for before; `None`: neither.
+pub fn state(
+    session: &Session,
+    title: &str,
+    after: Option<bool>,
+    keep: &Path,
+    progress: Progress,
+) -> Result<State> {
+    let begin = Instant::now();
+    let matrix = session.matrix(progress)?;
+    let cluster = &session.cluster;
+    let disagreements: Vec<String> =
+        matrix.disagreements().map(|row| matrix::describe(cluster, row)).collect();
+    let kept = match disagreements.is_empty() {
+        true => None,
+        false => Some(keep_capture(session, &matrix, keep)?),
+    };
+    let wanted = |expectation: &Expectation| match after? {
+        true => Some(expectation.after),
+        false => Some(expectation.before),
+    };
+    Ok(State {
+        title: title.to_owned(),
+        connections: matrix.rows.len(),
+        took_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
+        lines: lines(session, &matrix),
+        rewriters: rewriters(session, &matrix),
+        expectations: cluster
+            .scenario
+            .expect
+            .iter()
+            .filter_map(|one| Some(checked(session, &matrix, one, wanted(one)?)))
+            .collect(),
+        disagreements,
+        kept,
+    })
+}
+
+fn lines(session: &Session, matrix: &Matrix) -> Vec<Line> {
+    let line = |line: summary::Line| Line {
+        client: line.client,
+        entry: line.entry,
+        family: line.family.to_string(),
+        fates: line.fates,
+    };
+    summary::lines(&session.cluster, matrix).into_iter().map(line).collect()
+}
+
+fn rewriters(session: &Session, matrix: &Matrix) -> Vec<Rewriter> {
+    let mut counts = BTreeMap::new();
+    let by = |row: &Row| row.agreed()?.rewritten_by;
+    for rule in matrix.rows.iter().filter_map(by) {
+        *counts.entry(rule).or_insert(0) += 1;
+    }
+    let rewriter = |((host, rule), connections): ((usize, _), usize)| Rewriter {
+        host: session.cluster.plan.hosts[host].name.clone(),
+        owner: summary::rewriter(&session.cluster, matrix, host, rule),
+        rule: summary::rule_text(matrix, host, rule).unwrap_or_default(),
+        connections,
+    };
+    counts.into_iter().map(rewriter).collect()
+}
+
+fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) -> Checked {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for row in matrix.about(&session.cluster, one) {
+        *seen.entry(row.seen.fate.name().to_owned()).or_insert(0) += 1;
+    }
+    let mut what = format!("{} to {}", one.from, one.to);
+    if let Some(entry) = one.entry {
+        what += &format!(" by {}", entry.name());
+    }
+    if let Some(via) = &one.via {
+        what += &format!(" of {via}");
+    }
+    if let Some(family) = one.family {
+        what += &format!(", {}", family.family());
+    }
+    let met = !seen.is_empty() && seen.keys().all(|fate| fate == wanted.name());
+    Checked { what, wanted: wanted.name().to_owned(), seen, met }
+}
+
+/// Keeps the state of every host of the lab, so that the question can be asked again.
+fn keep_capture(session: &Session, matrix: &Matrix, keep: &Path) -> Result<PathBuf> {
+    let path = keep.join(format!("{}-{}", session.cluster.scenario.name, std::process::id()));
+    let mut files = matrix.files.clone();
+    files.extend(session.cluster.manifests.files());
+    let manifest = serde_json::json!({"schema": unmasq_parse::capture::SCHEMA, "by": "unmasq lab"});
+    files.insert("capture.json".to_owned(), serde_json::to_vec(&manifest)?);
+    unmasq_host::capture::write(&path, &files)
+        .with_context(|| format!("keep {}", path.display()))?;
+    Ok(path)
+}
