@@ -66,6 +66,8 @@ pub struct Line {
     /// How many ended in which way (`preserved`, `rewritten by kube-proxy`, `silent` …), most
     /// first.
     pub fates: Vec<(String, usize)>,
+    /// What may become of them: where chance chooses, more than was seen this time.
+    pub possible: Vec<String>,
 }
 
 /// A rule that rewrote sources.
@@ -175,6 +177,7 @@ fn lines(session: &Session, matrix: &Matrix) -> Vec<Line> {
         entry: line.entry,
         family: line.family.to_string(),
         fates: line.fates,
+        possible: line.possible.into_iter().collect(),
     };
     summary::lines(&session.cluster, matrix).into_iter().map(line).collect()
 }

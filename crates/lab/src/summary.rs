@@ -3,7 +3,7 @@
 //! In: a [`Matrix`]. Out: [`Line`]s, in the order of the clients' and entries' kinds, and texts for
 //! the rules that rewrite. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_audit::owner;
 use unmasq_eval::trace::RuleId;
@@ -11,7 +11,7 @@ use unmasq_model::packet::Family;
 
 use crate::cluster::Cluster;
 use crate::cluster::plan::Kind;
-use crate::matrix::{Matrix, Question, Row, Target};
+use crate::matrix::{Foreseen, Matrix, Question, Row, Target};
 use crate::scenario::{Entry, Fate};
 
 /// Rows of one kind together.
@@ -25,29 +25,46 @@ pub struct Line {
     pub family: Family,
     /// What became of them, with how many, most first.
     pub fates: Vec<(String, usize)>,
+    /// What may become of them: where chance chooses an endpoint, more than was seen this time.
+    pub possible: BTreeSet<String>,
 }
 
 /// The lines of a matrix.
 pub fn lines(cluster: &Cluster, matrix: &Matrix) -> Vec<Line> {
-    let mut groups: BTreeMap<(u8, String, String, Family), BTreeMap<String, usize>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<(u8, String, String, Family), Group> = BTreeMap::new();
     for row in &matrix.rows {
         let (rank, client, entry) = kind(cluster, &row.question);
         let key = (rank, client, entry, Family::of(row.question.address));
-        *groups.entry(key).or_default().entry(fate(cluster, matrix, row)).or_insert(0) += 1;
+        let group = groups.entry(key).or_default();
+        *group.seen.entry(fate(cluster, matrix, row)).or_insert(0) += 1;
+        group.possible.extend(row.foreseen.iter().map(|one| ending(cluster, matrix, one)));
     }
-    let line = |((_, client, entry, family), fates): (_, BTreeMap<String, usize>)| {
-        let mut fates: Vec<(String, usize)> = fates.into_iter().collect();
+    let line = |((_, client, entry, family), group): (_, Group)| {
+        let mut fates: Vec<(String, usize)> = group.seen.into_iter().collect();
         fates.sort_by(|(a, one), (b, other)| other.cmp(one).then(a.cmp(b)));
-        Line { client, entry, family, fates }
+        Line { client, entry, family, fates, possible: group.possible }
     };
     groups.into_iter().map(line).collect()
 }
 
+/// Rows of one kind.
+#[derive(Default)]
+struct Group {
+    seen: BTreeMap<String, usize>,
+    possible: BTreeSet<String>,
+}
+
 /// What became of a row: `preserved`, `rewritten by Calico`, `silent` …
 pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
-    let by = row.agreed().and_then(|foreseen| foreseen.rewritten_by);
-    match (row.seen.fate, by) {
+    match row.agreed() {
+        Some(foreseen) => ending(cluster, matrix, foreseen),
+        None => row.seen.fate.name().to_owned(),
+    }
+}
+
+/// The same of what was foreseen.
+fn ending(cluster: &Cluster, matrix: &Matrix, foreseen: &Foreseen) -> String {
+    match (foreseen.result.fate, foreseen.rewritten_by) {
         (Fate::Rewritten, Some((host, rule))) => {
             format!("rewritten by {}", rewriter(cluster, matrix, host, rule))
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use unmasq_lab::run::Report;
 
@@ -168,7 +169,18 @@ impl Running {
 
     /// Ends it, and waits until it is gone.
     pub(super) fn down(&self) -> Result<()> {
-        let _ended = self.ask(&Request::Down, &|_| {})?;
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = Pid::from_raw(self.pid).context("a process without a number")?;
+        let process = pidfd_open(pid, PidfdFlags::empty());
+        let _told = self.ask(&Request::Down, &|_| {})?;
+        // It can be read when the process has ended (pidfd_open(2)).
+        if let Ok(process) = process {
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
+            if poll(&mut ended, Some(&patience)).context("wait for its end")? == 0 {
+                bail!("{} did not end: process {}", self.name, self.pid);
+            }
+        }
         Ok(())
     }
 

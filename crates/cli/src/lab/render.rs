@@ -66,52 +66,60 @@ fn expectations(state: &State, style: &Style) -> String {
     text
 }
 
-/// Clients and entries, with a column for each state; what changed first.
+/// Clients and entries with what became of them in each state; what changed first.
 fn table(states: &[State], style: &Style) -> String {
-    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
-    let mut places: BTreeMap<(String, String, String), usize> = BTreeMap::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut places: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
     for (number, state) in states.iter().enumerate() {
-        for Line { client, entry, family, fates } in &state.lines {
-            let key = (client.clone(), entry.clone(), family.clone());
-            let place = *places.entry(key).or_insert_with(|| {
-                rows.push((
-                    format!("{client} -> {entry}, {family}"),
-                    vec![String::new(); states.len()],
-                ));
-                rows.len() - 1
-            });
-            let shown: Vec<String> = fates.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
-            rows[place].1[number] = shown.join(", ");
+        for line in &state.lines {
+            let place =
+                *places.entry((&line.client, &line.entry, &line.family)).or_insert_with(|| {
+                    let name = format!("{} -> {}, {}", line.client, line.entry, line.family);
+                    rows.push(Row { name, cells: vec![None; states.len()] });
+                    rows.len() - 1
+                });
+            rows[place].cells[number] = Some(line);
         }
     }
-    // Which of several endpoints is chosen is chance, and no change: kinds of ends count.
-    let kinds = |cell: &str| -> Vec<String> {
-        let mut kinds: Vec<String> = cell
-            .split(", ")
-            .map(|one| one.rsplit_once(' ').map_or(one, |(kind, _)| kind).to_owned())
-            .collect();
-        kinds.sort();
-        kinds
-    };
-    let changed = |cells: &[String]| cells.windows(2).any(|two| kinds(&two[0]) != kinds(&two[1]));
-    let (changes, same): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, cells)| changed(cells));
+    let (changes, same): (Vec<_>, Vec<_>) = rows.into_iter().partition(Row::changes);
     let mut text = String::new();
     if !changes.is_empty() {
         let _ = writeln!(text, "\n{}", painted(style, BOLD, "Changed by the remedy"));
-        for (name, cells) in &changes {
-            let _ = writeln!(text, "  {name}");
-            for (state, cell) in states.iter().zip(cells) {
-                let _ = writeln!(text, "      {}: {cell}", state.title);
+        for row in &changes {
+            let _ = writeln!(text, "  {}", row.name);
+            for (state, cell) in states.iter().zip(&row.cells) {
+                let _ = writeln!(text, "      {}: {}", state.title, counted(*cell));
             }
         }
     }
     let heading = if states.len() > 1 { "The same throughout" } else { "Connections" };
     let _ = writeln!(text, "\n{}", painted(style, BOLD, heading));
-    let wide = same.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    for (name, cells) in &same {
-        let _ = writeln!(text, "  {name:wide$}  {}", cells.last().map_or("", String::as_str));
+    let wide = same.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    for Row { name, cells } in &same {
+        let _ = writeln!(text, "  {name:wide$}  {}", counted(cells.last().copied().flatten()));
     }
     text
+}
+
+/// One kind of client and entry through all states.
+struct Row<'r> {
+    name: String,
+    cells: Vec<Option<&'r Line>>,
+}
+
+impl Row<'_> {
+    /// Whether something else can happen in one state than in another. Which of several endpoints
+    /// was chosen is chance, and no change.
+    fn changes(&self) -> bool {
+        let possible = |cell: &Option<&Line>| cell.map(|line| line.possible.clone());
+        self.cells.windows(2).any(|two| possible(&two[0]) != possible(&two[1]))
+    }
+}
+
+fn counted(line: Option<&Line>) -> String {
+    let fates = line.map_or(&[][..], |line| &line.fates);
+    let shown: Vec<String> = fates.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
+    shown.join(", ")
 }
 
 fn rewriters(state: &State) -> String {
