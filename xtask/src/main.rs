@@ -5,6 +5,7 @@ mod bless;
 mod deps;
 mod differential;
 mod generate_node;
+mod scenarios;
 mod test;
 mod workspace;
 
@@ -31,8 +32,10 @@ enum Command {
     GenerateNode(generate_node::Args),
     /// Measure the whole `unmasq trace` command on a generated node
     BenchTrace(bench_trace::Args),
-    /// Compare the evaluator with the kernel: random rulesets, real packets (as root)
+    /// Compare the evaluator with the kernel: random rulesets, real packets
     Differential(differential::Args),
+    /// Run the lab's scenarios and write docs/scenarios
+    Scenarios(scenarios::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::GenerateNode(args) => generate_node::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
         Command::Differential(args) => differential::run(&args),
+        Command::Scenarios(args) => scenarios::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -217,13 +217,9 @@ fn alone(text: &str, quiet: Quiet) -> anyhow::Result<Report> {
     let session = Session::up(text, &quiet.say())?;
     let keep = std::env::temp_dir();
     let state = run::state(&session, "as found", Some(false), &keep, &quiet.say())?;
-    let scenario = &session.cluster.scenario;
-    Ok(Report {
-        schema: run::SCHEMA.to_owned(),
-        scenario: scenario.name.clone(),
-        title: scenario.title.clone(),
-        states: vec![state],
-    })
+    let mut report = Report::new(&session);
+    report.states.push(state);
+    Ok(report)
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<Exit> {

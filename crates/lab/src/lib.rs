@@ -38,6 +38,7 @@ pub mod matrix;
 pub mod namespace;
 pub mod network;
 pub mod observation;
+pub mod page;
 pub mod privilege;
 pub mod probe;
 pub mod provider;

@@ -28,6 +28,12 @@ pub struct Report {
     pub scenario: String,
     /// Its title.
     pub title: String,
+    /// What happens and why.
+    pub about: String,
+    /// The remedy's steps: title, and how it is done on a real system.
+    pub remedy: Vec<(String, String)>,
+    /// Where the texts of the rules come from.
+    pub sources: Vec<String>,
     /// The cluster as it was found, and after each step of the remedy.
     pub states: Vec<State>,
 }
@@ -79,7 +85,7 @@ pub struct Rewriter {
     pub owner: String,
     /// Its text.
     pub rule: String,
-    /// How many connections it rewrote.
+    /// How many connections it rewrote; 0: it might have, if chance had chosen so.
     pub connections: usize,
 }
 
@@ -94,9 +100,39 @@ pub struct Checked {
     pub seen: BTreeMap<String, usize>,
     /// Whether it is so.
     pub met: bool,
+    /// One way that it may take, host by host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
 }
 
 impl Report {
+    /// A report of a session, without states yet.
+    pub fn new(session: &Session) -> Report {
+        let scenario = &session.cluster.scenario;
+        let mut sources: Vec<String> = session
+            .cluster
+            .rules
+            .iter()
+            .flat_map(|host| &host.sources)
+            .map(ToString::to_string)
+            .collect();
+        sources.sort();
+        sources.dedup();
+        Report {
+            schema: SCHEMA.to_owned(),
+            scenario: scenario.name.clone(),
+            title: scenario.title.clone(),
+            about: scenario.about.clone(),
+            remedy: scenario
+                .remedy
+                .iter()
+                .map(|one| (one.title.clone(), one.how.clone()))
+                .collect(),
+            sources,
+            states: Vec::new(),
+        }
+    }
+
     /// Whether everything was as foreseen and as expected.
     pub fn is_good(&self) -> bool {
         self.states.iter().all(State::is_good)
@@ -113,13 +149,7 @@ impl State {
 /// Runs a scenario from its beginning to its end. `keep`: where captures of disagreements go.
 pub fn run(text: &str, keep: &Path, progress: Progress) -> Result<Report> {
     let mut session = Session::up(text, progress)?;
-    let scenario = &session.cluster.scenario;
-    let mut report = Report {
-        schema: SCHEMA.to_owned(),
-        scenario: scenario.name.clone(),
-        title: scenario.title.clone(),
-        states: Vec::new(),
-    };
+    let mut report = Report::new(&session);
     let titles = session.titles();
     report.states.push(state(&session, "as found", Some(false), keep, progress)?);
     for (number, title) in (1..).zip(&titles) {
@@ -183,7 +213,10 @@ fn lines(session: &Session, matrix: &Matrix) -> Vec<Line> {
 }
 
 fn rewriters(session: &Session, matrix: &Matrix) -> Vec<Rewriter> {
-    let mut counts = BTreeMap::new();
+    // Those that chance did not choose this time are listed too.
+    let possible = matrix.rows.iter().flat_map(|row| &row.foreseen);
+    let mut counts: BTreeMap<_, usize> =
+        possible.filter_map(|one| Some((one.rewritten_by?, 0))).collect();
     let by = |row: &Row| row.agreed()?.rewritten_by;
     for rule in matrix.rows.iter().filter_map(by) {
         *counts.entry(rule).or_insert(0) += 1;
@@ -199,8 +232,10 @@ fn rewriters(session: &Session, matrix: &Matrix) -> Vec<Rewriter> {
 
 fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) -> Checked {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut ways: Vec<String> = Vec::new();
     for row in matrix.about(&session.cluster, one) {
         *seen.entry(row.seen.fate.name().to_owned()).or_insert(0) += 1;
+        ways.extend(row.foreseen.iter().map(|one| summary::way(&session.cluster, matrix, one)));
     }
     let mut what = format!("{} to {}", one.from, one.to);
     if let Some(entry) = one.entry {
@@ -213,7 +248,10 @@ fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) 
         what += &format!(", {}", family.family());
     }
     let met = !seen.is_empty() && seen.keys().all(|fate| fate == wanted.name());
-    Checked { what, wanted: wanted.name().to_owned(), seen, met }
+    // The shortest of those that chance leaves, always the same.
+    ways.sort_by(|one, other| one.len().cmp(&other.len()).then(one.cmp(other)));
+    let way = ways.into_iter().next();
+    Checked { what, wanted: wanted.name().to_owned(), seen, met, way }
 }
 
 /// Keeps the state of every host of the lab, so that the question can be asked again.

@@ -81,6 +81,25 @@ pub fn rewriter(cluster: &Cluster, matrix: &Matrix, host: usize, rule: RuleId) -
     }
 }
 
+/// The way of a packet, host by host, with what happens to its source:
+/// `laptop -> gateway -> n1 (Calico rewrites the source) -> web-1, which sees 10.0.0.11`.
+pub fn way(cluster: &Cluster, matrix: &Matrix, foreseen: &Foreseen) -> String {
+    let mut text = String::new();
+    for host in &foreseen.way {
+        if !text.is_empty() {
+            text += " -> ";
+        }
+        text += &cluster.plan.hosts[*host].name;
+        if let Some((at, rule)) = foreseen.rewritten_by.filter(|(at, _)| at == host) {
+            text += &format!(" ({} rewrites the source)", rewriter(cluster, matrix, at, rule));
+        }
+    }
+    match (foreseen.result.source, foreseen.result.fate) {
+        (Some(source), _) => text + &format!(", which sees {source}"),
+        (None, fate) => text + &format!(": {}", fate.name()),
+    }
+}
+
 /// The rule's text.
 pub fn rule_text(matrix: &Matrix, host: usize, rule: RuleId) -> Option<String> {
     let table = matrix.hosts[host].as_ref()?.ruleset.tables.get(rule.table as usize)?;

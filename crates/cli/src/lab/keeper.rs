@@ -144,13 +144,9 @@ fn matrix(session: &Session, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
         taken => format!("after {taken} of {all} steps of the remedy"),
     };
     let state = run::state(session, &title, after, &std::env::temp_dir(), say)?;
-    let scenario = &session.cluster.scenario;
-    Ok(Report {
-        schema: run::SCHEMA.to_owned(),
-        scenario: scenario.name.clone(),
-        title: scenario.title.clone(),
-        states: vec![state],
-    })
+    let mut report = Report::new(session);
+    report.states.push(state);
+    Ok(report)
 }
 
 fn step(session: &mut Session) -> Result<String> {

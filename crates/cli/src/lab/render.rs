@@ -53,7 +53,7 @@ fn expectations(state: &State, style: &Style) -> String {
         return String::new();
     }
     let mut text = format!("\n{}\n", painted(style, BOLD, &format!("Expected, {}", state.title)));
-    for Checked { what, wanted, seen, met } in &state.expectations {
+    for Checked { what, wanted, seen, met, way } in &state.expectations {
         let sign = if *met { painted(style, GREEN, "ok") } else { painted(style, RED, "NO") };
         let seen: Vec<String> = seen.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
         let seen = if seen.is_empty() { "never asked".to_owned() } else { seen.join(", ") };
@@ -62,6 +62,9 @@ fn expectations(state: &State, style: &Style) -> String {
         } else {
             writeln!(text, "  {sign}  {what}: {wanted}, but it was {seen}")
         };
+        if let Some(way) = way {
+            let _ = writeln!(text, "      {way}");
+        }
     }
     text
 }
