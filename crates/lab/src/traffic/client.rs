@@ -331,10 +331,11 @@ impl Trial<'_> {
     /// asked for is reset, so that the port can be used again at once.
     fn end(&mut self, outcome: Outcome) {
         if self.outcome.is_none() {
-            if let Talk::Tcp(call) = &self.talk
-                && (self.attempt.source_port != 0 || !matches!(outcome, Outcome::Answered { .. }))
+            if let Talk::Tcp(call) = &mut self.talk
+                && self.attempt.source_port == 0
+                && matches!(outcome, Outcome::Answered { .. })
             {
-                call.reset();
+                call.close();
             }
             self.talk = Talk::None;
             self.outcome = Some((outcome, self.started.elapsed()));

@@ -17,7 +17,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use unmasq_model::packet::Protocol;
 
 use super::datagram;
-use super::limit::with_room;
+use super::make::with_room;
 use super::message::Report;
 use super::refusal;
 use crate::control::PacketInfo;
