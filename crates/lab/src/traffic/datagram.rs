@@ -10,6 +10,7 @@ use super::attempt::Attempt;
 use super::make;
 use super::message::Report;
 use super::refusal::{self, Refused};
+use super::sighting;
 use crate::control::{self, PacketInfo};
 use crate::socket;
 
@@ -67,6 +68,7 @@ impl Listener {
             let destination = SocketAddr::new(destination, self.port);
             let mut report = Report::new(&self.by, source, destination).about(data);
             report.ttl = info.ttl;
+            sighting::note(&report);
             let json = report.to_json() + "\n";
             // One that can't be sent is one that gets lost; the client is who finds out.
             let from = control::leave_from(local);

@@ -33,6 +33,7 @@ mod proxy;
 pub mod proxy_protocol;
 mod refusal;
 mod server;
+mod sighting;
 mod stream;
 mod worker;
 
