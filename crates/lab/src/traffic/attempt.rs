@@ -61,6 +61,9 @@ pub struct Answer {
     pub outcome: Outcome,
     /// From sending until the answer, or until it was given up.
     pub took: Duration,
+    /// What a place of this process saw of the datagram or the echo request, also if no answer to it
+    /// came back. Not known of TCP.
+    pub seen: Option<Report>,
 }
 
 /// What happened.

@@ -1,19 +1,16 @@
 //! A client's TCP connection: a line or an HTTP request, and the answer to it.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::io;
+use std::net::SocketAddr;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::sockopt;
 
 use super::attempt::{Ask, Attempt, Outcome};
 use super::http::{self, Head, Parsed};
-use super::limit::with_room;
 use super::message::Report;
 use super::refusal::{self, Refusal};
-use crate::control;
-use crate::socket::FLAGS;
+use super::stream::Stream;
 
 /// Bytes of an answer that are kept.
 const LONGEST: usize = 1 << 20;
@@ -21,7 +18,7 @@ const LONGEST: usize = 1 << 20;
 /// A connection under way.
 #[derive(Debug)]
 pub(super) struct Call {
-    stream: TcpStream,
+    stream: Stream,
     to: SocketAddr,
     http: bool,
     /// What is still to be sent.
@@ -34,15 +31,12 @@ impl Call {
     /// A socket in the calling thread's namespace.
     pub(super) fn open(attempt: &Attempt, token: &str) -> io::Result<Call> {
         let to = attempt.to;
-        let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-        let socket =
-            with_room(|| Ok(rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?))?;
-        refusal::keep_errors(&socket, to.is_ipv6())?;
+        let stream = Stream::open(to.is_ipv6())?;
+        refusal::keep_errors(&stream, to.is_ipv6())?;
         let (http, output) = match &attempt.ask {
             Ask::Http { path, headers } => (true, http::request(path, &to.to_string(), headers)),
             Ask::Line | Ask::Datagram | Ask::Echo => (false, format!("{token}\n").into_bytes()),
         };
-        let stream = TcpStream::from(socket);
         Ok(Call { stream, to, http, output, input: Vec::new() })
     }
 
@@ -58,11 +52,8 @@ impl Call {
 
     /// Starts to connect. Gives the address that it starts from.
     pub(super) fn connect(&self) -> io::Result<SocketAddr> {
-        match rustix::net::connect(&self.stream, &self.to) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.stream.local_addr().map(control::canonical)
+        self.stream.connect(&self.to)?;
+        self.stream.local()
     }
 
     /// Whether it waits until it can send.
@@ -83,36 +74,26 @@ impl Call {
         }
     }
 
-    /// Has the connection reset when it is dropped, and its port free at once. One that is closed
-    /// with unsent or unacknowledged bytes would be kept by the kernel for minutes, and its
-    /// namespace with it.
-    pub(super) fn reset(&self) {
-        // It fails if the connection is gone already.
-        let _ = sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+    /// Has the connection closed when it is dropped, instead of reset.
+    pub(super) fn close(&mut self) {
+        self.stream.close_when_dropped();
     }
 
     /// Whether the other side has ended.
     fn exchange(&mut self) -> io::Result<bool> {
-        if let Some(error) = self.stream.take_error()? {
-            return Err(error);
-        }
+        self.stream.error()?;
         while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(written) => drop(self.output.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // ENOTCONN: poll was asked too early, the connection isn't there yet.
-                Err(error) if waits(&error) => return Ok(false),
-                Err(error) => return Err(error),
+            match self.stream.write(&self.output)? {
+                Some(length) => drop(self.output.drain(..length)),
+                None => return Ok(false),
             }
         }
         let mut part = [0u8; 4096];
         while self.input.len() < LONGEST {
-            match self.stream.read(&mut part) {
-                Ok(0) => return Ok(true),
-                Ok(length) => self.input.extend_from_slice(&part[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if waits(&error) => return Ok(false),
-                Err(error) => return Err(error),
+            match self.stream.read(&mut part)? {
+                Some(0) => return Ok(true),
+                Some(length) => self.input.extend_from_slice(&part[..length]),
+                None => return Ok(false),
             }
         }
         Ok(true)
@@ -141,8 +122,4 @@ impl AsFd for Call {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
-}
-
-fn waits(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }

@@ -18,6 +18,7 @@ use super::echo::{self, Ear, Mouth};
 use super::inside;
 use super::message::Report;
 use super::refusal::{self, Refusal};
+use super::sighting;
 use super::worker::until;
 
 /// Makes all attempts at once, and gives their answers in the same order.
@@ -30,7 +31,6 @@ pub fn send(attempts: &[Attempt]) -> Vec<Answer> {
         client.start(index);
     }
     while client.wait() {}
-    client.ask_who_saw();
     client.answers()
 }
 
@@ -78,7 +78,7 @@ impl<'a> Client<'a> {
         let mut trials: Vec<Trial<'_>> = attempts
             .iter()
             .map(|attempt| {
-                let (token, from) = (echo::token(), attempt.local());
+                let (token, from) = (sighting::token(), attempt.local());
                 Trial { attempt, token, from, started, talk: Talk::None, outcome: None }
             })
             .collect();
@@ -261,31 +261,29 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Completes the answers to echo requests.
-    fn ask_who_saw(&mut self) {
-        let asked = |trial: &&Trial<'_>| trial.attempt.ask == Ask::Echo;
-        let tokens: BTreeSet<&str> =
-            self.trials.iter().filter(asked).map(|trial| &*trial.token).collect();
-        if tokens.is_empty() {
-            return;
-        }
-        for (token, seen) in echo::who_saw(&tokens) {
-            let Some(index) = self.tokens.get(&token) else { continue };
-            if let Some((
-                Outcome::Answered { report, .. } | Outcome::Misanswered { report, .. },
-                _,
-            )) = &mut self.trials[*index].outcome
-            {
-                *report = Some(seen);
-            }
-        }
-    }
-
     fn answers(self) -> Vec<Answer> {
+        let noted = |trial: &&Trial<'_>| match trial.attempt.ask {
+            Ask::Datagram | Ask::Echo => true,
+            Ask::Line | Ask::Http { .. } => false,
+        };
+        let tokens: BTreeSet<&str> =
+            self.trials.iter().filter(noted).map(|trial| &*trial.token).collect();
+        if !tokens.is_empty() {
+            echo::serve_all();
+        }
+        let mut seen = sighting::take(&tokens);
         let answer = |trial: Trial<'_>| {
             let patience = trial.attempt.patience;
-            let (outcome, took) = trial.outcome.unwrap_or((Outcome::Silent, patience));
-            Answer { from: trial.from, outcome, took }
+            let (mut outcome, took) = trial.outcome.unwrap_or((Outcome::Silent, patience));
+            let seen = seen.remove(&trial.token);
+            if let Outcome::Answered { report, .. } | Outcome::Misanswered { report, .. } =
+                &mut outcome
+                && trial.attempt.ask == Ask::Echo
+            {
+                // An echo reply tells nothing itself.
+                report.clone_from(&seen);
+            }
+            Answer { from: trial.from, outcome, took, seen }
         };
         self.trials.into_iter().map(answer).collect()
     }
@@ -331,10 +329,11 @@ impl Trial<'_> {
     /// asked for is reset, so that the port can be used again at once.
     fn end(&mut self, outcome: Outcome) {
         if self.outcome.is_none() {
-            if let Talk::Tcp(call) = &self.talk
-                && (self.attempt.source_port != 0 || !matches!(outcome, Outcome::Answered { .. }))
+            if let Talk::Tcp(call) = &mut self.talk
+                && self.attempt.source_port == 0
+                && matches!(outcome, Outcome::Answered { .. })
             {
-                call.reset();
+                call.close();
             }
             self.talk = Talk::None;
             self.outcome = Some((outcome, self.started.elapsed()));

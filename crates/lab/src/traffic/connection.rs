@@ -1,18 +1,18 @@
 //! A server's TCP connection: reads a request, answers it, and waits for the client to end.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::net::sockopt;
 
 use super::health::HealthStatus;
 use super::http::{self, Head, Parsed};
 use super::message::Report;
 use super::proxy_protocol;
+use super::stream::Stream;
 use crate::control;
 
 /// How long a client may take for everything.
@@ -34,10 +34,10 @@ pub(super) enum Service {
     Health(HealthStatus),
 }
 
-/// A connection that was accepted.
+/// A connection that was accepted. Until both sides have ended, dropping it resets it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     service: Arc<Service>,
     source: SocketAddr,
     destination: SocketAddr,
@@ -75,11 +75,8 @@ impl Connection {
         source: SocketAddr,
         service: Arc<Service>,
     ) -> io::Result<Connection> {
-        stream.set_nonblocking(true)?;
-        // One that isn't ended by both sides is reset: the kernel would keep it for minutes, and
-        // its namespace with it.
-        sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-        let destination = control::canonical(stream.local_addr()?);
+        let stream = Stream::accepted(stream)?;
+        let destination = stream.local()?;
         let (source, phase) = (control::canonical(source), Phase::Reading(Vec::new()));
         let deadline = Instant::now() + LONGEST;
         Ok(Connection { stream, service, source, destination, phase, deadline })
@@ -95,18 +92,15 @@ impl Connection {
 
     /// Goes on as far as it can. Gives whether there is more to come.
     pub(super) fn go_on(&mut self) -> bool {
-        match self.exchange() {
-            Ok(more) => more,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        }
+        self.exchange().unwrap_or(false)
     }
 
     fn exchange(&mut self) -> io::Result<bool> {
+        let mut part = [0u8; 4096];
         loop {
-            let mut part = [0u8; 4096];
             match &mut self.phase {
                 Phase::Reading(request) => {
-                    let length = again(|| self.stream.read(&mut part))?;
+                    let Some(length) = self.stream.read(&mut part)? else { return Ok(true) };
                     request.extend_from_slice(&part[..length]);
                     let ended = length == 0;
                     match self.service.step(self.source, self.destination, request, ended) {
@@ -117,18 +111,21 @@ impl Connection {
                     }
                 }
                 Phase::Writing(rest) if rest.is_empty() => {
-                    self.stream.shutdown(Shutdown::Write)?;
+                    self.stream.end()?;
                     self.phase = Phase::Draining;
                 }
                 Phase::Writing(rest) => {
-                    let length = again(|| self.stream.write(rest))?;
+                    let Some(length) = self.stream.write(rest)? else { return Ok(true) };
                     rest.drain(..length);
                 }
-                Phase::Draining => {
-                    if again(|| self.stream.read(&mut part))? == 0 {
+                Phase::Draining => match self.stream.read(&mut part)? {
+                    Some(0) => {
+                        self.stream.close_when_dropped();
                         return Ok(false);
                     }
-                }
+                    Some(_) => {}
+                    None => return Ok(true),
+                },
             }
         }
     }
@@ -186,15 +183,6 @@ fn report(report: Report, bytes: &[u8], ended: bool) -> Step {
         }
         Parsed::Incomplete => Step::Wait,
         Parsed::Malformed => Step::Answer(http::response(400, &[], &[])),
-    }
-}
-
-fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }
 

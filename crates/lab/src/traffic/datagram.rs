@@ -4,14 +4,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
+use rustix::net::{SendFlags, sockopt};
 
 use super::attempt::Attempt;
-use super::limit::with_room;
+use super::make;
 use super::message::Report;
 use super::refusal::{self, Refused};
+use super::sighting;
 use crate::control::{self, PacketInfo};
-use crate::socket::{self, FLAGS};
+use crate::socket;
 
 /// Bytes that are read of a datagram.
 const LONGEST: usize = 2048;
@@ -28,7 +29,7 @@ impl Listener {
     /// A socket in the calling thread's namespace.
     pub(super) fn open(any: IpAddr, port: u16, by: &str) -> io::Result<Listener> {
         let v6 = any.is_ipv6();
-        let socket = open(v6)?;
+        let socket = make::datagram(v6)?;
         let wanted = if v6 {
             [
                 (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
@@ -41,7 +42,7 @@ impl Listener {
             socket::set_option(&socket, level, name, 1)?;
         }
         socket::enlarge_receive_buffer(&socket)?;
-        rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+        make::bind(&socket, &SocketAddr::new(any, port))?;
         Ok(Listener { socket, port, by: by.to_owned() })
     }
 
@@ -67,6 +68,7 @@ impl Listener {
             let destination = SocketAddr::new(destination, self.port);
             let mut report = Report::new(&self.by, source, destination).about(data);
             report.ttl = info.ttl;
+            sighting::note(&report);
             let json = report.to_json() + "\n";
             // One that can't be sent is one that gets lost; the client is who finds out.
             let from = control::leave_from(local);
@@ -106,7 +108,7 @@ pub(super) struct Heard {
 impl Conversation {
     /// Sockets in the calling thread's namespace.
     pub(super) fn open(v6: bool, token: String) -> io::Result<Conversation> {
-        Ok(Conversation { asked: open(v6)?, others: open(v6)?, token })
+        Ok(Conversation { asked: make::datagram(v6)?, others: make::datagram(v6)?, token })
     }
 
     /// Binds and connects. Gives the address that the datagram will come from.
@@ -175,14 +177,4 @@ pub(super) fn name(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let name = rustix::net::getsockname(socket)?;
     let name = SocketAddr::try_from(name).map_err(io::Error::from)?;
     Ok(control::canonical(name))
-}
-
-fn open(v6: bool) -> io::Result<OwnedFd> {
-    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket =
-        with_room(|| Ok(rustix::net::socket_with(family, SocketType::DGRAM, FLAGS, None)?))?;
-    if v6 {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    Ok(socket)
 }

@@ -1,33 +1,28 @@
 //! ICMP echo: who asked, and who saw it.
 //!
-//! The kernel answers echo requests itself. A place watches them with raw sockets, and keeps what it
+//! The kernel answers echo requests itself. A place watches them with raw sockets, and notes what it
 //! saw by the request's payload. A raw socket gets its copy before the kernel answers
 //! (net/ipv4/ip_input.c `ip_protocol_deliver_rcu`; net/ipv6/ip6_input.c), so a client that has the
 //! reply finds the request at the place that saw it, without waiting: it reads the place's sockets
 //! itself.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use unmasq_model::packet::Protocol;
 
 use super::datagram;
-use super::limit::with_room;
+use super::make::with_room;
 use super::message::Report;
 use super::refusal;
+use super::sighting;
 use crate::control::PacketInfo;
 use crate::frame;
 use crate::socket;
 
-/// What a token begins with; other payloads aren't noted.
-const MARK: &str = "unmasq-";
-/// Requests that a place remembers.
-const REMEMBERED: usize = 1 << 16;
 const REQUEST: [u8; 2] = [8, 128];
 const REPLY: [u8; 2] = [0, 129];
 /// Bytes of the ICMP header.
@@ -35,22 +30,15 @@ const HEADER: usize = 8;
 
 /// Places of this process that watch echo requests.
 static WATCHES: Mutex<Vec<Weak<Watch>>> = Mutex::new(Vec::new());
-static TOKENS: AtomicU64 = AtomicU64::new(0);
 static IDENTIFIERS: AtomicU16 = AtomicU16::new(0);
-
-/// A payload that nobody else sends.
-pub(super) fn token() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = TOKENS.fetch_add(1, Ordering::Relaxed);
-    format!("{MARK}{}-{:x}-{number}", std::process::id(), now.as_nanos())
-}
 
 /// Watches the echo requests that arrive in one namespace.
 #[derive(Debug)]
 pub(super) struct Watch {
     by: String,
     sockets: Vec<OwnedFd>,
-    seen: Mutex<BTreeMap<String, Report>>,
+    /// Held from receiving to noting: whoever gets it finds everything noted that others received.
+    noting: Mutex<()>,
 }
 
 impl Watch {
@@ -60,8 +48,8 @@ impl Watch {
         if v6 {
             sockets.push(raw(true, Some(REQUEST[1]))?);
         }
-        let watch = Arc::new(Watch { by: by.to_owned(), sockets, seen: Mutex::default() });
-        let mut watches = lock(&WATCHES);
+        let watch = Arc::new(Watch { by: by.to_owned(), sockets, noting: Mutex::default() });
+        let mut watches = sighting::lock(&WATCHES);
         watches.retain(|watch| watch.strong_count() > 0);
         watches.push(Arc::downgrade(&watch));
         drop(watches);
@@ -74,41 +62,27 @@ impl Watch {
 
     /// Notes what has come in.
     pub(super) fn serve(&self) {
-        drop(self.note());
-    }
-
-    /// Whoever holds the lock has noted all that was received.
-    fn note(&self) -> MutexGuard<'_, BTreeMap<String, Report>> {
-        let mut seen = lock(&self.seen);
+        let _noting = sighting::lock(&self.noting);
         for socket in &self.sockets {
             while let Some(message) = receive(socket) {
-                let Some(token) = message.token(REQUEST).filter(|token| token.starts_with(MARK))
-                else {
-                    continue;
-                };
+                let Some(token) = message.token(REQUEST) else { continue };
                 let at = |ip| SocketAddr::new(ip, 0);
                 let (source, destination) = (at(message.source), at(message.destination));
                 let mut report = Report::new(&self.by, source, destination).about(token.as_bytes());
                 report.ttl = message.ttl;
-                if seen.len() >= REMEMBERED {
-                    seen.clear();
-                }
-                seen.insert(token.to_owned(), report);
+                sighting::note(&report);
             }
         }
-        seen
     }
 }
 
-/// What places of this process saw of requests; it is forgotten then.
-pub(super) fn who_saw(tokens: &BTreeSet<&str>) -> BTreeMap<String, Report> {
-    let watches: Vec<Arc<Watch>> = lock(&WATCHES).iter().filter_map(Weak::upgrade).collect();
-    let mut found = BTreeMap::new();
+/// Has all places of this process note what has come in.
+pub(super) fn serve_all() {
+    let watches: Vec<Arc<Watch>> =
+        sighting::lock(&WATCHES).iter().filter_map(Weak::upgrade).collect();
     for watch in watches {
-        let mut seen = watch.note();
-        found.extend(tokens.iter().filter_map(|token| seen.remove_entry(*token)));
+        watch.serve();
     }
-    found
 }
 
 /// A client's socket that hears all echo replies of one family in a namespace, from whomever.
@@ -279,7 +253,3 @@ fn raw(v6: bool, wanted: Option<u8>) -> io::Result<OwnedFd> {
 
 /// ICMP_FILTER (linux/icmp.h) and ICMPV6_FILTER (linux/icmpv6.h).
 const ICMP_FILTER: i32 = 1;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::sockopt;
 
-use super::limit::with_room;
-use crate::socket::FLAGS;
+use super::make;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -24,15 +23,10 @@ pub(super) fn addresses() -> impl Iterator<Item = IpAddr> {
 
 /// A socket that listens, in the calling thread's namespace.
 pub(super) fn open(any: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let family = if any.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket =
-        with_room(|| Ok(rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?))?;
+    let socket = make::stream(any.is_ipv6())?;
     // The port may still be in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    if any.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    make::bind(&socket, &SocketAddr::new(any, port))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
@@ -46,7 +40,7 @@ pub(super) fn accept(
 ) -> Option<Instant> {
     let mut left = room;
     while left > 0 {
-        match with_room(|| listener.accept()) {
+        match make::with_room(|| listener.accept()) {
             Ok((stream, source)) => {
                 each(stream, source);
                 left -= 1;

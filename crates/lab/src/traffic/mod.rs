@@ -25,14 +25,16 @@ mod datagram;
 mod echo;
 mod health;
 pub mod http;
-mod limit;
 mod listener;
+mod make;
 mod message;
 mod pair;
 mod proxy;
 pub mod proxy_protocol;
 mod refusal;
 mod server;
+mod sighting;
+mod stream;
 mod worker;
 
 use std::path::Path;

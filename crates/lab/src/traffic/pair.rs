@@ -1,29 +1,27 @@
 //! A proxy's two connections: a client's, and one to an upstream.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::mem;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::http::{self, Head};
-use super::limit::with_room;
 use super::proxy::Forward;
 use super::proxy_protocol::{self, Ends};
+use super::stream::Stream;
 use crate::control;
-use crate::socket::FLAGS;
 
 /// How long both may take for everything.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Bytes that wait for one side. More than the longest head with a PROXY protocol header.
 const WAITING: usize = 128 << 10;
 
-/// Both connections.
+/// Both connections. Until they have ended, dropping them resets them.
 #[derive(Debug)]
 pub(super) struct Pair {
-    pub(super) client: TcpStream,
+    pub(super) client: Stream,
     pub(super) upstream: Upstream,
     ends: Ends,
     /// From the client to the upstream.
@@ -41,9 +39,9 @@ pub(super) enum Upstream {
     /// is expected still.
     Pending { proxy_protocol: bool },
     /// Under way.
-    Connecting(TcpStream),
+    Connecting(Stream),
     /// There.
-    Connected(TcpStream),
+    Connected(Stream),
     /// None, or no longer: what the client says is thrown away.
     Gone,
 }
@@ -65,9 +63,8 @@ impl Pair {
         source: SocketAddr,
         proxy_protocol: bool,
     ) -> io::Result<Pair> {
-        client.set_nonblocking(true)?;
-        sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
-        let destination = control::canonical(client.local_addr()?);
+        let client = Stream::accepted(client)?;
+        let destination = client.local()?;
         Ok(Pair {
             client,
             upstream: Upstream::Pending { proxy_protocol },
@@ -109,8 +106,19 @@ impl Pair {
         true
     }
 
-    fn finished(&self) -> bool {
-        self.down.closed && (self.up.closed || self.up.ended)
+    /// Whether both sides have ended; what is then still under way is the kernel's.
+    fn finished(&mut self) -> bool {
+        let finished = self.down.closed && self.up.ended;
+        if finished {
+            self.client.close_when_dropped();
+        }
+        if let Upstream::Connected(stream) = &mut self.upstream
+            && finished
+            && self.up.closed
+        {
+            stream.close_when_dropped();
+        }
+        finished
     }
 
     fn exchange(
@@ -118,25 +126,25 @@ impl Pair {
         forward: Forward,
         choose: impl FnMut() -> Option<SocketAddr>,
     ) -> io::Result<()> {
-        self.up.fill(&mut self.client)?;
+        self.up.fill(&self.client)?;
         if let Upstream::Pending { .. } = self.upstream {
             self.begin(forward, choose)?;
         }
         self.upstream = match mem::replace(&mut self.upstream, Upstream::Gone) {
-            Upstream::Connecting(stream) => match connected(&stream) {
+            Upstream::Connecting(stream) => match stream.connected() {
                 Ok(true) => Upstream::Connected(stream),
                 Ok(false) => Upstream::Connecting(stream),
                 Err(error) => return self.unavailable(forward, error),
             },
             other @ (Upstream::Pending { .. } | Upstream::Connected(_) | Upstream::Gone) => other,
         };
-        if let Upstream::Connected(stream) = &mut self.upstream {
+        if let Upstream::Connected(stream) = &self.upstream {
             self.down.fill(stream)?;
             self.up.empty(stream)?;
         } else if let Upstream::Gone = self.upstream {
             self.up.bytes.clear();
         }
-        self.down.empty(&mut self.client)
+        self.down.empty(&self.client)
     }
 
     /// Chooses an upstream and what it is told first, if the client has said enough.
@@ -195,7 +203,7 @@ impl Pair {
         match forward {
             Forward::Http => {
                 self.respond(502);
-                self.down.empty(&mut self.client)
+                self.down.empty(&self.client)
             }
             Forward::ProxyProtocol(_) => Err(error),
         }
@@ -220,32 +228,28 @@ impl Pipe {
     }
 
     /// Reads what has come in.
-    fn fill(&mut self, from: &mut TcpStream) -> io::Result<()> {
+    fn fill(&mut self, from: &Stream) -> io::Result<()> {
         let mut part = [0u8; 4096];
         while self.takes() {
-            match from.read(&mut part) {
-                Ok(0) => self.ended = true,
-                Ok(length) => self.bytes.extend_from_slice(&part[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+            match from.read(&mut part)? {
+                Some(0) => self.ended = true,
+                Some(length) => self.bytes.extend_from_slice(&part[..length]),
+                None => break,
             }
         }
         Ok(())
     }
 
     /// Writes what there is, and then that it has ended.
-    fn empty(&mut self, to: &mut TcpStream) -> io::Result<()> {
+    fn empty(&mut self, to: &Stream) -> io::Result<()> {
         while !self.bytes.is_empty() {
-            match to.write(&self.bytes) {
-                Ok(length) => drop(self.bytes.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+            match to.write(&self.bytes)? {
+                Some(length) => drop(self.bytes.drain(..length)),
+                None => return Ok(()),
             }
         }
         if self.ended && !self.closed {
-            to.shutdown(Shutdown::Write)?;
+            to.end()?;
             self.closed = true;
         }
         Ok(())
@@ -265,27 +269,10 @@ fn forwarded(mut head: Head, ends: &Ends) -> Head {
 }
 
 /// Starts to connect from the calling thread's namespace.
-fn connect(to: &SocketAddr) -> io::Result<TcpStream> {
-    let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket =
-        with_room(|| Ok(rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?))?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    match rustix::net::connect(&socket, to) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether a connection is there.
-fn connected(stream: &TcpStream) -> io::Result<bool> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
+fn connect(to: &SocketAddr) -> io::Result<Stream> {
+    let stream = Stream::open(to.is_ipv6())?;
+    stream.connect(to)?;
+    Ok(stream)
 }
 
 fn flags(reads: bool, writes: bool) -> PollFlags {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use unmasq_lab::traffic::{Ask, Attempt, Outcome, Refusal, send};
+use unmasq_lab::traffic::proxy_protocol::Version;
+use unmasq_lab::traffic::{Ask, Attempt, Forward, Hop, Outcome, Proxy, Refusal, send};
 
 use crate::trials::Test;
 use crate::{ALL, BRIEF, PATIENT, Row, once, reported};
@@ -16,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("refused::no_route", no_route),
     ("refused::dropped_is_silent_and_waited_for_once", dropped),
     ("refused::a_server_that_stops", stopped),
+    ("refused::nothing_is_left_of_what_was_given_up", nothing_left),
 ];
 
 fn refused(attempt: &Attempt, how: Refusal, by: Option<&str>) -> Result<()> {
@@ -179,8 +181,11 @@ fn stopped() -> Result<()> {
         other => bail!("expected a reset: {other:?}"),
     }
     refused(&attempt, Refusal::Reset, None)?;
-    let datagram = row.attempt("10.1.0.2", Ask::Datagram)?;
-    refused(&datagram, Refusal::PortUnreachable, Some("10.1.0.2"))?;
+    // Processes that other tests start have the server's sockets until they execute their program.
+    let datagram = Attempt { patience: BRIEF, ..row.attempt("10.1.0.2", Ask::Datagram)? };
+    let by = Some("10.1.0.2".parse()?);
+    let expected = Outcome::Refused { how: Refusal::PortUnreachable, by };
+    ensure!((0..10).any(|_| once(datagram.clone()).outcome == expected), "{datagram:?}");
     // The kernel goes on answering echo requests, but nobody saw them.
     let echo = once(row.attempt("10.1.0.2", Ask::Echo)?);
     let expected = matches!(echo.outcome, Outcome::Answered { report: None, .. });
@@ -188,4 +193,49 @@ fn stopped() -> Result<()> {
     // All ports are free again.
     let _server = row.serve().context("start again")?;
     reported(&attempt, &once(attempt.clone())).map(drop)
+}
+
+/// A device goes away with the namespace of its other end, which lives until the last socket in it
+/// is gone: closed, and not kept by the kernel for bytes that nobody acknowledges.
+fn nothing_left() -> Result<()> {
+    let row = Row::new()?;
+    let server = row.serve()?;
+    let forward = Forward::ProxyProtocol(Version::V1);
+    let (namespace, upstreams) = (Some(row.client.path()), vec!["10.1.0.2:80".parse()?]);
+    let hop = Hop { namespace, port: 8001, proxy_protocol: false, forward, upstreams };
+    let proxy = Proxy::start(&hop)?;
+    let mut attempts = Vec::new();
+    for to in ["10.1.0.2", "fd00:b::2", "10.0.0.2"] {
+        for ask in ALL {
+            let mut attempt = row.attempt(to, ask())?;
+            attempt.patience = BRIEF;
+            if to == "10.0.0.2" {
+                // From the host through the hop in the client.
+                (attempt.namespace, attempt.to) =
+                    (Some(row.host.path()), (attempt.to.ip(), 8001).into());
+            }
+            attempts.push(attempt);
+        }
+    }
+    send(&attempts);
+    // From now on connections come about, but nothing that is said in them arrives.
+    row.nft(
+        "table inet t { chain c { type filter hook forward priority 0;
+          tcp flags & psh == psh drop
+          tcp flags & (fin | rst) != 0 drop
+        }
+        }",
+    )?;
+    let answers = send(&attempts);
+    ensure!(answers.iter().any(|answer| answer.outcome == Outcome::Silent), "{answers:?}");
+    drop((server, proxy));
+    let Row { client, node, host } = row;
+    drop((client, host));
+    let started = Instant::now();
+    while started.elapsed() < PATIENT {
+        if !node.exec(&["ip", "-o", "link"])?.contains("eth") {
+            return Ok(());
+        }
+    }
+    bail!("after {:?}: {}", started.elapsed(), node.exec(&["ip", "-o", "link"])?)
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use unmasq_lab::traffic::{Ask, Outcome};
+use unmasq_lab::traffic::{Ask, Attempt, Outcome};
 
 use crate::trials::Test;
 use crate::{ALL, BRIEF, Row, once, reported};
@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("translated::masquerade_is_what_the_server_sees", masquerade),
     ("translated::dnat_answers_from_the_address_that_was_called", dnat),
     ("translated::an_answer_from_elsewhere_is_none", elsewhere),
+    ("translated::a_lost_answer_was_seen_still", lost),
 ];
 
 fn masquerade() -> Result<()> {
@@ -90,6 +91,31 @@ fn elsewhere() -> Result<()> {
                 }
                 other => anyhow::bail!("{to}: {other:?}"),
             }
+        }
+    }
+    Ok(())
+}
+
+/// The client's address is lost on the way there, and nobody knows the way back.
+fn lost() -> Result<()> {
+    let row = Row::new()?;
+    row.nft(
+        "table inet t { chain c { type filter hook forward priority 0; iifname \"eth1\" drop; }
+         chain post { type nat hook postrouting priority srcnat;
+          ip daddr 10.1.0.2 snat ip to 192.0.2.9
+          ip6 daddr fd00:b::2 snat ip6 to 2001:db8::9
+        }
+        }",
+    )?;
+    let _server = row.serve()?;
+    for (to, seen) in [("10.1.0.2", "192.0.2.9"), ("fd00:b::2", "2001:db8::9")] {
+        for ask in ALL {
+            let attempt = Attempt { patience: BRIEF, ..row.attempt(to, ask())? };
+            let tcp = matches!(attempt.ask, Ask::Line | Ask::Http { .. });
+            let answer = once(attempt);
+            ensure!(answer.outcome == Outcome::Silent, "{answer:?}");
+            let source = answer.seen.as_ref().map(|report| report.source.ip());
+            ensure!(source == (if tcp { None } else { Some(seen.parse()?) }), "{answer:?}");
         }
     }
     Ok(())
