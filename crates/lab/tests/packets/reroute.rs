@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reroute::later_output_chains_see_the_old_device", devices),
     ("reroute::without_a_first_route_no_hook_is_passed", no_first_route),
     ("reroute::marks_route_again_in_ipv6", mark_v6),
+    ("reroute::protocol_and_ports_count_again", protocol_and_ports),
 ];
 
 /// Mark 1 is routed out of eth1; unmarked packets to the Internet leave by eth0.
@@ -154,6 +155,33 @@ fn mark_v6() -> Result<()> {
             .ended(&format!("{out} [fd00:a::11]:4000 > [2001:db8:9::9]:53"))?
             .counted(&[("mark", 1)])?
             .foreseen()?;
+    }
+    Ok(())
+}
+
+/// What is routed again is looked up with its protocol and ports, like the first time.
+fn protocol_and_ports() -> Result<()> {
+    for (probe, ended) in [
+        (PROBE, "eth1 10.0.0.11:4000 > 198.51.100.9:53"),
+        (
+            "host udp [fd00:a::11]:4000 > [2001:db8::9]:53",
+            "eth1 [fd00:a::11]:4000 > [2001:db8::9]:53",
+        ),
+    ] {
+        for selector in ["ipproto udp", "ipproto udp dport 53"] {
+            let network = router()?;
+            network.script(&format!(
+                "ip rule add {selector} table 100
+                 ip route add default via 10.1.0.2 dev eth1 table 100
+                 ip -6 rule add {selector} table 100
+                 ip -6 route add default via fd00:b::2 dev eth1 table 100"
+            ))?;
+            network.nft(
+                "table inet t { chain out { type route hook output priority -150;
+                 counter meta mark set 0x5 comment \"mark\"; }\n}",
+            )?;
+            shoot(&network, probe)?.ended(ended)?.counted(&[("mark", 1)])?.foreseen()?;
+        }
     }
     Ok(())
 }
