@@ -5,6 +5,7 @@ mod bless;
 mod deps;
 mod differential;
 mod generate_node;
+mod mutants;
 mod test;
 mod workspace;
 
@@ -33,6 +34,8 @@ enum Command {
     BenchTrace(bench_trace::Args),
     /// Compare the evaluator with the kernel: random rulesets, real packets (as root)
     Differential(differential::Args),
+    /// Make deliberate errors in the evaluator, and see whether that comparison notices (as root)
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::GenerateNode(args) => generate_node::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
         Command::Differential(args) => differential::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
