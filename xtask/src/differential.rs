@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// How many rulesets share a node [default: 7, or 40 for long runs]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     block: Option<u64>,
-    /// How many disagreements are shrunk before the run ends
+    /// How many disagreements are shrunk before the run ends; 0: it ends at the first
     #[arg(long, default_value_t = 5)]
     most: usize,
     /// Where no networks can be made (rights, missing programs), say why and end well

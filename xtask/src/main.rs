@@ -5,6 +5,7 @@ mod bless;
 mod deps;
 mod differential;
 mod generate_node;
+mod mutants;
 mod scenarios;
 mod test;
 mod workspace;
@@ -36,6 +37,8 @@ enum Command {
     Differential(differential::Args),
     /// Run the lab's scenarios and write docs/scenarios
     Scenarios(scenarios::Args),
+    /// Make deliberate errors in the evaluator, and see whether that comparison notices (as root)
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::BenchTrace(args) => bench_trace::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -106,7 +106,8 @@ pub struct Options {
     pub block: u64,
     /// Where reproducers are kept.
     pub folder: PathBuf,
-    /// How many disagreements are shrunk; more end the run.
+    /// How many disagreements are shrunk; more end the run. 0: the first ends it, and is the
+    /// first of all.
     pub most: usize,
 }
 
@@ -148,7 +149,9 @@ pub fn run(options: &Options) -> Result<Report> {
     };
     let block_size = options.block.max(1);
     let next = AtomicU64::new(rulesets.start / block_size);
-    let (done, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let done = AtomicBool::new(false);
+    // Rulesets from this number on aren't begun.
+    let end = AtomicU64::new(u64::MAX);
     let report = Mutex::new(Report::default());
     let begin = Instant::now();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -159,16 +162,16 @@ pub fn run(options: &Options) -> Result<Report> {
             let block = next.fetch_add(1, Ordering::Relaxed);
             let first = (block * block_size).max(rulesets.start);
             let last = ((block + 1) * block_size).min(rulesets.end);
-            if first >= last || stop.load(Ordering::Relaxed) {
+            if first >= last || end.load(Ordering::Relaxed) <= first {
                 return Ok(());
             }
-            let made = run_block(options, block, first..last, cpu, &stop);
+            let made = run_block(options, block, first..last, cpu, &end);
             // What the kernel refuses is a mistake here: no use in going on.
-            let made = made.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            let made = made.inspect_err(|_| end.store(0, Ordering::Relaxed))?;
             let mut report = report.lock().map_err(|_| anyhow!("another worker panicked"))?;
             report.add(made);
-            if report.reproducers.len() >= options.most {
-                stop.store(true, Ordering::Relaxed);
+            if options.most > 0 && report.reproducers.len() >= options.most {
+                end.store(0, Ordering::Relaxed);
             }
         }
     };
@@ -223,7 +226,7 @@ fn run_block(
     block: u64,
     numbers: std::ops::Range<u64>,
     cpu: usize,
-    stop: &AtomicBool,
+    end: &AtomicU64,
 ) -> Result<Report> {
     let (kind, family) = block_kind(options, block);
     let topology = topology::topology(&mut Random::new(options.seed, TOPOLOGY, block), family);
@@ -236,7 +239,7 @@ fn run_block(
         let mut node = Node::new(&network, kind, family, &topology)?;
         let mut report = Report::default();
         for number in numbers {
-            if stop.load(Ordering::Relaxed) {
+            if end.load(Ordering::Relaxed) <= number {
                 break;
             }
             let mut random = Random::new(options.seed, RULES, number);
@@ -246,6 +249,10 @@ fn run_block(
             report.count(kind, family, &injections);
             run_ruleset(options, &mut node, number, &ruleset, &injections, &mut report)
                 .with_context(|| options.again(number))?;
+            if options.most == 0 && report.first.is_some() {
+                // What comes before it goes on: the first may be there.
+                end.fetch_min(number, Ordering::Relaxed);
+            }
         }
         Ok(report)
     })?
@@ -277,9 +284,12 @@ fn run_ruleset(
     } else {
         shrink::one_by_one(node, ruleset, injections)?
     };
+    let case = |packet: Option<usize>| {
+        number * PACKETS + packet.map_or(PACKETS, |packet| packet as u64 + 1)
+    };
     if findings.is_empty() {
         for finding in together {
-            report.found(finding.wrong);
+            report.found(case(finding.packet), finding.wrong);
             eprintln!(
                 "ruleset {number}: {:?}, but not one by one: {}",
                 finding.wrong, finding.text
@@ -288,7 +298,7 @@ fn run_ruleset(
     }
     let mut told: BTreeMap<compare::Wrong, usize> = BTreeMap::new();
     for finding in findings {
-        report.found(finding.wrong);
+        report.found(case(finding.packet), finding.wrong);
         let told = told.entry(finding.wrong).or_default();
         *told += 1;
         if *told > 1 || report.reproducers.len() >= options.most {

@@ -25,6 +25,8 @@ pub struct Report {
     pub disagreements: u64,
     /// Cases in which the evaluator could not tell.
     pub unknown: u64,
+    /// The first case of either, counted from 1 in the order of rulesets, and what is wrong.
+    pub first: Option<(u64, Wrong)>,
     /// The first disagreements, shrunk.
     pub reproducers: Vec<Reproducer>,
     /// The seed.
@@ -57,7 +59,8 @@ impl Report {
         }
     }
 
-    pub(super) fn found(&mut self, wrong: Wrong) {
+    pub(super) fn found(&mut self, case: u64, wrong: Wrong) {
+        self.first = earlier(self.first, Some((case, wrong)));
         match wrong {
             Wrong::Unknown => self.unknown += 1,
             Wrong::Several | Wrong::Differs => self.disagreements += 1,
@@ -74,8 +77,13 @@ impl Report {
         self.rulesets += other.rulesets;
         self.disagreements += other.disagreements;
         self.unknown += other.unknown;
+        self.first = earlier(self.first, other.first);
         self.reproducers.extend(other.reproducers);
     }
+}
+
+fn earlier(one: Option<(u64, Wrong)>, other: Option<(u64, Wrong)>) -> Option<(u64, Wrong)> {
+    one.into_iter().chain(other).min()
 }
 
 impl fmt::Display for Report {
@@ -104,7 +112,7 @@ impl fmt::Display for Report {
             }
         }
         let kernel = rustix::system::uname();
-        writeln!(
+        write!(
             f,
             "\n{} cases, {} rulesets, {} disagreements, {} unknown; {:.0} cases/s; \
              kernel {}; seed {}",
@@ -115,6 +123,30 @@ impl fmt::Display for Report {
             self.cases() as f64 / self.took.as_secs_f64().max(0.001),
             kernel.release().to_string_lossy(),
             self.seed
-        )
+        )?;
+        match self.first {
+            Some((case, Wrong::Unknown)) => writeln!(f, "; first at case {case} (unknown)"),
+            Some((case, Wrong::Several | Wrong::Differs)) => writeln!(f, "; first at case {case}"),
+            None => writeln!(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_case_is_the_smallest_of_all_workers() {
+        let [mut one, mut other] = [Report::default(), Report::default()];
+        assert!(!one.to_string().contains("first"));
+        one.found(52, Wrong::Differs);
+        one.found(70, Wrong::Unknown);
+        assert!(one.to_string().ends_with("; first at case 52\n"), "{one}");
+        other.found(8, Wrong::Unknown);
+        one.add(other);
+        one.add(Report::default());
+        assert_eq!(one.first, Some((8, Wrong::Unknown)));
+        assert!(one.to_string().ends_with("; first at case 8 (unknown)\n"), "{one}");
     }
 }
