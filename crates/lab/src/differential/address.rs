@@ -64,9 +64,11 @@ pub(super) const NETS: [Net; 12] = [
 /// Destination ports. No packet's source port is one of them.
 pub(super) const PORTS: [u16; 6] = [53, 80, 81, 443, 8080, 30080];
 /// Bits of marks.
-pub(super) const MARKS: [u32; 8] = [0, 1, 2, 3, 0x10, 0x4000, 0x8000, 0xc001];
+pub(super) const MARKS: [u32; 10] =
+    [0, 1, 2, 3, 0x10, 0x4000, 0x8000, 0xc001, 0x0001_0001, 0x8001_0000];
 /// Masks of marks.
-pub(super) const MASKS: [u32; 7] = [0xffff_ffff, 0xff, 0x1, 0x3, 0x4000, 0xc000, 0xffff];
+pub(super) const MASKS: [u32; 8] =
+    [0xffff_ffff, 0xff, 0x1, 0x3, 0x4000, 0xc000, 0xffff, 0xffff_0000];
 /// The address for which the node asks itself.
 pub(super) const LOOPBACK: Net = Net([127, 0, 0, 1], 32);
 

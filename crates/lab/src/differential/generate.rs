@@ -8,7 +8,7 @@ use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Backend, Hook, xtables_base};
 
 use super::Kind;
-use super::address::{DEVICES, MARKS, MASKS, NETS, Net, OWN, PORTS, SERVERS};
+use super::address::{DEVICES, LOOPBACK, MARKS, MASKS, NETS, Net, OWN, PORTS, SERVERS};
 use super::random::Random;
 use super::ruleset::{
     Base, Chain, Element, Match, Open, Pick, Proto, Rule, Ruleset, Set, SetKind, Table, Target,
@@ -188,7 +188,11 @@ impl Maker<'_> {
                     .filter(|(_, hooks)| hooks.contains(hook))
                     .map(|(name, _)| name.as_str())
                     .collect();
-                let rules = 1 + self.random.below(5);
+                let rules = match base.drop {
+                    true if self.random.percent(40) => 0,
+                    _ if self.random.percent(2) => 32 + self.random.below(16),
+                    _ => 1 + self.random.below(5),
+                };
                 chains.push(self.chain(name, Some(base), &[*hook], &callable, rules));
             }
         }
@@ -226,6 +230,10 @@ impl Maker<'_> {
                 Table::Raw | Table::Filter | Table::Security => usual + 11 + own,
             };
             bases.push((format!("{}-odd", chain_name(hook)), Base { hook, priority, drop: false }));
+            if self.random.percent(20) {
+                let name = format!("{}-same", chain_name(hook));
+                bases.push((name, Base { hook, priority, drop: false }));
+            }
         }
         bases
     }
@@ -339,12 +347,17 @@ impl Maker<'_> {
 
     fn destination(&mut self, matches: &mut Vec<Match>, with_ports: bool) -> Target {
         let port = self.random.pick(&PORTS);
-        let ports =
-            with_ports.then(|| if self.random.percent(20) { (8000, 8010) } else { (port, port) });
-        let to = if self.random.percent(20) {
-            self.random.pick(&OWN).host()
-        } else {
-            self.random.pick(&SERVERS)
+        let ports = with_ports.then(|| {
+            if self.random.percent(20) {
+                self.random.pick(&[(8000, 8010), (8000, 8100)])
+            } else {
+                (port, port)
+            }
+        });
+        let to = match self.random.below(20) {
+            0 => LOOPBACK,
+            1..4 => self.random.pick(&OWN).host(),
+            _ => self.random.pick(&SERVERS),
         };
         if self.open == Open::Chance && self.random.percent(40) {
             return match self.backend {

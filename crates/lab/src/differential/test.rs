@@ -158,7 +158,10 @@ impl Place<'_> {
             }
             46..51 => {
                 let end = random.pick(&[None, Some(end), Some(End::Destination)]);
-                let ports = vec![(53, 53), (random.pick(&[80, 81, 443]), 500), (8080, 8080)];
+                let mut ports = vec![(53, 53), (random.pick(&[80, 81, 443]), 500), (8080, 8080)];
+                if end != Some(End::Destination) && random.percent(50) {
+                    ports.push((1024, 20000));
+                }
                 Match::Ports { proto, end, ports, not }
             }
             51..61 => {

@@ -120,7 +120,7 @@ fn settings(random: &mut Random, family: Family) -> Vec<(String, &'static str)> 
                 settings.push((format!("net/ipv4/conf/{device}/rp_filter"), value));
             }
         }
-        for (name, chance) in [("src_valid_mark", 15), ("route_localnet", 10), ("accept_local", 10)]
+        for (name, chance) in [("src_valid_mark", 40), ("route_localnet", 10), ("accept_local", 10)]
         {
             if random.percent(chance) {
                 let device = random.pick(&["eth0", "eth1", "all"]);
