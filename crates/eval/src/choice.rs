@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::trace::{Endpoint, Hit, Outcome, Verdict};
+use crate::trace::{Endpoint, Hit, Options, Outcome, Verdict};
 
 mod join;
 
@@ -82,10 +82,9 @@ impl Choices {
     }
 }
 
-/// Walks until every branch is seen, depth first. `keep_apart`: as
-/// [`Options::every_branch`](crate::trace::Options::every_branch).
+/// Walks until every branch is seen, depth first. The options say which outcomes are kept apart.
 pub(crate) fn explore(
-    keep_apart: bool,
+    options: Options,
     mut walk: impl FnMut(&mut Choices) -> Outcome,
 ) -> Vec<Outcome> {
     let mut open: Vec<Node> = Vec::new();
@@ -109,14 +108,14 @@ pub(crate) fn explore(
                 open.push(node);
                 break;
             }
-            result = node.close(&unexplored, keep_apart);
+            result = node.close(&unexplored, options);
         }
     }
 }
 
 impl Node {
     /// The outcomes of all branches; those that were not walked end in `unexplored`.
-    fn close(self, unexplored: &Outcome, keep_apart: bool) -> Vec<Outcome> {
+    fn close(self, unexplored: &Outcome, apart: Options) -> Vec<Outcome> {
         let Node { kind, options, taken, mut done } = self;
         let left = options - taken;
         match kind {
@@ -124,7 +123,7 @@ impl Node {
                 if left > 0 {
                     done.push(vec![unexplored.clone()]);
                 }
-                weigh(done, &[1.0 - yes, yes], keep_apart)
+                weigh(done, &[1.0 - yes, yes], apart)
             }
             Kind::Uniform => {
                 let one = 1.0 / as_float(options);
@@ -133,23 +132,23 @@ impl Node {
                     done.push(vec![unexplored.clone()]);
                     weights.push(one * as_float(left));
                 }
-                weigh(done, &weights, keep_apart)
+                weigh(done, &weights, apart)
             }
             Kind::State => {
                 if left > 0 {
                     done.push(vec![unexplored.clone()]);
                 }
-                if !keep_apart && join::all_agree(&done) {
+                if !apart.every_branch && join::all_agree(&done, apart) {
                     return first(done);
                 }
                 let forget = |outcome| Outcome { probability: None, ..outcome };
-                put_together(done, keep_apart, |_, outcome| forget(outcome))
+                put_together(done, apart, |_, outcome| forget(outcome))
             }
             Kind::Unknown { why, before, at } => {
                 if left > 0 {
                     done.push(vec![unexplored.clone()]);
                 }
-                if join::all_agree(&done) {
+                if join::all_agree(&done, apart) {
                     return first(done);
                 }
                 let mut all = done.into_iter().flatten();
@@ -161,17 +160,17 @@ impl Node {
     }
 }
 
-fn weigh(done: Vec<Vec<Outcome>>, weights: &[f64], keep_apart: bool) -> Vec<Outcome> {
-    put_together(done, keep_apart, |branch, outcome| {
+fn weigh(done: Vec<Vec<Outcome>>, weights: &[f64], apart: Options) -> Vec<Outcome> {
+    put_together(done, apart, |branch, outcome| {
         let weight = weights.get(branch).copied().unwrap_or(0.0);
         Outcome { probability: outcome.probability.map(|p| p * weight), ..outcome }
     })
 }
 
-/// All outcomes of all branches. Those that look the same become one, unless `keep_apart`.
+/// All outcomes of all branches. Those that look the same become one, unless every branch is wanted.
 fn put_together(
     done: Vec<Vec<Outcome>>,
-    keep_apart: bool,
+    apart: Options,
     change: impl Fn(usize, Outcome) -> Outcome,
 ) -> Vec<Outcome> {
     let outcomes = done
@@ -179,7 +178,7 @@ fn put_together(
         .enumerate()
         .flat_map(|(branch, outcomes)| outcomes.into_iter().map(move |outcome| (branch, outcome)));
     let outcomes = outcomes.map(|(branch, outcome)| change(branch, outcome));
-    if keep_apart {
+    if apart.every_branch {
         return outcomes.collect();
     }
     let mut all: Vec<Outcome> = Vec::new();
@@ -187,7 +186,7 @@ fn put_together(
     for outcome in outcomes {
         let key = (outcome.source.after, outcome.destination.after, outcome.verdict);
         let places = places.entry(key).or_default();
-        match places.iter().find(|place| join::alike(&all[**place], &outcome)) {
+        match places.iter().find(|place| join::alike(&all[**place], &outcome, apart)) {
             Some(place) => {
                 let other = &mut all[*place];
                 other.probability = join::sum(other.probability, outcome.probability);

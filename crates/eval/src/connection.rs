@@ -45,7 +45,8 @@ pub struct Later {
 
 impl Outcome {
     /// The answer to the packet that ended so, from where it ended, with mark 0 and a time to live
-    /// that nobody named. `None` for a packet that arrived nowhere, or nobody knows where.
+    /// that nobody named. `None` for a packet that arrived nowhere, or nobody knows where, and for
+    /// one that nobody answers.
     pub fn answer(&self, opening: &Packet, in_device: Option<Box<str>>) -> Option<Query> {
         if !matches!(self.verdict, Verdict::Delivered | Verdict::Forwarded) {
             return None;
@@ -60,10 +61,16 @@ impl Outcome {
                     let (source, destination) = (source.exact_port(), destination.exact_port());
                     Transport::Ports { source, destination }
                 }
-                Transport::Icmp { kind, code } => Transport::Icmp {
-                    kind: if opening.protocol == Protocol::ICMP { 0 } else { kind + 1 },
-                    code,
-                },
+                Transport::Icmp { kind, code } => {
+                    // Echo and, in IPv4, timestamp (RFC 792, RFC 4443): nothing else is answered.
+                    let kind = match (opening.protocol, kind) {
+                        (Protocol::ICMP, 8) => 0,
+                        (Protocol::ICMP, 13) => 14,
+                        (Protocol::ICMPV6, 128) => 129,
+                        _ => return None,
+                    };
+                    Transport::Icmp { kind, code }
+                }
                 Transport::Other => Transport::Other,
             },
             mark: 0,

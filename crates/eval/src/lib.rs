@@ -91,7 +91,7 @@ impl<'h> Evaluator<'h> {
             Start::Output | Start::Unknown => None,
         };
         let mut assumptions: Vec<String> = Vec::new();
-        let outcomes = choice::explore(self.options.every_branch, |choices: &mut Choices| {
+        let outcomes = choice::explore(self.options, |choices: &mut Choices| {
             let (outcome, assumed) = Walk::new(self, choices, query, in_device).run();
             for assumption in assumed {
                 if !assumptions.contains(&assumption) {

@@ -41,6 +41,9 @@ pub struct Options {
     /// Keep the outcomes apart that differ by the order of chains of equal priority, which no
     /// listing shows, instead of joining them to what is known in any order.
     pub every_order: bool,
+    /// Keep outcomes apart that differ only in what conntrack keeps of the connection, as following
+    /// the answer needs them.
+    pub every_entry: bool,
 }
 
 /// The answer.

@@ -51,6 +51,8 @@ struct Connection {
     destination_done: bool,
     /// The device that it was masqueraded for.
     masqueraded: Option<Box<str>>,
+    /// `IPS_CONFIRMED`: it has passed the end of postrouting, or had before.
+    confirmed: bool,
 }
 
 impl Connection {

@@ -402,3 +402,38 @@ fn a_template_looks_like_a_new_connection() {
     let dropped = "Dropped Rule 10.42.0.7:40000 -> 8.8.8.8:53";
     check(&host, "10.42.0.7:40000", "8.8.8.8:53", None, dropped);
 }
+
+/// Two outcomes that differ only in the connection's mark are one for people, and two for who
+/// follows the answer.
+#[test]
+fn entries_are_kept_apart_where_the_answer_needs_them() {
+    let rules = [
+        "-A FORWARD -m statistic --mode random --probability 0.5 -j CONNMARK --set-xmark 0x1/0xffffffff",
+    ];
+    let host = host_with("mangle", &["FORWARD ACCEPT"], &rules);
+    let (from, to) = ("192.0.2.7:4000", "10.42.0.7:80");
+    let marks = |every_entry| -> Vec<Option<u32>> {
+        let options = Options { every_entry, ..Options::default() };
+        let trace = trace_with(&host, from, to, Some("eth0"), options);
+        trace.outcomes.iter().map(|one| Some(one.tracked.as_ref()?.mark)).collect()
+    };
+    assert_eq!(marks(false).len(), 1);
+    assert_eq!(marks(true), [Some(0), Some(1)]);
+}
+
+#[test]
+fn only_questions_are_answered() {
+    use unmasq_model::packet::Transport;
+    let host = host(&[]);
+    let (from, to) = ("192.0.2.7".parse().unwrap(), "10.42.0.7".parse().unwrap());
+    let answer = |kind: u8| {
+        let mut packet = Packet::open(Protocol::ICMP, from, None, to, None);
+        packet.transport = Transport::Icmp { kind, code: 0 };
+        let query = Query::opening(packet.clone(), Some("eth0"));
+        let outcome = Evaluator::new(&host, Options::default()).trace(&query).outcomes[0].clone();
+        Some(outcome.answer(&packet, None)?.packet.transport)
+    };
+    assert_eq!(answer(8), Some(Transport::Icmp { kind: 0, code: 0 }));
+    assert_eq!(answer(13), Some(Transport::Icmp { kind: 14, code: 0 }));
+    assert_eq!((answer(3), answer(0), answer(255)), (None, None, None));
+}

@@ -265,7 +265,7 @@ impl Cluster {
 impl State {
     /// Evaluators by host. Switches have none of their own rules: an empty host stands for them.
     pub fn evaluators<'s>(&'s self, nothing: &'s host::Host) -> Vec<Evaluator<'s>> {
-        let options = Options::default();
+        let options = Options { every_entry: true, ..Options::default() };
         let hosts = self.hosts.iter().map(|host| host.as_ref().unwrap_or(nothing));
         hosts.map(|host| Evaluator::new(host, options)).collect()
     }

@@ -1,6 +1,7 @@
 //! The connections that a namespace tracks: listed, and forgotten.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 use crate::namespace::Namespace;
@@ -35,7 +36,13 @@ pub fn forget() -> Result<()> {
     let kernel = netlink::SocketAddrNetlink::new(0, 0);
     rustix::net::sendto(&fd, &message, SendFlags::empty(), &kernel)?;
     let mut answer = [0u8; 256];
-    // The answer says that it is done. A kernel without that subsystem has no connections.
-    rustix::net::recv(&fd, &mut answer, RecvFlags::empty())?;
+    // nlmsgerr: the error behind the header of 16 bytes, 0 if it is done.
+    let (_, length) = rustix::net::recv(&fd, &mut answer, RecvFlags::empty())?;
+    let code = answer.get(16..20).filter(|_| length >= 20).context("a short answer of netlink")?;
+    let code = i32::from_ne_bytes(code.try_into()?);
+    // A kernel without that subsystem has no connections.
+    if code != 0 && code != -Errno::INVAL.raw_os_error() {
+        bail!("forget connections: {}", Errno::from_raw_os_error(-code));
+    }
     Ok(())
 }

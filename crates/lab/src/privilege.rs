@@ -72,7 +72,8 @@ fn isolated() -> Result<Command, String> {
     })
 }
 
-fn search_path() -> OsString {
+/// PATH with the folders of administrators' programs.
+pub fn search_path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     if !path.is_empty() {
         path.push(":");

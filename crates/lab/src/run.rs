@@ -178,7 +178,14 @@ pub fn state(
         matrix.disagreements().map(|row| matrix::describe(cluster, row)).collect();
     let kept = match disagreements.is_empty() {
         true => None,
-        false => Some(keep_capture(session, &matrix, keep)?),
+        // The report is worth more than the state beside it.
+        false => match keep_capture(session, &matrix, keep) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                progress(&format!("the state of the hosts could not be kept: {error:#}"));
+                None
+            }
+        },
     };
     let wanted = |expectation: &Expectation| match after? {
         true => Some(expectation.after),
@@ -256,7 +263,8 @@ fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) 
 
 /// Keeps the state of every host of the lab, so that the question can be asked again.
 fn keep_capture(session: &Session, matrix: &Matrix, keep: &Path) -> Result<PathBuf> {
-    let path = keep.join(format!("{}-{}", session.cluster.scenario.name, std::process::id()));
+    let prefix = format!("unmasq-lab-{}-", session.cluster.scenario.name);
+    let path = tempfile::Builder::new().prefix(&prefix).tempdir_in(keep)?.keep();
     let mut files = matrix.files.clone();
     files.extend(session.cluster.manifests.files());
     let manifest = serde_json::json!({"schema": unmasq_parse::capture::SCHEMA, "by": "unmasq lab"});

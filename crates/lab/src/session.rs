@@ -50,6 +50,9 @@ impl Session {
             return Ok(text.to_owned());
         }
         let path = Path::new(name);
+        if !path.is_file() && std::path::absolute(path).is_ok_and(|full| full.starts_with("/run")) {
+            bail!("the lab has a /run of its own: copy {name} to another folder");
+        }
         if path.is_file() {
             return std::fs::read_to_string(path).with_context(|| format!("read {name}"));
         }

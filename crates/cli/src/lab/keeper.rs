@@ -1,18 +1,24 @@
 //! The process that a cluster lives in while it is up: its namespaces and servers end with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::FdFlags;
 use unmasq_lab::run::{self, Report};
 use unmasq_lab::session::Session;
 
 use super::place::{self, Request, Response, Running};
 use crate::output::{self, Exit};
+
+/// How long a client may take to ask, and to take an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The last line of a keeper that is ready.
 const READY: &str = "ready";
@@ -23,6 +29,12 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
         bail!("{name} is up already: unmasq lab down {name}");
     }
     let folder = place::folder()?;
+    // Held by the keeper for as long as it lives.
+    let lock = File::create(folder.join(format!("{name}.lock")))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("{name} is up already, or just being built or ended");
+    }
+    rustix::io::fcntl_setfd(&lock, FdFlags::empty())?;
     let file = folder.join(format!("{name}.yaml"));
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     let mut child = Command::new("setsid")
@@ -80,7 +92,7 @@ pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
             break;
         }
     }
-    for file in [place, &socket, scenario] {
+    for file in [place, &socket] {
         let _ = fs::remove_file(file);
     }
     Ok(Exit::Done)
@@ -102,7 +114,6 @@ fn describe(session: &Session, socket: std::path::PathBuf) -> Result<Running> {
         name: cluster.scenario.name.clone(),
         pid,
         began: place::began(pid).context("when did this process begin?")?,
-        own_user: fs::read_to_string("/proc/self/uid_map")?.split_whitespace().nth(1) != Some("0"),
         hosts: cluster.plan.hosts.iter().zip(&cluster.namespaces).map(host).collect(),
         socket,
     })
@@ -110,6 +121,9 @@ fn describe(session: &Session, socket: std::path::PathBuf) -> Result<Running> {
 
 /// Answers one request; `true`: it was the last.
 fn serve(session: &mut Session, stream: UnixStream) -> Result<bool> {
+    // Who connects and says nothing, or doesn't listen, must not keep others waiting.
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream.try_clone()?).read_line(&mut line)?;
     let out = Mutex::new(stream);
@@ -160,5 +174,5 @@ fn step(session: &mut Session) -> Result<String> {
 
 fn capture(session: &Session, output: &Path) -> Result<String> {
     unmasq_host::capture::write(output, &session.capture()?)?;
-    Ok(String::new())
+    Ok(format!("{} hosts", session.cluster.plan.hosts.len()))
 }

@@ -10,13 +10,19 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use unmasq_lab::privilege;
 use unmasq_lab::run::Report;
 
 use crate::output::{self, Exit};
+
+/// How long a cluster may be silent before it counts as hanging: a matrix of many hosts says now and
+/// then how far it is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster that is up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,8 +34,6 @@ pub(super) struct Running {
     /// When that process began, in clock ticks since boot: another process with its number is
     /// another process.
     pub(super) began: u64,
-    /// Whether it is root of a user namespace of its own.
-    pub(super) own_user: bool,
     /// Hosts and their namespaces.
     pub(super) hosts: Vec<(String, String)>,
     /// The socket that it listens on.
@@ -67,7 +71,10 @@ pub(super) enum Response {
 /// The folder, made if it isn't there.
 pub(super) fn folder() -> Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
-    let path = std::env::temp_dir().join(format!("unmasq-lab-{uid}"));
+    let temporary = std::env::temp_dir();
+    // The lab has a /run of its own.
+    let shared = if temporary.starts_with("/run") { PathBuf::from("/tmp") } else { temporary };
+    let path = shared.join(format!("unmasq-lab-{uid}"));
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(&path)?;
@@ -88,27 +95,34 @@ pub(super) fn all() -> Result<Vec<Running>> {
         if path.extension().is_none_or(|end| end != "json") {
             continue;
         }
-        let read = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let running: Option<Running> = read;
-        match running.filter(|running| began(running.pid) == Some(running.began)) {
-            Some(running) => found.push(running),
-            // Its process has ended without a word.
-            None => forget(&path),
+        let read = match fs::read(&path) {
+            Ok(read) => read,
+            // It ended just now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let running: Running = serde_json::from_slice(&read).with_context(|| {
+            format!("{} is of another version: end its cluster with that one", path.display())
+        })?;
+        if began(running.pid) == Some(running.began) {
+            found.push(running);
+        } else {
+            // Its process has ended without a word. What can't be removed is tried again by the
+            // next command.
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path.with_extension("sock"));
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
 }
 
-fn forget(description: &Path) {
-    // What can't be removed now is tried again by the next command.
-    let _ = fs::remove_file(description);
-    let _ = fs::remove_file(description.with_extension("sock"));
-    let _ = fs::remove_file(description.with_extension("yaml"));
-}
-
 /// The one of that name, or the only one. `name` may be a scenario's file.
 pub(super) fn running(name: Option<&str>) -> Result<Option<Running>> {
+    // Inside, the question was asked before the program went there.
+    if privilege::inside() {
+        return Ok(None);
+    }
     let mut all = all()?;
     let Some(name) = name else {
         if all.len() > 1 {
@@ -169,10 +183,15 @@ impl Running {
 
     /// Ends it, and waits until it is gone.
     pub(super) fn down(&self) -> Result<()> {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
         let pid = Pid::from_raw(self.pid).context("a process without a number")?;
         let process = pidfd_open(pid, PidfdFlags::empty());
-        let _told = self.ask(&Request::Down, &|_| {})?;
+        // One that is busy ends when it has answered; one that hangs is ended.
+        if let (Err(_), Ok(process)) = (self.ask(&Request::Down, &|_| {}), &process)
+            && began(self.pid) == Some(self.began)
+        {
+            let _gone = pidfd_send_signal(process, Signal::KILL);
+        }
         // It can be read when the process has ended (pidfd_open(2)).
         if let Ok(process) = process {
             let mut ended = [PollFd::new(&process, PollFlags::IN)];
@@ -197,6 +216,7 @@ impl Running {
     fn ask(&self, request: &Request, progress: &dyn Fn(&str)) -> Result<Response> {
         let place = || format!("ask {}", self.name);
         let mut stream = UnixStream::connect(&self.socket).with_context(place)?;
+        stream.set_read_timeout(Some(PATIENCE)).with_context(place)?;
         writeln!(stream, "{}", serde_json::to_string(request)?).with_context(place)?;
         for line in BufReader::new(stream).lines() {
             match serde_json::from_str(&line.with_context(place)?).with_context(place)? {
@@ -217,11 +237,12 @@ impl Running {
         })?;
         let mut enter = Command::new("nsenter");
         enter.args(["--target", &self.pid.to_string(), "--mount"]);
-        if self.own_user {
+        // Root of a user namespace of its own, where this user isn't root.
+        let users = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
+        if users("self") != users(&self.pid.to_string()) {
             enter.args(["--user", "--preserve-credentials"]);
         }
-        let path = std::env::var("PATH").unwrap_or_default();
-        enter.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        enter.env("PATH", privilege::search_path());
         let working = std::env::current_dir().ok();
         if let Some(folder) = working.as_ref().and_then(|folder| folder.to_str()) {
             enter.arg(format!("--wd={folder}"));

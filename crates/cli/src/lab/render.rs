@@ -133,7 +133,10 @@ fn rewriters(state: &State) -> String {
     for rewriter in &state.rewriters {
         let group = groups.entry((&rewriter.owner, &rewriter.rule)).or_default();
         group.0 += rewriter.connections;
-        group.1.push(&rewriter.host);
+        // A rule of either family.
+        if !group.1.contains(&rewriter.host.as_str()) {
+            group.1.push(&rewriter.host);
+        }
     }
     let mut text = format!("\nRules that rewrote sources, {}\n", state.title);
     for ((owner, rule), (connections, hosts)) in groups {

@@ -1,10 +1,12 @@
 //! What several possible endings have in common.
 
-use crate::trace::{Disposition, Endpoint, Hit, Outcome, Port, Rewrite, Verdict};
+use crate::trace::{Disposition, Endpoint, Hit, Options, Outcome, Port, Rewrite, Verdict};
 
-/// Whether two outcomes look the same to a user, apart from the rules on the way.
-pub(super) fn alike(a: &Outcome, b: &Outcome) -> bool {
-    a.destination == b.destination
+/// Whether two outcomes look the same to a user, apart from the rules on the way and, unless it is
+/// asked for, the connection's entry.
+pub(super) fn alike(a: &Outcome, b: &Outcome, apart: Options) -> bool {
+    (!apart.every_entry || a.tracked == b.tracked)
+        && a.destination == b.destination
         && a.source == b.source
         && a.verdict == b.verdict
         && a.reason == b.reason
@@ -20,12 +22,12 @@ pub(super) fn sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// Whether all branches end in the same outcomes with the same probabilities.
-pub(super) fn all_agree(branches: &[Vec<Outcome>]) -> bool {
+pub(super) fn all_agree(branches: &[Vec<Outcome>], apart: Options) -> bool {
     let Some((first, rest)) = branches.split_first() else { return true };
     rest.iter().all(|other| {
         other.len() == first.len()
             && other.iter().zip(first).all(|(a, b)| {
-                alike(a, b)
+                alike(a, b, apart)
                     && match (a.probability, b.probability) {
                         (Some(p), Some(q)) => (p - q).abs() < 1e-9,
                         (None, None) => true,

@@ -271,8 +271,9 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.ct_status(u32::MAX)
             }
             Field::CtMark => self.ct_mark_bits(run, u32::MAX),
+            // An answer without an entry makes one of its own, in whose original direction it goes.
             Field::CtDirection => match &self.later {
-                Some(Later { direction: Direction::Reply, .. }) => 1.into(),
+                Some(Later { direction: Direction::Reply, connection: Some(_), .. }) => 1.into(),
                 Some(_) | None => 0.into(),
             },
             Field::CtProtocol => u32::from(self.packet.protocol.0).into(),
@@ -345,7 +346,7 @@ impl<'h> Walk<'_, 'h, '_> {
             (connection.destination_changed, ct_status::DNAT),
             (connection.source_done, 128),
             (connection.destination_done, 256),
-            (begun, ct_status::CONFIRMED),
+            (connection.confirmed, ct_status::CONFIRMED),
             (begun && answered, ct_status::SEEN_REPLY),
         ]
         .iter()

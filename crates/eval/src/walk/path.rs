@@ -91,6 +91,8 @@ impl<'h> Walk<'_, 'h, '_> {
         }
         // Over loopback the packet keeps its connection, mark and route: prerouting and input
         // run, and their nat chains have nothing left to bind.
+        // nf_confirm, at the end of postrouting.
+        self.connection.confirmed = self.connection.exists();
         self.in_device = Some("lo".into());
         self.out_device = None;
         self.hook(Hook::Prerouting)?;
@@ -195,6 +197,7 @@ impl<'h> Walk<'_, 'h, '_> {
                     source_done: entry.source_done,
                     destination_done: entry.destination_done,
                     masqueraded: entry.masqueraded.clone(),
+                    confirmed: true,
                 };
             }
         }

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("conversation::a_masqueraded_connection_that_leaves_by_another_device_ends", moved),
     ("conversation::an_answer_that_becomes_loopback_is_routed_strictly", loopback),
     ("conversation::an_answer_to_nothing_is_invalid_or_new", untracked),
+    ("conversation::over_loopback_a_new_connection_is_confirmed", confirmed),
 ];
 
 const PROBE: &str = "eth0 udp 192.0.2.7:4000 > 10.9.0.5:53";
@@ -159,15 +160,21 @@ fn untracked() -> Result<()> {
  chain forward { type filter hook forward priority 0;
   ct state invalid counter comment \"invalid\"
   ct state new counter comment \"new\"
+  ct direction original counter comment \"original\"
+  ct direction reply counter comment \"reply\"
  }
 }",
     )?;
     for (opening, back, counted) in [
-        (PROBE, "eth1 udp 10.9.0.5:53 > 192.0.2.7:4000", [("invalid", 0), ("new", 1)]),
+        (
+            PROBE,
+            "eth1 udp 10.9.0.5:53 > 192.0.2.7:4000",
+            [("invalid", 0), ("new", 1), ("original", 1), ("reply", 0)],
+        ),
         (
             "eth0 tcp 192.0.2.7:4001 > 10.9.0.5:80",
             "eth1 tcp 10.9.0.5:80 > 192.0.2.7:4001",
-            [("invalid", 1), ("new", 0)],
+            [("invalid", 1), ("new", 0), ("original", 0), ("reply", 0)],
         ),
     ] {
         let opening = shoot(&network, opening)?;
@@ -181,4 +188,23 @@ fn untracked() -> Result<()> {
         shot.ended(&ended)?.counted(&counted)?.foreseen()?;
     }
     Ok(())
+}
+
+fn confirmed() -> Result<()> {
+    let network = router()?;
+    network.nft(
+        "table ip t {
+ chain out { type filter hook output priority 0;
+  ct status confirmed counter comment \"in output\"
+ }
+ chain pre { type filter hook prerouting priority -150;
+  iifname lo ct state new ct status confirmed counter comment \"in prerouting\"
+ }
+}",
+    )?;
+    // The end of postrouting lies between both.
+    shoot(&network, "host udp 127.0.0.1:4000 > 127.0.0.1:53")?
+        .ended("local 127.0.0.1:4000 > 127.0.0.1:53")?
+        .counted(&[("in output", 0), ("in prerouting", 1)])?
+        .foreseen()
 }
