@@ -35,7 +35,7 @@ use crate::namespace::Namespace;
 use crate::scenario::Scenario;
 use objects::Manifests;
 use plan::{Kind, Plan};
-use rules::HostRules;
+use rules::{BALANCER_PODS, HostRules};
 
 /// The port that every pod and outside host answers on.
 pub const POD_PORT: u16 = 8080;
@@ -165,15 +165,19 @@ impl Cluster {
         })
     }
 
-    /// Routes that a change of settings adds or removes.
+    /// Addresses and routes that a change of settings adds or removes.
     fn reroute(&self, plan: &Plan) -> Result<()> {
         self.each(|host| {
             let (old, new) = (&self.plan.hosts[host].ip, &plan.hosts[host].ip);
-            let route = |line: &&String| line.starts_with("route add ");
-            let gone = old.iter().filter(route).filter(|line| !new.contains(line));
-            let gone = gone.map(|line| line.replacen("route add ", "route del ", 1));
-            let come = new.iter().filter(route).filter(|line| !old.contains(line)).cloned();
-            let text: Vec<String> = gone.chain(come).collect();
+            let only_in = |one: &[String], other: &[String], what: &str| -> Vec<String> {
+                let kind = |line: &&String| line.starts_with(what) && !other.contains(line);
+                one.iter().filter(kind).cloned().collect()
+            };
+            let delete = |line: &String| line.replacen(" add ", " del ", 1).replace(" nodad", "");
+            // Routes stand on addresses.
+            let gone = [only_in(old, new, "route add "), only_in(old, new, "addr add ")].concat();
+            let come = [only_in(new, old, "addr add "), only_in(new, old, "route add ")].concat();
+            let text: Vec<String> = gone.iter().map(delete).chain(come).collect();
             if text.is_empty() {
                 return Ok(());
             }
@@ -198,13 +202,19 @@ impl Cluster {
                 let command: Vec<&str> = load.command.iter().map(String::as_str).collect();
                 namespace.exec_with(&command, &load.text)?;
             }
-            if matches!(self.plan.hosts[host].kind, Kind::Node | Kind::Gateway) {
+            if self.translates(host) {
                 namespace.enter(connections::forget)??;
             }
             Ok(())
         })?;
         self.rules = written;
         Ok(())
+    }
+
+    /// Whether a host may have connections that keep a translation.
+    fn translates(&self, host: usize) -> bool {
+        let plan = &self.plan.hosts[host];
+        matches!(plan.kind, Kind::Node | Kind::Gateway) || plan.name.starts_with(BALANCER_PODS)
     }
 
     /// The indices of the nodes.

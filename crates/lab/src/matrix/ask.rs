@@ -48,8 +48,9 @@ fn is_answered(cluster: &Cluster, host: usize) -> bool {
 
 fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) {
     let kind = |host: usize| cluster.plan.hosts[host].kind;
+    let outside = kind(from) == Kind::Outside;
     // Between hosts outside there is no cluster.
-    if kind(from) == Kind::Outside && (kind(to) == Kind::Outside || !outside_knows_pods(cluster)) {
+    if outside && kind(to) == Kind::Outside {
         return;
     }
     for family in FAMILIES {
@@ -58,6 +59,9 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
         else {
             continue;
         };
+        if outside && !gateway_knows(cluster, address) {
+            continue;
+        }
         let icmp = match family {
             Family::V4 => Protocol::ICMP,
             Family::V6 => Protocol::ICMPV6,
@@ -69,8 +73,8 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
 }
 
 /// Clients outside call pods by their own addresses only where the gateway knows these.
-fn outside_knows_pods(cluster: &Cluster) -> bool {
-    cluster.scenario.gateway.knows_pods
+fn gateway_knows(cluster: &Cluster, pod: IpAddr) -> bool {
+    cluster.scenario.gateway.knows_pods.iter().any(|net| net.contains(&pod))
 }
 
 fn by_service(cluster: &Cluster, from: usize, service: &Service, all: &mut Vec<Question>) {
