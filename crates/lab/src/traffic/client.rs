@@ -18,7 +18,7 @@ use super::echo::{self, Ear, Mouth};
 use super::inside;
 use super::message::Report;
 use super::refusal::{self, Refusal};
-use super::server::until;
+use super::worker::until;
 
 /// Makes all attempts at once, and gives their answers in the same order.
 ///

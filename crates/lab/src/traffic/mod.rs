@@ -10,8 +10,8 @@
 //!                        (of an echo request: kept, and asked for in this process)
 //! ```
 //!
-//! Between both there may be a proxy, which takes part at layer 7, or which tells the source in
-//! a PROXY protocol header.
+//! Between both there may be a [`Proxy`], which takes part at layer 7, or tells the source in a
+//! PROXY protocol header.
 //!
 //! A place or an attempt names the file of a network namespace, or none for the current one.
 //! Nothing here makes namespaces or knows what an answer ought to be. Sockets keep their namespace
@@ -26,10 +26,14 @@ mod echo;
 mod health;
 pub mod http;
 mod limit;
+mod listener;
 mod message;
+mod pair;
+mod proxy;
 pub mod proxy_protocol;
 mod refusal;
 mod server;
+mod worker;
 
 use std::path::Path;
 
@@ -39,6 +43,7 @@ pub use attempt::{Answer, Ask, Attempt, Outcome, PATIENCE};
 pub use client::send;
 pub use health::{Health, HealthStatus, ServiceHealth};
 pub use message::Report;
+pub use proxy::{Forward, Hop, Proxy};
 pub use refusal::Refusal;
 pub use server::{Place, Server};
 

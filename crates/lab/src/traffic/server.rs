@@ -1,31 +1,25 @@
 //! Any number of places, served by one thread with one poll loop.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
-use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::connection::{Connection, Service};
 use super::datagram;
 use super::echo::Watch;
 use super::health::Health;
 use super::inside;
-use super::limit::with_room;
-use crate::socket::FLAGS;
+use super::listener::{self, addresses};
+use super::worker::{Worker, until};
 
 /// Connections at once; others wait in the listening sockets' queues.
 const MAX_CONNECTIONS: usize = 4096;
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
-/// How long accepting pauses when the system has no room for another connection.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Somewhere that requests are answered, on all addresses of both families.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,15 +41,13 @@ pub struct Place {
 /// A thread that serves places. Dropping it closes all sockets and resets what is unfinished.
 #[derive(Debug)]
 pub struct Server {
-    stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    _worker: Worker,
 }
 
 impl Server {
     /// Listens everywhere, and then begins to answer. Requests that are sent from now on are
     /// answered.
     pub fn start(places: &[Place], health: &[Health]) -> Result<Server> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mut sockets = Sockets::default();
         for place in places {
             let opened = inside(place.namespace.as_deref(), || Sockets::open(place));
@@ -68,24 +60,8 @@ impl Server {
             let opened = opened.and_then(|opened| opened);
             sockets.tcp.extend(opened.with_context(|| format!("listen at health port {port}"))?);
         }
-        let stopped = Arc::clone(&stop);
         let serving = Serving { sockets, connections: Vec::new(), resume: None };
-        let thread = thread::Builder::new()
-            .name("traffic".into())
-            .spawn(move || serving.run(&stopped))
-            .context("start a thread")?;
-        Ok(Server { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Writing 1 to an eventfd can't fail before 2^64 of them.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            // It has nobody to tell if it panicked.
-            let _ = thread.join();
-        }
+        Ok(Server { _worker: Worker::start("server", |stop| serving.run(stop))? })
     }
 }
 
@@ -128,38 +104,11 @@ impl Sockets {
 /// What listens at a port of both families.
 fn listen(port: u16, service: &Arc<Service>) -> Result<Vec<(TcpListener, Arc<Service>)>> {
     let open = |any: IpAddr| {
-        let listener = listener(any, port).with_context(|| format!("TCP port {port} of {any}"))?;
+        let listener =
+            listener::open(any, port).with_context(|| format!("TCP port {port} of {any}"))?;
         Ok((listener, Arc::clone(service)))
     };
     addresses().map(open).collect()
-}
-
-/// The wildcard addresses of the families that the kernel has (`ipv6.disable=1` leaves one).
-pub(super) fn addresses() -> impl Iterator<Item = IpAddr> {
-    let v6 = Path::new("/proc/sys/net/ipv6").exists();
-    let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    [IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into_iter().chain(v6)
-}
-
-/// A socket that listens, in the calling thread's namespace.
-pub(super) fn listener(any: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let family = if any.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket =
-        with_room(|| Ok(rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?))?;
-    // The port may still be in TIME_WAIT.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    if any.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
-}
-
-/// How long poll may wait until `deadline`.
-pub(super) fn until(deadline: Option<Instant>) -> Option<Timespec> {
-    let left = deadline?.saturating_duration_since(Instant::now());
-    Timespec::try_from(left).ok()
 }
 
 #[derive(Debug)]
@@ -264,26 +213,15 @@ impl Serving {
 
     fn accept(&mut self, index: usize) {
         let (listener, service) = &self.sockets.tcp[index];
-        while self.connections.len() < MAX_CONNECTIONS {
-            match with_room(|| listener.accept()) {
-                Ok((stream, source)) => {
-                    // One that fails here is gone already.
-                    if let Ok(mut connection) = Connection::new(stream, source, Arc::clone(service))
-                        && connection.go_on()
-                    {
-                        self.connections.push(connection);
-                    }
-                }
-                Err(error) => match error.raw_os_error() {
-                    // What has happened to one connection is nothing to the next (accept(2)).
-                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.resume = Some(Instant::now() + PAUSE);
-                        return;
-                    }
-                    _ => return,
-                },
+        let room = MAX_CONNECTIONS.saturating_sub(self.connections.len());
+        let connections = &mut self.connections;
+        self.resume = listener::accept(listener, room, |stream, source| {
+            // One that fails here is gone already.
+            if let Ok(mut connection) = Connection::new(stream, source, Arc::clone(service))
+                && connection.go_on()
+            {
+                connections.push(connection);
             }
-        }
+        });
     }
 }

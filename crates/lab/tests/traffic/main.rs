@@ -1,6 +1,7 @@
 //! Real traffic through real rules: what servers report, and what clients make of it.
 
 mod answered;
+mod hops;
 mod refused;
 mod translated;
 #[path = "../trials/mod.rs"]
@@ -14,7 +15,7 @@ use unmasq_lab::Namespace;
 use unmasq_lab::traffic::{Answer, Ask, Attempt, Outcome, Place, Report, Server, send};
 
 fn main() -> ExitCode {
-    let modules = [answered::TESTS, translated::TESTS, refused::TESTS];
+    let modules = [answered::TESTS, translated::TESTS, refused::TESTS, hops::TESTS];
     trials::run(modules.into_iter().flatten().copied())
 }
 
