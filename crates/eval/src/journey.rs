@@ -85,11 +85,10 @@ pub struct Journey {
 }
 
 impl Journey {
-    /// The hosts that forward it, neither the first nor the last.
+    /// The hosts that forward it, neither the first nor the last, nor those whose bridge passes it
+    /// on: by how much its time to live shrinks.
     pub fn hops(&self) -> usize {
-        let forwards =
-            |leg: &&Leg| leg.query.in_device.is_some() && leg.outcome.verdict == Verdict::Forwarded;
-        self.legs.iter().filter(forwards).count()
+        self.legs.iter().filter(|leg| forwards(&leg.query, &leg.outcome)).count()
     }
 
     /// Source and destination where it ends.
@@ -217,11 +216,16 @@ impl<'a, 'h> Net<'a, 'h> {
     }
 }
 
+/// Whether a host's routing passes a packet on that it didn't send itself.
+fn forwards(query: &Query, outcome: &Outcome) -> bool {
+    query.in_device.is_some() && outcome.verdict == Verdict::Forwarded && !outcome.bridged
+}
+
 /// The packet as the next host gets it.
 fn sent_on(query: &Query, outcome: &Outcome) -> Option<Packet> {
     let (source, destination) = (outcome.source.after, outcome.destination.after);
     let packet = &query.packet;
-    let forwarded = query.in_device.is_some();
+    let forwarded = forwards(query, outcome);
     Some(Packet {
         protocol: packet.protocol,
         source: source.address?,

@@ -17,21 +17,35 @@
 //! the node's own answers and errors are dropped, counted, by a guard table ahead of every other
 //! hook. So each counter that rises rose for the probe.
 //!
-//! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
-//! opinion on what a packet should do.
+//! Needs root, or a kernel that lets users make namespaces ([`privilege`]); of other crates only
+//! the command needs it at run time. It does not read captures and has no opinion on what a packet
+//! should do.
+//!
+//! Whole clusters are built from a [`scenario`] by [`cluster`]. What their nodes are loaded with is
+//! text that pure modules write: [`kube_proxy`] from [`kubernetes`] objects, [`provider`] what other
+//! network systems program.
 
+pub mod cluster;
+pub mod connections;
 mod control;
 pub mod counter;
 pub mod differential;
 pub mod frame;
 pub mod judge;
+pub mod kube_proxy;
+pub mod kubernetes;
+pub mod matrix;
 pub mod namespace;
 pub mod network;
 pub mod observation;
 pub mod privilege;
 pub mod probe;
+pub mod provider;
 pub mod reply;
+pub mod scenario;
+pub mod session;
 mod socket;
+pub mod summary;
 pub mod traffic;
 
 pub use namespace::Namespace;

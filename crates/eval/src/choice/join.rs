@@ -10,6 +10,7 @@ pub(super) fn alike(a: &Outcome, b: &Outcome) -> bool {
         && a.reason == b.reason
         && a.out == b.out
         && a.next_hop == b.next_hop
+        && a.bridged == b.bridged
         && a.rewritten_by == b.rewritten_by
         && a.unknown == b.unknown
 }
@@ -50,6 +51,7 @@ pub(super) fn unexplored(like: &Outcome) -> Outcome {
         destination: unknown(&like.destination),
         out: None,
         next_hop: None,
+        bridged: false,
         rewritten_by: None,
         because: Vec::new(),
         tracked: None,
@@ -84,6 +86,7 @@ pub(super) fn join(
         keep_if_equal(&mut joined.reason, other.reason);
         keep_if_equal(&mut joined.out, other.out);
         keep_if_equal(&mut joined.next_hop, other.next_hop);
+        joined.bridged &= other.bridged;
         keep_if_equal(&mut joined.rewritten_by, other.rewritten_by);
         keep_if_equal(&mut joined.tracked, other.tracked);
         join_rewrite(&mut joined.source, &other.source);
