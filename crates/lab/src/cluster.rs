@@ -18,6 +18,7 @@ pub mod wires;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -32,7 +33,7 @@ use unmasq_parse::capture::Status;
 use crate::connections;
 use crate::kubernetes::{Objects, Service};
 use crate::namespace::Namespace;
-use crate::scenario::Scenario;
+use crate::scenario::{Pod, Scenario, Tells};
 use objects::Manifests;
 use plan::{Kind, Plan};
 use rules::{BALANCER_PODS, HostRules};
@@ -234,6 +235,36 @@ impl Cluster {
             .filter_map(|endpoint| endpoint.node_name.as_deref())
             .collect();
         self.nodes().filter(|node| names.contains(&&*self.plan.hosts[*node].name)).collect()
+    }
+
+    /// The pods behind a Service.
+    pub fn endpoints(&self, service: &Service) -> Vec<&Pod> {
+        let slices = self.objects.endpoint_slices.iter().filter(|slice| {
+            slice.service() == Some(&service.metadata.name)
+                && slice.metadata.namespace == service.metadata.namespace
+        });
+        let addresses: Vec<IpAddr> = slices
+            .flat_map(|slice| &slice.endpoints)
+            .flat_map(|endpoint| endpoint.addresses.iter().copied())
+            .collect();
+        let is_one = |pod: &&Pod| {
+            let host = self.plan.index(&pod.name).map(|index| &self.plan.hosts[index]);
+            host.is_some_and(|host| host.addresses.iter().any(|one| addresses.contains(one)))
+        };
+        self.scenario.pods.iter().filter(is_one).collect()
+    }
+
+    /// A Service by `namespace/name`.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.objects.services.iter().find(|service| service.full_name() == name)
+    }
+
+    /// Whether a pod's server takes only connections that begin with a PROXY protocol header.
+    pub fn expects_header(&self, pod: &str) -> bool {
+        let Some(proxy) = &self.scenario.proxy else { return false };
+        let speaks = matches!(proxy.tells, Tells::ProxyV1 | Tells::ProxyV2) && proxy.pods_read_it;
+        let service = self.service(&proxy.service).filter(|_| speaks);
+        service.is_some_and(|service| self.endpoints(service).iter().any(|one| one.name == pod))
     }
 
     /// Reads every host's state, as `unmasq collect` does.

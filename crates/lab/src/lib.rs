@@ -45,6 +45,7 @@ pub mod reply;
 pub mod scenario;
 pub mod session;
 mod socket;
+pub mod spread;
 pub mod summary;
 pub mod traffic;
 

@@ -47,7 +47,9 @@ pub fn lines(cluster: &Cluster, matrix: &Matrix) -> Vec<Line> {
 /// What became of a row: `preserved`, `rewritten by Calico`, `silent` …
 pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
     let by = row.agreed().and_then(|foreseen| foreseen.rewritten_by);
+    let proxied = matches!(row.question.to, Target::Service { entry: Entry::Proxy, .. });
     match (row.seen.fate, by) {
+        (Fate::Rewritten, _) if proxied => "rewritten by the proxy".to_owned(),
         (Fate::Rewritten, Some((host, rule))) => {
             format!("rewritten by {}", rewriter(cluster, matrix, host, rule))
         }
@@ -124,27 +126,6 @@ fn endpoints<'c>(
     cluster: &'c Cluster,
     service: &str,
 ) -> impl Iterator<Item = &'c crate::scenario::Pod> {
-    let found = cluster
-        .objects
-        .services
-        .iter()
-        .find(|one| format!("{}/{}", one.metadata.namespace, one.metadata.name) == service);
-    let names: Vec<String> = found
-        .map(|service| {
-            let slices = cluster.objects.endpoint_slices.iter().filter(|slice| {
-                slice.service() == Some(&service.metadata.name)
-                    && slice.metadata.namespace == service.metadata.namespace
-            });
-            let addresses: Vec<std::net::IpAddr> = slices
-                .flat_map(|slice| &slice.endpoints)
-                .flat_map(|endpoint| endpoint.addresses.iter().copied())
-                .collect();
-            let hosts = cluster.plan.hosts.iter();
-            hosts
-                .filter(|host| host.addresses.iter().any(|one| addresses.contains(one)))
-                .map(|host| host.name.clone())
-                .collect()
-        })
-        .unwrap_or_default();
-    cluster.scenario.pods.iter().filter(move |pod| names.contains(&pod.name))
+    let found = cluster.service(service).map(|service| cluster.endpoints(service));
+    found.unwrap_or_default().into_iter()
 }

@@ -322,9 +322,12 @@ impl Planner<'_> {
         ));
         self.ip(host, "link set eth0 up".to_owned());
         if routed {
-            self.plan.hosts[node]
-                .device_settings
-                .push((format!("net/ipv4/conf/{device}/proxy_arp"), "1"));
+            // felix/dataplane/linux/endpoint_mgr.go; the kernel would put off its answers to ARP
+            // by up to 0.8 s (net/ipv4/arp.c, `arp_process`), longer than clients wait here.
+            self.plan.hosts[node].device_settings.extend([
+                (format!("net/ipv4/conf/{device}/proxy_arp"), "1"),
+                (format!("net/ipv4/neigh/{device}/proxy_delay"), "0"),
+            ]);
             self.ip(node, format!("link set {device} up"));
         } else {
             let bridge = self.bridge_name();

@@ -25,6 +25,7 @@ pub fn questions(cluster: &Cluster) -> Vec<Question> {
         for service in &cluster.objects.services {
             by_service(cluster, from, service, &mut all);
         }
+        by_proxy(cluster, from, &mut all);
     }
     all.sort();
     all.dedup();
@@ -75,6 +76,23 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
 /// Clients outside call pods by their own addresses only where the gateway knows these.
 fn gateway_knows(cluster: &Cluster, pod: IpAddr) -> bool {
     cluster.scenario.gateway.knows_pods.iter().any(|net| net.contains(&pod))
+}
+
+/// Through the proxy, which passes on TCP only.
+fn by_proxy(cluster: &Cluster, from: usize, all: &mut Vec<Question>) {
+    let Some(proxy) = &cluster.scenario.proxy else { return };
+    for address in &proxy.addresses {
+        if cluster.plan.address(from, Family::of(*address)).is_some() {
+            let name = proxy.service.clone();
+            all.push(Question {
+                from,
+                to: Target::Service { name, entry: Entry::Proxy, via: None },
+                protocol: Protocol::TCP,
+                address: *address,
+                port: proxy.port,
+            });
+        }
+    }
 }
 
 fn by_service(cluster: &Cluster, from: usize, service: &Service, all: &mut Vec<Question>) {

@@ -13,6 +13,8 @@ pub const BUILTIN: &[(&str, &str)] = builtin![
     "kube-router-egress",
     "service-cluster-policy",
     "service-local-policy",
+    "l7-forwarded-for",
+    "proxy-protocol",
     "klipper-lb",
     "ip-masq-agent-empty-list",
     "stale-flannel-rules",

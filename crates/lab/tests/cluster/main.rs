@@ -4,6 +4,8 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+mod spread;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,8 +20,14 @@ fn main() -> ExitCode {
         let text = *text;
         (*name, move || scenario(text))
     };
-    trials::run(BUILTIN.iter().map(trial))
+    let all = BUILTIN.iter().map(trial).map(|(name, run)| (name, Box::new(run) as Run));
+    trials::run(all.chain([
+        ("spread::uneven", Box::new(spread::uneven) as Run),
+        ("spread::extra_hop", Box::new(spread::extra_hop) as Run),
+    ]))
 }
+
+type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// Which state of a scenario is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
