@@ -91,6 +91,7 @@ mod tests {
             destination: rewrite(Disposition::Preserved),
             out: None,
             next_hop: None,
+            bridged: false,
             rewritten_by: None,
             because: Vec::new(),
             tracked: None,

@@ -85,11 +85,10 @@ pub struct Journey {
 }
 
 impl Journey {
-    /// The hosts that forward it, neither the first nor the last.
+    /// The hosts that forward it, neither the first nor the last, nor those whose bridge passes it
+    /// on: by how much its time to live shrinks.
     pub fn hops(&self) -> usize {
-        let forwards =
-            |leg: &&Leg| leg.query.in_device.is_some() && leg.outcome.verdict == Verdict::Forwarded;
-        self.legs.iter().filter(forwards).count()
+        self.legs.iter().filter(|leg| forwards(&leg.query, &leg.outcome)).count()
     }
 
     /// Source and destination where it ends.
@@ -117,6 +116,10 @@ pub struct Net<'a, 'h> {
 /// Entries of connections, by host.
 type Entries = Vec<(usize, Tracked)>;
 
+fn entries(legs: &[Leg]) -> Entries {
+    legs.iter().filter_map(|leg| Some((leg.host, leg.outcome.tracked.clone()?))).collect()
+}
+
 impl<'a, 'h> Net<'a, 'h> {
     /// Hosts by index, and who receives what.
     pub fn new(hosts: &'a [Evaluator<'h>], wiring: &'a dyn Wiring) -> Self {
@@ -135,12 +138,34 @@ impl<'a, 'h> Net<'a, 'h> {
         else {
             return Vec::new();
         };
-        let entry = |leg: &Leg| Some((leg.host, leg.outcome.tracked.clone()?));
-        let entries: Entries = there.legs.iter().filter_map(entry).collect();
+        // Where the outcome was joined of several that differ in the entry, nothing is known of it.
+        let in_doubt =
+            |leg: &&Leg| leg.outcome.tracked.is_none() && !leg.outcome.unknown.is_empty();
+        if let Some(leg) = there.legs.iter().find(in_doubt) {
+            let arrival = Arrival::Unknown(leg.outcome.unknown.clone());
+            return vec![Journey { legs: there.legs.clone(), arrival }];
+        }
         let Some(query) = last.outcome.answer(&last.query.packet, None) else {
             return Vec::new();
         };
-        self.journeys(host, query, &entries)
+        self.journeys(host, query, &entries(&there.legs))
+    }
+
+    /// The ways of the error about a packet that the last leg's host refused, from where that host
+    /// got it: the error is taken to go back by the same link. Empty for a packet that was not
+    /// refused, or that its own host refused: then the one who asked knows at once.
+    ///
+    /// Conntrack translates the packet inside of the error as it does an answer (net/netfilter/
+    /// nf_nat_core.c, `nf_nat_icmp_reply_translation`), and so its way is an answer's.
+    pub fn refusal(&self, there: &Journey) -> Vec<Journey> {
+        let (Arrival::Rejected(_), [.., before, _]) = (&there.arrival, &there.legs[..]) else {
+            return Vec::new();
+        };
+        let by = before.outcome.out.clone();
+        let Some(query) = before.outcome.answer(&before.query.packet, by) else {
+            return Vec::new();
+        };
+        self.journeys(before.host, query, &entries(&there.legs))
     }
 
     /// Whether an answer reaches the one who asked, from the address that was called: a socket
@@ -217,11 +242,16 @@ impl<'a, 'h> Net<'a, 'h> {
     }
 }
 
+/// Whether a host's routing passes a packet on that it didn't send itself.
+fn forwards(query: &Query, outcome: &Outcome) -> bool {
+    query.in_device.is_some() && outcome.verdict == Verdict::Forwarded && !outcome.bridged
+}
+
 /// The packet as the next host gets it.
 fn sent_on(query: &Query, outcome: &Outcome) -> Option<Packet> {
     let (source, destination) = (outcome.source.after, outcome.destination.after);
     let packet = &query.packet;
-    let forwarded = query.in_device.is_some();
+    let forwarded = forwards(query, outcome);
     Some(Packet {
         protocol: packet.protocol,
         source: source.address?,

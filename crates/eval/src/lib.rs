@@ -204,6 +204,7 @@ fn unknown(query: &Query, why: String) -> Trace {
             destination: end(End::Destination, query.packet.destination),
             out: None,
             next_hop: None,
+            bridged: false,
             rewritten_by: None,
             because: Vec::new(),
             tracked: None,

@@ -87,6 +87,8 @@ pub struct Outcome {
     pub out: Option<Box<str>>,
     /// The neighbour that it is sent to.
     pub next_hop: Option<IpAddr>,
+    /// Whether a bridge passes it on, and so not the host's routing: its time to live stays.
+    pub bridged: bool,
     /// The rule that rewrote the source, if [`Disposition::Rewritten`].
     pub rewritten_by: Option<RuleId>,
     /// Indices into `hits`: the earlier rules without which `rewritten_by` would not have acted

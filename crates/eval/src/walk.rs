@@ -91,6 +91,7 @@ pub(crate) struct Walk<'e, 'h, 'c> {
     in_device: Option<Box<str>>,
     out_device: Option<Box<str>>,
     next_hop: Option<IpAddr>,
+    bridged: bool,
     /// The device of a second route lookup in the output hook, whose chains still see the first.
     rerouted: Option<Box<str>>,
     connection: Connection,
@@ -127,6 +128,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
             in_device: in_device.map(Into::into),
             out_device: None,
             next_hop: None,
+            bridged: false,
             rerouted: None,
             connection: Connection::default(),
             source_port: port(packet, End::Source),
@@ -191,6 +193,7 @@ impl<'e, 'h, 'c> Walk<'e, 'h, 'c> {
             destination,
             out: self.out_device.filter(|_| leaves),
             next_hop: self.next_hop.filter(|_| leaves),
+            bridged: self.bridged && leaves,
             rewritten_by: self.rewritten_by.filter(|_| rewritten),
             because: if rewritten { self.because } else { Cause::new() },
             tracked,

@@ -14,6 +14,16 @@ use unmasq_model::packet::{Packet, Protocol};
 
 /// A host with devices, each with an address, and routes.
 fn host(devices: &[(&str, &str)], routes: &[(&str, &str, &str)], nat: &str) -> Host {
+    host_with(devices, routes, nat, r#"{"nftables":[]}"#)
+}
+
+/// One with a listing of nftables too.
+fn host_with(
+    devices: &[(&str, &str)],
+    routes: &[(&str, &str, &str)],
+    nat: &str,
+    nft: &str,
+) -> Host {
     let mut addresses = vec![
         r#"{"ifindex":1,"ifname":"lo","flags":["UP"],"addr_info":[
             {"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host"}]}"#
@@ -42,7 +52,7 @@ fn host(devices: &[(&str, &str)], routes: &[(&str, &str, &str)], nat: &str) -> H
         ("nodes/h/ip-addr.json", format!("[{}]", addresses.join(","))),
         ("nodes/h/ip-route.json", format!("[{}]", all.join(","))),
         ("nodes/h/ip-rule.json", rules.to_owned()),
-        ("nodes/h/nft.json", r#"{"nftables":[]}"#.to_owned()),
+        ("nodes/h/nft.json", nft.to_owned()),
         ("nodes/h/iptables-legacy-save", nat),
     ];
     let files: BTreeMap<String, Vec<u8>> =
@@ -134,6 +144,33 @@ fn an_answer_that_bypasses_the_translating_host_is_none() {
     let back = net.back(&there[0]);
     assert_eq!(shown(&back[0]), "3-1-0 10.42.0.7:8080 > 192.168.7.20:41000 Delivered");
     assert!(!Net::answers(&there[0], &back[0]));
+}
+
+/// Two programs masquerade at the same priority, and only one of them chooses the port by chance:
+/// which comes first is not known, the source is, and so the answer comes back.
+#[test]
+fn an_answer_comes_back_though_the_port_depends_on_an_unknown_order() {
+    let nat = "-A PREROUTING -d 10.0.0.11/32 -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.42.0.7:8080\n\
+               -A POSTROUTING -d 10.42.0.0/24 -j MASQUERADE\n";
+    let nft = r#"{"nftables":[
+        {"table":{"family":"ip","name":"other","handle":1}},
+        {"chain":{"family":"ip","table":"other","name":"post","handle":1,"type":"nat",
+                  "hook":"postrouting","prio":100,"policy":"accept"}},
+        {"rule":{"family":"ip","table":"other","chain":"post","handle":2,
+                 "expr":[{"masquerade":{"flags":"fully-random"}}]}}]}"#;
+    let node =
+        [("default", "10.0.0.1", "eth0"), ("10.0.0.0/24", "", "eth0"), ("10.42.0.0/24", "", "pod")];
+    let mut hosts = hosts("");
+    hosts[2] = host_with(&[("eth0", "10.0.0.11"), ("pod", "10.42.0.1")], &node, nat, nft);
+    let evaluators: Vec<_> =
+        hosts.iter().map(|host| Evaluator::new(host, Options::default())).collect();
+    let net = Net::new(&evaluators, &WIRES);
+    let there = net.there(0, query("192.168.7.20:40000", "10.0.0.11:30080"));
+    assert_eq!(there.len(), 1);
+    assert_eq!(shown(&there[0]), "0-1-2-3 10.42.0.1:? > 10.42.0.7:8080 Delivered");
+    let back = net.back(&there[0]);
+    assert_eq!(back.len(), 1);
+    assert!(Net::answers(&there[0], &back[0]), "{}", shown(&back[0]));
 }
 
 #[test]

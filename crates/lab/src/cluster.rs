@@ -18,6 +18,7 @@ pub mod wires;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -32,10 +33,10 @@ use unmasq_parse::capture::Status;
 use crate::connections;
 use crate::kubernetes::{Objects, Service};
 use crate::namespace::Namespace;
-use crate::scenario::Scenario;
+use crate::scenario::{Pod, Scenario, Tells};
 use objects::Manifests;
 use plan::{Kind, Plan};
-use rules::HostRules;
+use rules::{BALANCER_PODS, HostRules};
 
 /// The port that every pod and outside host answers on.
 pub const POD_PORT: u16 = 8080;
@@ -165,15 +166,19 @@ impl Cluster {
         })
     }
 
-    /// Routes that a change of settings adds or removes.
+    /// Addresses and routes that a change of settings adds or removes.
     fn reroute(&self, plan: &Plan) -> Result<()> {
         self.each(|host| {
             let (old, new) = (&self.plan.hosts[host].ip, &plan.hosts[host].ip);
-            let route = |line: &&String| line.starts_with("route add ");
-            let gone = old.iter().filter(route).filter(|line| !new.contains(line));
-            let gone = gone.map(|line| line.replacen("route add ", "route del ", 1));
-            let come = new.iter().filter(route).filter(|line| !old.contains(line)).cloned();
-            let text: Vec<String> = gone.chain(come).collect();
+            let only_in = |one: &[String], other: &[String], what: &str| -> Vec<String> {
+                let kind = |line: &&String| line.starts_with(what) && !other.contains(line);
+                one.iter().filter(kind).cloned().collect()
+            };
+            let delete = |line: &String| line.replacen(" add ", " del ", 1).replace(" nodad", "");
+            // Routes stand on addresses.
+            let gone = [only_in(old, new, "route add "), only_in(old, new, "addr add ")].concat();
+            let come = [only_in(new, old, "addr add "), only_in(new, old, "route add ")].concat();
+            let text: Vec<String> = gone.iter().map(delete).chain(come).collect();
             if text.is_empty() {
                 return Ok(());
             }
@@ -198,13 +203,19 @@ impl Cluster {
                 let command: Vec<&str> = load.command.iter().map(String::as_str).collect();
                 namespace.exec_with(&command, &load.text)?;
             }
-            if matches!(self.plan.hosts[host].kind, Kind::Node | Kind::Gateway) {
+            if self.translates(host) {
                 namespace.enter(connections::forget)??;
             }
             Ok(())
         })?;
         self.rules = written;
         Ok(())
+    }
+
+    /// Whether a host may have connections that keep a translation.
+    fn translates(&self, host: usize) -> bool {
+        let plan = &self.plan.hosts[host];
+        matches!(plan.kind, Kind::Node | Kind::Gateway) || plan.name.starts_with(BALANCER_PODS)
     }
 
     /// The indices of the nodes.
@@ -224,6 +235,36 @@ impl Cluster {
             .filter_map(|endpoint| endpoint.node_name.as_deref())
             .collect();
         self.nodes().filter(|node| names.contains(&&*self.plan.hosts[*node].name)).collect()
+    }
+
+    /// The pods behind a Service.
+    pub fn endpoints(&self, service: &Service) -> Vec<&Pod> {
+        let slices = self.objects.endpoint_slices.iter().filter(|slice| {
+            slice.service() == Some(&service.metadata.name)
+                && slice.metadata.namespace == service.metadata.namespace
+        });
+        let addresses: Vec<IpAddr> = slices
+            .flat_map(|slice| &slice.endpoints)
+            .flat_map(|endpoint| endpoint.addresses.iter().copied())
+            .collect();
+        let is_one = |pod: &&Pod| {
+            let host = self.plan.index(&pod.name).map(|index| &self.plan.hosts[index]);
+            host.is_some_and(|host| host.addresses.iter().any(|one| addresses.contains(one)))
+        };
+        self.scenario.pods.iter().filter(is_one).collect()
+    }
+
+    /// A Service by `namespace/name`.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.objects.services.iter().find(|service| service.full_name() == name)
+    }
+
+    /// Whether a pod's server takes only connections that begin with a PROXY protocol header.
+    pub fn expects_header(&self, pod: &str) -> bool {
+        let Some(proxy) = &self.scenario.proxy else { return false };
+        let speaks = matches!(proxy.tells, Tells::ProxyV1 | Tells::ProxyV2) && proxy.pods_read_it;
+        let service = self.service(&proxy.service).filter(|_| speaks);
+        service.is_some_and(|service| self.endpoints(service).iter().any(|one| one.name == pod))
     }
 
     /// Reads every host's state, as `unmasq collect` does.

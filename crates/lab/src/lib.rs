@@ -47,6 +47,7 @@ pub mod run;
 pub mod scenario;
 pub mod session;
 mod socket;
+pub mod spread;
 pub mod summary;
 pub mod traffic;
 

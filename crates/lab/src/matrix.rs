@@ -6,6 +6,7 @@
 
 mod ask;
 mod foresee;
+mod proxied;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::scenario::{Entry, Expectation, Fate};
 use crate::traffic::{self, Ask, Attempt, Outcome, PATIENCE};
 
 pub use ask::questions;
+pub(crate) use proxied::upstreams;
 
 /// Who asks whom, and how.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +65,28 @@ pub struct Ending {
     pub server: Option<String>,
     /// The source that it saw.
     pub source: Option<IpAddr>,
+    /// The client's address that a proxy told it, if it reads that.
+    pub told: Option<IpAddr>,
     /// The hosts that forwarded the packet.
     pub hops: Option<usize>,
+}
+
+impl Ending {
+    /// Of a question that no server answered.
+    fn nobody(fate: Fate) -> Ending {
+        Ending { fate, server: None, source: None, told: None, hops: None }
+    }
+}
+
+impl Fate {
+    /// Of a client with the address `own`, when a server saw `source` and a proxy told it `told`.
+    fn of(own: Option<IpAddr>, source: Option<IpAddr>, told: Option<IpAddr>) -> Fate {
+        match (source == own, told.is_some() && told == own) {
+            (_, true) => Fate::Told,
+            (true, false) => Fate::Preserved,
+            (false, false) => Fate::Rewritten,
+        }
+    }
 }
 
 /// What is foreseen, with the rule that rewrites the source.
@@ -105,9 +127,9 @@ impl Row {
 impl Foreseen {
     /// Whether it is what was seen. Hops are compared where both are known.
     fn fits(&self, seen: &Ending) -> bool {
-        let Ending { fate, server, source, hops } = &self.result;
+        let Ending { fate, server, source, told, hops } = &self.result;
         self.unknown.is_empty()
-            && (fate, server, source) == (&seen.fate, &seen.server, &seen.source)
+            && (fate, server, source, told) == (&seen.fate, &seen.server, &seen.source, &seen.told)
             && (hops.is_none() || seen.hops.is_none() || *hops == seen.hops)
     }
 }
@@ -215,16 +237,16 @@ const TTL: u8 = 64;
 
 /// What an answer means for the client's address.
 fn seen(cluster: &Cluster, question: &Question, outcome: &Outcome) -> (Ending, Option<String>) {
-    let nobody = |fate| Ending { fate, server: None, source: None, hops: None };
+    let nobody = Ending::nobody;
     match outcome {
         Outcome::Answered { report: Some(report), .. } => {
             let own = cluster.plan.address(question.from, Family::of(question.address));
-            let source = report.source.ip();
-            let fate = if Some(source) == own { Fate::Preserved } else { Fate::Rewritten };
+            let told = proxied::told(cluster, question, report);
             let result = Ending {
-                fate,
+                fate: Fate::of(own, Some(report.source.ip()), told),
                 server: Some(report.by.clone()),
-                source: Some(source),
+                source: Some(report.source.ip()),
+                told,
                 hops: report.ttl.map(|ttl| usize::from(TTL.saturating_sub(ttl))),
             };
             (result, None)
@@ -255,6 +277,9 @@ pub fn describe(cluster: &Cluster, row: &Row) -> String {
         }
         if let Some(source) = ending.source {
             text += &format!(" {source}");
+        }
+        if let Some(told) = ending.told {
+            text += &format!(", was told {told}");
         }
         if let Some(hops) = ending.hops {
             text += &format!(" after {hops} hops");

@@ -125,9 +125,9 @@ pub struct Gateway {
     /// Sources that it translates to its own address on the way out; nothing by default.
     #[serde(default)]
     pub masquerades: Vec<IpNet>,
-    /// Whether it knows the pods' ranges, by BGP or by static routes.
+    /// Pods' networks that it has routes to, by BGP or by hand.
     #[serde(default)]
-    pub knows_pods: bool,
+    pub knows_pods: Vec<IpNet>,
 }
 
 /// A host outside of the cluster.
@@ -241,8 +241,29 @@ pub struct Expectation {
     pub family: Option<IpFamily>,
     /// Before the remedy.
     pub before: Fate,
-    /// After it.
+    /// What may be seen before the remedy instead, by chance: where a load balancer picks a node.
+    #[serde(default)]
+    pub sometimes_before: Option<Fate>,
+    /// After the first steps of the remedy, of as many as are listed.
+    #[serde(default)]
+    pub between: Vec<Fate>,
+    /// After the remedy.
     pub after: Fate,
+    /// The hosts that forward the packet, before the remedy and after it, of what tells (not TCP).
+    #[serde(default)]
+    pub hops: Option<Hops>,
+}
+
+/// Hosts that forward a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Hops {
+    /// Before the remedy.
+    #[serde(default)]
+    pub before: Option<usize>,
+    /// After it.
+    #[serde(default)]
+    pub after: Option<usize>,
 }
 
 /// How a Service is entered.

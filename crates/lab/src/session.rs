@@ -13,23 +13,28 @@ use unmasq_model::packet::Family;
 use crate::cluster::plan::Kind;
 use crate::cluster::rules::is_local;
 use crate::cluster::{Cluster, POD_PORT, Progress};
-use crate::kubernetes::Service;
 use crate::matrix::{self, Matrix};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Tells};
+use crate::spread::{self, Spread};
+use crate::traffic::proxy_protocol::Version;
 use crate::traffic::{
-    self, Ask, Attempt, Health, HealthStatus, Outcome, PATIENCE, Place, Server, ServiceHealth,
+    self, Ask, Attempt, Forward, Health, HealthStatus, Hop, Outcome, PATIENCE, Place, Server,
+    ServiceHealth,
 };
 
 /// A cluster that is up, with its servers.
 pub struct Session {
-    // Sockets keep namespaces alive, so the server goes first.
+    // Sockets keep namespaces alive, so these go first.
     server: Option<Server>,
+    proxy: Option<traffic::Proxy>,
     /// The cluster.
     pub cluster: Cluster,
     /// The settings after each step of the remedy.
     steps: Vec<Scenario>,
     /// How many steps were taken.
     taken: usize,
+    /// The nodes that the load balancer lets in, by Service, where it asks.
+    healthy: BTreeMap<String, Vec<usize>>,
 }
 
 impl Session {
@@ -38,7 +43,14 @@ impl Session {
         let scenario = Scenario::parse(text)?;
         let steps = Scenario::after_steps(text)?;
         let cluster = Cluster::up(&scenario, progress)?;
-        let mut session = Session { server: None, cluster, steps, taken: 0 };
+        let mut session = Session {
+            server: None,
+            proxy: None,
+            cluster,
+            steps,
+            taken: 0,
+            healthy: BTreeMap::new(),
+        };
         session.serve()?;
         session.check_health(&scenario)?;
         Ok(session)
@@ -80,6 +92,13 @@ impl Session {
         (self.taken, self.steps.len())
     }
 
+    /// Sends that many connections through the load balancer, and counts who answered.
+    pub fn spread(&self, service: &str, from: &str, count: usize) -> Result<Spread> {
+        let all = || self.cluster.nodes().collect();
+        let nodes = self.healthy.get(service).cloned().unwrap_or_else(all);
+        spread::measure(&self.cluster, service, from, count, &nodes)
+    }
+
     /// The titles of the remedy's steps.
     pub fn titles(&self) -> Vec<String> {
         self.cluster.scenario.remedy.iter().map(|step| step.title.clone()).collect()
@@ -88,6 +107,7 @@ impl Session {
     /// Starts the servers of all pods and outside hosts, and the health checks.
     fn serve(&mut self) -> Result<()> {
         self.server = None;
+        self.proxy = None;
         let cluster = &self.cluster;
         let place = |(index, host): (usize, &crate::cluster::plan::Host)| {
             let own = cluster.scenario.pods.iter().any(|pod| pod.name == host.name);
@@ -98,7 +118,7 @@ impl Session {
                 tcp: vec![POD_PORT],
                 udp: vec![POD_PORT],
                 icmp: true,
-                proxy_protocol: false,
+                proxy_protocol: cluster.expects_header(&host.name),
             })
         };
         let places: Vec<Place> = cluster.plan.hosts.iter().enumerate().filter_map(place).collect();
@@ -123,17 +143,32 @@ impl Session {
             }
         }
         self.server = Some(Server::start(&places, &health)?);
+        if let Some(proxy) = &cluster.scenario.proxy {
+            self.proxy = Some(traffic::Proxy::start(&Hop {
+                namespace: Some(cluster.namespace("proxy")?.path()),
+                port: proxy.port,
+                proxy_protocol: false,
+                forward: match proxy.tells {
+                    Tells::Nothing => Forward::Nothing,
+                    Tells::ForwardedFor => Forward::Http,
+                    Tells::ProxyV1 => Forward::ProxyProtocol(Version::V1),
+                    Tells::ProxyV2 => Forward::ProxyProtocol(Version::V2),
+                },
+                upstreams: matrix::upstreams(cluster, proxy),
+            })?);
+        }
         Ok(())
     }
 
     /// The load balancer asks the nodes' health ports, and balances over those that say yes.
     fn check_health(&mut self, scenario: &Scenario) -> Result<()> {
+        self.healthy.clear();
         if !scenario.load_balancer.as_ref().is_some_and(|balancer| balancer.health_checks) {
             return Ok(());
         }
         let gateway = self.cluster.namespace("gateway")?.path();
         let nodes: Vec<usize> = self.cluster.nodes().collect();
-        let mut healthy: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+        let mut healthy: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for service in &self.cluster.objects.services {
             let Some(port) = service.spec.health_check_node_port.filter(|_| is_local(service))
             else {
@@ -157,17 +192,14 @@ impl Session {
             let fit = asked.iter().zip(answers).filter(|(_, answer)| {
                 matches!(answer.outcome, Outcome::Answered { status: Some(200), .. })
             });
-            let key = (service.metadata.namespace.clone(), service.metadata.name.clone());
-            healthy.insert(key, fit.map(|((node, _), _)| *node).collect());
+            healthy.insert(service.full_name(), fit.map(|((node, _), _)| *node).collect());
         }
         if healthy.is_empty() {
             return Ok(());
         }
-        let allowed = move |service: &Service| {
-            let key = (service.metadata.namespace.clone(), service.metadata.name.clone());
-            healthy.get(&key).cloned()
-        };
-        self.cluster.apply(scenario, &allowed)
+        self.cluster.apply(scenario, &|service| healthy.get(&service.full_name()).cloned())?;
+        self.healthy = healthy;
+        Ok(())
     }
 
     /// The files of a capture of all nodes, the pods inside of their nodes, with the Kubernetes

@@ -37,7 +37,7 @@ pub fn lines(cluster: &Cluster, matrix: &Matrix) -> Vec<Line> {
         let key = (rank, client, entry, Family::of(row.question.address));
         let group = groups.entry(key).or_default();
         *group.seen.entry(fate(cluster, matrix, row)).or_insert(0) += 1;
-        group.possible.extend(row.foreseen.iter().map(|one| ending(cluster, matrix, one)));
+        group.possible.extend(row.foreseen.iter().map(|one| ending(cluster, matrix, &row.question, one)));
     }
     let line = |((_, client, entry, family), group): (_, Group)| {
         let mut fates: Vec<(String, usize)> = group.seen.into_iter().collect();
@@ -57,14 +57,21 @@ struct Group {
 /// What became of a row: `preserved`, `rewritten by Calico`, `silent` …
 pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
     match row.agreed() {
-        Some(foreseen) => ending(cluster, matrix, foreseen),
+        Some(foreseen) => ending(cluster, matrix, &row.question, foreseen),
         None => row.seen.fate.name().to_owned(),
     }
 }
 
 /// The same of what was foreseen.
-fn ending(cluster: &Cluster, matrix: &Matrix, foreseen: &Foreseen) -> String {
+fn ending(
+    cluster: &Cluster,
+    matrix: &Matrix,
+    question: &Question,
+    foreseen: &Foreseen,
+) -> String {
+    let proxied = matches!(question.to, Target::Service { entry: Entry::Proxy, .. });
     match (foreseen.result.fate, foreseen.rewritten_by) {
+        (Fate::Rewritten, _) if proxied => "rewritten by the proxy".to_owned(),
         (Fate::Rewritten, Some((host, rule))) => {
             format!("rewritten by {}", rewriter(cluster, matrix, host, rule))
         }
@@ -160,27 +167,6 @@ fn endpoints<'c>(
     cluster: &'c Cluster,
     service: &str,
 ) -> impl Iterator<Item = &'c crate::scenario::Pod> {
-    let found = cluster
-        .objects
-        .services
-        .iter()
-        .find(|one| format!("{}/{}", one.metadata.namespace, one.metadata.name) == service);
-    let names: Vec<String> = found
-        .map(|service| {
-            let slices = cluster.objects.endpoint_slices.iter().filter(|slice| {
-                slice.service() == Some(&service.metadata.name)
-                    && slice.metadata.namespace == service.metadata.namespace
-            });
-            let addresses: Vec<std::net::IpAddr> = slices
-                .flat_map(|slice| &slice.endpoints)
-                .flat_map(|endpoint| endpoint.addresses.iter().copied())
-                .collect();
-            let hosts = cluster.plan.hosts.iter();
-            hosts
-                .filter(|host| host.addresses.iter().any(|one| addresses.contains(one)))
-                .map(|host| host.name.clone())
-                .collect()
-        })
-        .unwrap_or_default();
-    cluster.scenario.pods.iter().filter(move |pod| names.contains(&pod.name))
+    let found = cluster.service(service).map(|service| cluster.endpoints(service));
+    found.unwrap_or_default().into_iter()
 }

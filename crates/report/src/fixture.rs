@@ -287,6 +287,7 @@ pub(crate) fn outcome(after: Endpoint, to: Endpoint) -> Outcome {
         },
         out: Some("flannel.1".into()),
         next_hop: Some(ip([10, 42, 3, 0])),
+        bridged: false,
         rewritten_by: None,
         because: Vec::new(),
         tracked: None,

@@ -1,5 +1,6 @@
 //! What several possible endings have in common.
 
+use crate::connection::Tracked;
 use crate::trace::{Disposition, Endpoint, Hit, Options, Outcome, Port, Rewrite, Verdict};
 
 /// Whether two outcomes look the same to a user, apart from the rules on the way and, unless it is
@@ -12,6 +13,7 @@ pub(super) fn alike(a: &Outcome, b: &Outcome, apart: Options) -> bool {
         && a.reason == b.reason
         && a.out == b.out
         && a.next_hop == b.next_hop
+        && a.bridged == b.bridged
         && a.rewritten_by == b.rewritten_by
         && a.unknown == b.unknown
 }
@@ -52,6 +54,7 @@ pub(super) fn unexplored(like: &Outcome) -> Outcome {
         destination: unknown(&like.destination),
         out: None,
         next_hop: None,
+        bridged: false,
         rewritten_by: None,
         because: Vec::new(),
         tracked: None,
@@ -86,8 +89,9 @@ pub(super) fn join(
         keep_if_equal(&mut joined.reason, other.reason);
         keep_if_equal(&mut joined.out, other.out);
         keep_if_equal(&mut joined.next_hop, other.next_hop);
+        joined.bridged &= other.bridged;
         keep_if_equal(&mut joined.rewritten_by, other.rewritten_by);
-        keep_if_equal(&mut joined.tracked, other.tracked);
+        joined.tracked = join_tracked(joined.tracked, other.tracked);
         join_rewrite(&mut joined.source, &other.source);
         join_rewrite(&mut joined.destination, &other.destination);
         note(other.unknown);
@@ -107,6 +111,17 @@ fn keep_if_equal<T: PartialEq>(ours: &mut Option<T>, theirs: Option<T>) {
     if *ours != theirs {
         *ours = None;
     }
+}
+
+/// An entry of which nothing but addresses or ports is in doubt is still one: answers are translated
+/// back by it. `None` beside reasons means that nothing is known of it.
+fn join_tracked(ours: Option<Tracked>, theirs: Option<Tracked>) -> Option<Tracked> {
+    let (mut ours, theirs) = (ours?, theirs?);
+    join_rewrite(&mut ours.source, &theirs.source);
+    join_rewrite(&mut ours.destination, &theirs.destination);
+    let like =
+        Tracked { source: ours.source.clone(), destination: ours.destination.clone(), ..theirs };
+    (ours == like).then_some(ours)
 }
 
 fn join_rewrite(ours: &mut Rewrite, theirs: &Rewrite) {

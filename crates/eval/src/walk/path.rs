@@ -34,6 +34,7 @@ impl<'h> Walk<'_, 'h, '_> {
             self.note(Stage::Link, "bridge", format!("stays on {device}: no IP hook sees it"));
             self.out_device = Some(device.into());
             self.next_hop = Some(self.packet.destination);
+            self.bridged = true;
             return self.leave();
         }
         let addressed = self.packet.destination;
@@ -41,6 +42,7 @@ impl<'h> Walk<'_, 'h, '_> {
         if bridged && self.packet.destination == addressed {
             self.out_device = Some(device.into());
             self.next_hop = Some(addressed);
+            self.bridged = true;
             self.hook(Hook::Forward)?;
             self.hook(Hook::Postrouting)?;
             return self.leave();
@@ -57,6 +59,7 @@ impl<'h> Walk<'_, 'h, '_> {
                 self.out_device = Some(out);
                 self.next_hop = Some(next_hop);
                 if stays {
+                    self.bridged = true;
                     self.hairpin(device)?;
                 } else {
                     self.may_forward(device)?;

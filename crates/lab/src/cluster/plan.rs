@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
+use super::rules::balancer_pod;
 use super::wires::{Neighbour, Wire, Wires};
 use crate::scenario::{Between, Node, PodLink, ProxyMode, Scenario};
 
@@ -110,6 +111,11 @@ impl Planner<'_> {
                 self.pod(&pod.name, nodes[number], &self.scenario.nodes[number]);
             }
         }
+        if self.scenario.programs.klipper.is_some() {
+            for (host, node) in nodes.iter().zip(&self.scenario.nodes) {
+                self.balancer_pod(*host, node);
+            }
+        }
         for outside in &self.scenario.outside {
             self.outside(outside, wan);
         }
@@ -201,8 +207,10 @@ impl Planner<'_> {
                 self.wan.push(Neighbour { address, host, device: "wan".into() });
             }
         }
-        if self.scenario.gateway.knows_pods {
-            for command in self.scenario.nodes.iter().flat_map(|node| routes_to(node, "lan")) {
+        let known = &self.scenario.gateway.knows_pods;
+        for node in &self.scenario.nodes {
+            let within = |range: &IpNet| known.iter().any(|net| net.contains(range));
+            for command in routes_to(node, "lan", within) {
                 self.ip(host, command);
             }
         }
@@ -234,7 +242,18 @@ impl Planner<'_> {
                 self.add_address(host, self.bridge_name(), nth(range, 1), range.prefix_len());
             }
         }
+        if let Some(subnet) = self.engine_subnet() {
+            self.ip(host, "link add docker0 type bridge".to_owned());
+            self.ip(host, "link set docker0 up".to_owned());
+            self.add_address(host, "docker0", nth(subnet, 1), subnet.prefix_len());
+            self.plan.wires.add(host, "docker0", Wire::Shared(Vec::new()));
+        }
         host
+    }
+
+    /// The network of an engine's own bridge, which no pod is at.
+    fn engine_subnet(&self) -> Option<IpNet> {
+        self.scenario.programs.engine.as_ref()?.subnet
     }
 
     /// The bridge that pods are at: the container engine's own, where flannel configures it.
@@ -303,9 +322,12 @@ impl Planner<'_> {
         ));
         self.ip(host, "link set eth0 up".to_owned());
         if routed {
-            self.plan.hosts[node]
-                .device_settings
-                .push((format!("net/ipv4/conf/{device}/proxy_arp"), "1"));
+            // felix/dataplane/linux/endpoint_mgr.go; the kernel would put off its answers to ARP
+            // by up to 0.8 s (net/ipv4/arp.c, `arp_process`), longer than clients wait here.
+            self.plan.hosts[node].device_settings.extend([
+                (format!("net/ipv4/conf/{device}/proxy_arp"), "1"),
+                (format!("net/ipv4/neigh/{device}/proxy_delay"), "0"),
+            ]);
             self.ip(node, format!("link set {device} up"));
         } else {
             let bridge = self.bridge_name();
@@ -337,6 +359,15 @@ impl Planner<'_> {
         self.wire_pod(host, node, &device, routed);
     }
 
+    /// klipper-lb's: a pod that forwards. k3s sets both as the pod's own sysctls.
+    fn balancer_pod(&mut self, node: usize, settings: &Node) {
+        self.pod(&balancer_pod(&settings.name), node, settings);
+        if let Some(host) = self.plan.hosts.last_mut() {
+            host.settings.push(("net/ipv4/ip_forward".to_owned(), "1"));
+            host.settings.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+        }
+    }
+
     fn wire_pod(&mut self, host: usize, node: usize, device: &str, routed: bool) {
         let peer = Wire::Peer { host: node, device: device.into() };
         self.plan.wires.add(host, "eth0", peer);
@@ -363,7 +394,7 @@ impl Planner<'_> {
             Between::FlannelHostGw | Between::Routed => {
                 for (here, node) in nodes.iter().zip(&scenario.nodes) {
                     let others = scenario.nodes.iter().filter(|other| other.name != node.name);
-                    for command in others.flat_map(|other| routes_to(other, "eth0")) {
+                    for command in others.flat_map(|other| routes_to(other, "eth0", |_| true)) {
                         self.ip(*here, command);
                     }
                 }
@@ -418,14 +449,14 @@ impl Planner<'_> {
     }
 }
 
-/// Routes to a node's pods by its address.
-fn routes_to(node: &Node, device: &str) -> Vec<String> {
+/// Routes to those of a node's pod ranges that are wanted, by its address.
+fn routes_to(node: &Node, device: &str, wanted: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let by = |range: &IpNet| {
         let family = Family::of(range.addr());
         node.addresses.iter().find(|address| Family::of(**address) == family).copied()
     };
     let route = |range: &IpNet| Some(format!("route add {range} via {} dev {device}", by(range)?));
-    node.pods.iter().filter_map(route).collect()
+    node.pods.iter().filter(|range| wanted(range)).filter_map(route).collect()
 }
 
 /// An address of a network by its number.

@@ -10,8 +10,8 @@ use super::plan::{Kind, Plan};
 use crate::kube_proxy::{self, Config, DetectLocal, Mode};
 use crate::kubernetes::{Objects, Service, ServiceType, TrafficPolicy};
 use crate::provider::{
-    self, Bridge, Calico, Engine, Era, Exclusions, Flannel, Form, IpMasqAgent, Klipper, KubeRouter,
-    Masquerade, Release, Script, StrayRule, Workload,
+    self, Bridge, Calico, Engine, Era, Exclusions, Flannel, Form, HostPort, IpMasqAgent, Klipper,
+    KubeRouter, Masquerade, Portmap, Release, Script, StrayRule, Workload,
 };
 use crate::scenario::{IptablesProgram, Node, PodLink, ProxyMode, Scenario, StaleFlannel};
 
@@ -56,7 +56,8 @@ pub fn rules(
             writer.node(host, node.context("the host is no node")?);
         }
         Kind::Gateway => writer.gateway(backends),
-        Kind::Pod | Kind::Outside | Kind::Proxy | Kind::Switch => {}
+        Kind::Pod => writer.balancer_pod(host),
+        Kind::Outside | Kind::Proxy | Kind::Switch => {}
     }
     Ok(writer.rules)
 }
@@ -77,6 +78,7 @@ impl Writer<'_> {
             self.flannel(node, family);
             self.calico(host, family);
             self.others(family);
+            self.host_ports(host, family);
         }
     }
 
@@ -141,9 +143,12 @@ impl Writer<'_> {
                 drops_forward: false,
             };
             self.add(&engine.rules(family));
-            if let (true, Some(cluster)) = (settings.exclude_cluster, self.pods(family))
-                && let Some(mended) = engine.excluding("docker0", cluster)
-            {
+            let cluster = self.pods(family).filter(|_| settings.exclude_cluster);
+            let mended = cluster.and_then(|cluster| match masquerade {
+                Masquerade::Off => engine.exclusion("docker0", cluster),
+                Masquerade::On | Masquerade::Snat(_) => engine.excluding("docker0", cluster),
+            });
+            if let Some(mended) = mended {
                 self.add(&mended);
             }
         }
@@ -251,6 +256,51 @@ impl Writer<'_> {
         }
     }
 
+    /// The Service that klipper-lb serves, if it does.
+    fn klipper_service(&self) -> Option<Service> {
+        let settings = self.scenario.programs.klipper.as_ref().filter(|klipper| klipper.enabled)?;
+        let mut services = self.objects.services.iter();
+        services.find(|service| service.full_name() == settings.service).cloned()
+    }
+
+    /// The host ports of klipper-lb's pod on a node.
+    fn host_ports(&mut self, host: usize, family: Family) {
+        let Some(service) = self.klipper_service() else { return };
+        let plan = self.plan;
+        let name = balancer_pod(&plan.hosts[host].name);
+        let Some(pod) = plan.index(&name) else { return };
+        let ranges = self.scenario.nodes.iter().flat_map(|node| &node.pods);
+        let length = |address: &IpAddr| {
+            let mut ranges = ranges.clone().filter(|net| net.contains(address));
+            ranges.next().map_or(Family::of(*address).bits(), IpNet::prefix_len)
+        };
+        let addresses = plan.hosts[pod].addresses.iter();
+        let addresses = addresses.map(|address| IpNet::new_assert(*address, length(address)));
+        let port = |port: &crate::kubernetes::ServicePort| HostPort {
+            protocol: port.protocol.to_string(),
+            host_port: port.port,
+            container_port: port.port,
+        };
+        let portmap = Portmap {
+            network: "cbr0".into(),
+            container: name,
+            addresses: addresses.collect(),
+            ports: service.spec.ports.iter().map(port).collect(),
+        };
+        self.add(&portmap.rules(family));
+    }
+
+    /// klipper-lb's rules in its pod.
+    fn balancer_pod(&mut self, host: usize) {
+        let Some(service) = self.klipper_service() else { return };
+        let plan = self.plan;
+        let is_own = |node: &&Node| balancer_pod(&node.name) == plan.hosts[host].name;
+        let Some(node) = self.scenario.nodes.iter().find(is_own) else { return };
+        for family in self.scenario.families() {
+            self.add(&klipper(&service, node, family));
+        }
+    }
+
     /// Masquerade on the way out, and the load balancer.
     fn gateway(&mut self, backends: &dyn Fn(&Service) -> Vec<usize>) {
         for family in self.scenario.families() {
@@ -329,6 +379,14 @@ impl Writer<'_> {
         lines
     }
 }
+
+/// The name of klipper-lb's pod on a node.
+pub fn balancer_pod(node: &str) -> String {
+    format!("{BALANCER_PODS}{node}")
+}
+
+/// What the names of klipper-lb's pods begin with.
+pub const BALANCER_PODS: &str = "svclb-";
 
 /// A load balancer's addresses of a family.
 pub fn balancer_addresses(service: &Service, family: Family) -> Vec<IpAddr> {

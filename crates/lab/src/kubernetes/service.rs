@@ -24,6 +24,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// `namespace/name`
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    }
+
     /// Its cluster IP of a family. A headless Service has none.
     pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.spec.cluster_ips.iter().chain(&self.spec.cluster_ip).copied();

@@ -25,6 +25,7 @@ pub fn questions(cluster: &Cluster) -> Vec<Question> {
         for service in &cluster.objects.services {
             by_service(cluster, from, service, &mut all);
         }
+        by_proxy(cluster, from, &mut all);
     }
     all.sort();
     all.dedup();
@@ -48,8 +49,9 @@ fn is_answered(cluster: &Cluster, host: usize) -> bool {
 
 fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) {
     let kind = |host: usize| cluster.plan.hosts[host].kind;
+    let outside = kind(from) == Kind::Outside;
     // Between hosts outside there is no cluster.
-    if kind(from) == Kind::Outside && (kind(to) == Kind::Outside || !outside_knows_pods(cluster)) {
+    if outside && kind(to) == Kind::Outside {
         return;
     }
     for family in FAMILIES {
@@ -58,6 +60,9 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
         else {
             continue;
         };
+        if outside && !gateway_knows(cluster, address) {
+            continue;
+        }
         let icmp = match family {
             Family::V4 => Protocol::ICMP,
             Family::V6 => Protocol::ICMPV6,
@@ -69,8 +74,25 @@ fn directly(cluster: &Cluster, from: usize, to: usize, all: &mut Vec<Question>) 
 }
 
 /// Clients outside call pods by their own addresses only where the gateway knows these.
-fn outside_knows_pods(cluster: &Cluster) -> bool {
-    cluster.scenario.gateway.knows_pods
+fn gateway_knows(cluster: &Cluster, pod: IpAddr) -> bool {
+    cluster.scenario.gateway.knows_pods.iter().any(|net| net.contains(&pod))
+}
+
+/// Through the proxy, which passes on TCP only.
+fn by_proxy(cluster: &Cluster, from: usize, all: &mut Vec<Question>) {
+    let Some(proxy) = &cluster.scenario.proxy else { return };
+    for address in &proxy.addresses {
+        if cluster.plan.address(from, Family::of(*address)).is_some() {
+            let name = proxy.service.clone();
+            all.push(Question {
+                from,
+                to: Target::Service { name, entry: Entry::Proxy, via: None },
+                protocol: Protocol::TCP,
+                address: *address,
+                port: proxy.port,
+            });
+        }
+    }
 }
 
 fn by_service(cluster: &Cluster, from: usize, service: &Service, all: &mut Vec<Question>) {

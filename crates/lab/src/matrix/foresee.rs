@@ -4,10 +4,10 @@ use unmasq_eval::journey::{Arrival, Journey, Net};
 use unmasq_eval::trace::Query;
 use unmasq_model::packet::{Family, Packet, Protocol};
 
-use super::{Ending, Foreseen, Question, serves};
+use super::{Ending, Foreseen, Question, Target, proxied, serves};
 use crate::cluster::plan::Kind;
 use crate::cluster::{Cluster, POD_PORT};
-use crate::scenario::Fate;
+use crate::scenario::{Entry, Fate};
 
 /// Everything that may become of a question.
 pub(super) fn foresee(
@@ -28,9 +28,14 @@ pub(super) fn foresee(
     );
     packet.ttl = Some(super::TTL);
     let there = net.there(question.from, Query::opening(packet, None));
+    let proxied = matches!(question.to, Target::Service { entry: Entry::Proxy, .. });
     let mut all: Vec<Foreseen> = Vec::new();
     for journey in &there {
-        for foreseen in endings(cluster, net, question, journey) {
+        let endings = match proxied {
+            true => proxied::endings(cluster, net, question, journey),
+            false => endings(cluster, net, question, journey),
+        };
+        for foreseen in endings {
             if !all.contains(&foreseen) {
                 all.push(foreseen);
             }
@@ -40,69 +45,95 @@ pub(super) fn foresee(
 }
 
 fn endings(cluster: &Cluster, net: &Net, question: &Question, journey: &Journey) -> Vec<Foreseen> {
-    let nobody = |fate| Ending { fate, server: None, source: None, hops: None };
-    let foreseen = |result| Foreseen {
-        result,
-        rewritten_by: journey
-            .rewrites()
-            .filter_map(|leg| Some((leg.host, leg.outcome.rewritten_by?)))
-            .last(),
-        way: journey.legs.iter().map(|leg| leg.host).collect(),
-        unknown: Vec::new(),
+    let end = |reached: Reached| match reached {
+        Reached::Unknown(why) => unknown(journey, why),
+        Reached::Nobody(fate) => foreseen(journey, Ending::nobody(fate)),
+        // Whoever expects to be told resets a connection that begins with anything else.
+        Reached::Server(host) if proxied::expects_header(cluster, host, question.protocol) => {
+            foreseen(journey, Ending::nobody(Fate::Refused))
+        }
+        Reached::Server(_) => foreseen(journey, answered(cluster, journey, question)),
     };
-    match &journey.arrival {
-        Arrival::Unknown(why) => {
-            vec![Foreseen { unknown: why.clone(), ..foreseen(nobody(Fate::Silent)) }]
-        }
-        Arrival::Dropped(_) | Arrival::Lost => vec![foreseen(nobody(Fate::Silent))],
-        Arrival::Rejected(_) => vec![foreseen(nobody(refused(journey)))],
-        Arrival::Delivered => {
-            let Some(last) = journey.legs.last() else { return Vec::new() };
-            let kind = cluster.plan.hosts[last.host].kind;
-            if !listens(cluster, last.host, kind, journey, question) {
-                return vec![foreseen(nobody(refused(journey)))];
+    reached(cluster, net, question.protocol, journey).into_iter().map(end).collect()
+}
+
+/// Whom a journey reaches, with the answer that comes back.
+pub(super) enum Reached {
+    /// A server, which is heard.
+    Server(usize),
+    /// Nobody: silent or refused.
+    Nobody(Fate),
+    /// It can't be told.
+    Unknown(Vec<String>),
+}
+
+/// All that a journey and the ways back from its end come to.
+pub(super) fn reached(
+    cluster: &Cluster,
+    net: &Net,
+    protocol: Protocol,
+    journey: &Journey,
+) -> Vec<Reached> {
+    let heard = |back: Vec<Journey>, then: &dyn Fn() -> Reached| -> Vec<Reached> {
+        let way = |way: &Journey| match &way.arrival {
+            Arrival::Unknown(why) => Reached::Unknown(why.clone()),
+            _ if Net::answers(journey, way) => then(),
+            Arrival::Delivered | Arrival::Dropped(_) | Arrival::Rejected(_) | Arrival::Lost => {
+                Reached::Nobody(Fate::Silent)
             }
-            let back = net.back(journey);
-            let mut all = Vec::new();
-            for way in &back {
-                if let Arrival::Unknown(why) = &way.arrival {
-                    let unknown = why.clone();
-                    all.push(Foreseen { unknown, ..foreseen(nobody(Fate::Silent)) });
-                } else if Net::answers(journey, way) {
-                    all.push(foreseen(answered(cluster, journey, question)));
-                } else {
-                    all.push(foreseen(nobody(Fate::Silent)));
-                }
-            }
-            all
+        };
+        back.iter().map(way).collect()
+    };
+    let refused = || Reached::Nobody(Fate::Refused);
+    match (&journey.arrival, &journey.legs[..]) {
+        (Arrival::Unknown(why), _) => vec![Reached::Unknown(why.clone())],
+        (Arrival::Dropped(_) | Arrival::Lost, _) | (_, []) => {
+            vec![Reached::Nobody(Fate::Silent)]
         }
+        // By its own host, which tells it at once.
+        (Arrival::Rejected(_), [_]) => vec![refused()],
+        (Arrival::Rejected(_), _) => heard(net.refusal(journey), &refused),
+        (Arrival::Delivered, [.., last]) if listens(cluster, protocol, journey, last.host) => {
+            heard(net.back(journey), &|| Reached::Server(last.host))
+        }
+        // A reset or an error takes an answer's way.
+        (Arrival::Delivered, _) => heard(net.back(journey), &refused),
     }
 }
 
-/// Whether somebody refuses so that the client hears of it: the error goes the packet's way back,
-/// which is that of an answer.
-fn refused(_journey: &Journey) -> Fate {
-    Fate::Refused
+/// An ending with what led there.
+pub(super) fn foreseen(journey: &Journey, result: Ending) -> Foreseen {
+    let rewriter = |leg: &unmasq_eval::journey::Leg| Some((leg.host, leg.outcome.rewritten_by?));
+    Foreseen {
+        result,
+        rewritten_by: journey.rewrites().filter_map(rewriter).last(),
+        way: journey.legs.iter().map(|leg| leg.host).collect(),
+        unknown: Vec::new(),
+    }
 }
 
-fn listens(
-    cluster: &Cluster,
-    host: usize,
-    kind: Kind,
-    journey: &Journey,
-    question: &Question,
-) -> bool {
-    let known = kind != Kind::Pod
-        || cluster.scenario.pods.iter().any(|pod| pod.name == cluster.plan.hosts[host].name);
+/// Something that can't be told.
+pub(super) fn unknown(journey: &Journey, why: Vec<String>) -> Foreseen {
+    Foreseen { unknown: why, ..foreseen(journey, Ending::nobody(Fate::Silent)) }
+}
+
+fn listens(cluster: &Cluster, protocol: Protocol, journey: &Journey, host: usize) -> bool {
+    let plan = &cluster.plan.hosts[host];
     let port = journey.ends().and_then(|(_, to)| to.exact_port());
-    let icmp = matches!(question.protocol, Protocol::ICMP | Protocol::ICMPV6);
-    serves(kind) && known && (icmp || port == Some(POD_PORT))
+    if plan.kind == Kind::Proxy {
+        let settings = cluster.scenario.proxy.as_ref();
+        return protocol == Protocol::TCP && settings.map(|proxy| proxy.port) == port;
+    }
+    let own = |pod: &crate::scenario::Pod| pod.name == plan.name;
+    let known = plan.kind != Kind::Pod || cluster.scenario.pods.iter().any(own);
+    let icmp = matches!(protocol, Protocol::ICMP | Protocol::ICMPV6);
+    serves(plan.kind) && known && (icmp || port == Some(POD_PORT))
 }
 
 fn answered(cluster: &Cluster, journey: &Journey, question: &Question) -> Ending {
     let source = journey.ends().and_then(|(source, _)| source.address);
     let own = cluster.plan.address(question.from, Family::of(question.address));
     let server = journey.legs.last().map(|leg| cluster.plan.hosts[leg.host].name.clone());
-    let fate = if source == own { Fate::Preserved } else { Fate::Rewritten };
-    Ending { fate, server, source, hops: Some(journey.hops()) }
+    let fate = Fate::of(own, source, None);
+    Ending { fate, server, source, told: None, hops: Some(journey.hops()) }
 }

@@ -102,7 +102,16 @@ impl Engine {
         let [matches, target] = bridge.hiding(self.release)?;
         let source = self.release.sources().network;
         rules.rule(Table::Nat, source, format!("-D POSTROUTING {matches} {target}"));
+        rules.lines.extend(self.exclusion(device, cluster)?.lines);
+        Some(rules)
+    }
+
+    /// That rule alone, as it is loaded when a host starts whose engine has `"ip-masq": false`.
+    pub fn exclusion(&self, device: &str, cluster: IpNet) -> Option<Rules> {
+        let bridge = self.bridges.iter().find(|bridge| bridge.device == device)?;
+        let mut rules = Rules::new(family_of(bridge.subnet));
         let mended = format!("-s {} ! -d {cluster} ! -o {device}", bridge.subnet);
+        let target = bridge.target(self.release);
         rules.rule(Table::Nat, &EXCLUSION, format!("-I POSTROUTING {mended} {target}"));
         Some(rules)
     }

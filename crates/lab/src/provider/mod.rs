@@ -24,6 +24,7 @@ mod flannel;
 mod ip_masq_agent;
 mod klipper;
 mod kube_router;
+mod portmap;
 mod stray;
 
 use std::fmt::{self, Write as _};
@@ -37,6 +38,7 @@ pub use flannel::{Flannel, Form};
 pub use ip_masq_agent::IpMasqAgent;
 pub use klipper::{Klipper, Script, ServicePort};
 pub use kube_router::KubeRouter;
+pub use portmap::{HostPort, Portmap};
 pub use stray::StrayRule;
 
 /// Where a line's text was looked up.

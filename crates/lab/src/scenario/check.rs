@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
 use super::{SCHEMA, Scenario};
+use crate::cluster::rules::BALANCER_PODS;
 
 /// Names that the lab gives itself.
 const RESERVED: [&str; 4] = ["gateway", "lan", "wan", "proxy"];
@@ -55,7 +56,8 @@ impl Scenario {
         let outside = self.outside.iter().map(|host| &host.name);
         for of in nodes.chain(pods).chain(outside) {
             name("name", of)?;
-            ensure!(!RESERVED.contains(&of.as_str()), "{of:?} is a name that the lab uses itself");
+            let reserved = RESERVED.contains(&of.as_str()) || of.starts_with(BALANCER_PODS);
+            ensure!(!reserved, "{of:?} is a name that the lab uses itself");
             ensure!(seen.insert(of), "two things are called {of:?}");
         }
         Ok(())

@@ -158,6 +158,10 @@ pub struct IpMasqAgentSettings {
 pub struct KlipperSettings {
     /// The Service that it serves (`namespace/name`).
     pub service: String,
+    /// Whether it does. Its pods are there in any case, and idle if it doesn't: a remedy can't
+    /// remove hosts.
+    #[serde(default = "super::yes")]
+    pub enabled: bool,
 }
 
 /// A rule that a person made.

@@ -171,6 +171,7 @@ impl Pair {
                 let header = proxy_protocol::header(version, Some(self.ends));
                 self.up.bytes.splice(..0, header);
             }
+            Forward::Nothing => {}
             Forward::Http => match Head::parse(&self.up.bytes) {
                 http::Parsed::Head(head, length) => {
                     let head = forwarded(head, &self.ends);
@@ -205,7 +206,7 @@ impl Pair {
                 self.respond(502);
                 self.down.empty(&self.client)
             }
-            Forward::ProxyProtocol(_) => Err(error),
+            Forward::ProxyProtocol(_) | Forward::Nothing => Err(error),
         }
     }
 

@@ -47,6 +47,8 @@ pub enum Forward {
     Http,
     /// By a header of the PROXY protocol; what follows is passed on as it is.
     ProxyProtocol(Version),
+    /// Not at all: bytes are passed on as they are.
+    Nothing,
 }
 
 /// A thread that is a hop. Dropping it closes all sockets and resets what is unfinished.

@@ -49,8 +49,16 @@ fn each_line_names_a_file_at_a_commit_or_a_page() {
         assert!(commit.starts_with(version) && version.len() == 8, "{url}");
         assert!(!path.is_empty(), "{url}");
     }
-    let expected =
-        ["Calico", "Docker", "flannel", "host", "ip-masq-agent", "klipper-lb", "kube-router"];
+    let expected = [
+        "Calico",
+        "Docker",
+        "flannel",
+        "host",
+        "ip-masq-agent",
+        "klipper-lb",
+        "kube-router",
+        "portmap",
+    ];
     assert_eq!(systems.into_iter().collect::<Vec<_>>(), expected);
 }
 

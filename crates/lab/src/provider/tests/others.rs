@@ -26,6 +26,20 @@ fn klipper(script: Script) -> Klipper {
     Klipper { script, ports: vec![port("TCP", 80, 30080), port("UDP", 53, 53)] }
 }
 
+fn portmap() -> Portmap {
+    let port = |protocol: &str, host_port, container_port| HostPort {
+        protocol: protocol.into(),
+        host_port,
+        container_port,
+    };
+    Portmap {
+        network: "cbr0".into(),
+        container: "svclb-a".into(),
+        addresses: vec![net("10.42.1.4/24"), net("fd42:1::4/64")],
+        ports: vec![port("udp", 53, 5353), port("tcp", 80, 8080), port("tcp", 443, 8443)],
+    }
+}
+
 pub(super) fn examples() -> Vec<Rules> {
     let stray = StrayRule { within: net("10.141.0.0/16"), opens_forward: true };
     vec![
@@ -34,6 +48,7 @@ pub(super) fn examples() -> Vec<Rules> {
         IpMasqAgent::default().rules(Family::V4),
         klipper(Script::Nat).rules(Family::V4),
         klipper(Script::NatAndFilter).rules(Family::V4),
+        portmap().rules(Family::V4),
         stray.rules(),
     ]
 }
@@ -167,4 +182,44 @@ fn a_stray_rule() {
         -A POSTROUTING -m addrtype ! --dst-type local ! -d 10.141.0.0/16 -j MASQUERADE
         COMMIT",
     );
+}
+
+/// By hand from portmap_iptables.go (`fillDnatRules`), with the chain's digits left out.
+#[test]
+fn portmap_of_both_families() {
+    let own = |family| {
+        let text = portmap().rules(family).iptables();
+        let chain = text.lines().find_map(|line| line.strip_prefix(":CNI-DN-")).unwrap();
+        let digits = chain.split(' ').next().unwrap();
+        assert_eq!(digits.len(), 21);
+        text.replace(digits, "X")
+    };
+    check(
+        &own(Family::V4),
+        r#"*nat
+        :CNI-HOSTPORT-SETMARK - [0:0]
+        :CNI-HOSTPORT-MASQ - [0:0]
+        :CNI-HOSTPORT-DNAT - [0:0]
+        -A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark 0x2000/0x2000
+        -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
+        -I POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ
+        -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        :CNI-DN-X - [0:0]
+        -A CNI-DN-X -p udp --dport 53 -s 10.42.1.4/24 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p udp --dport 53 -s 127.0.0.1 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p udp --dport 53 -j DNAT --to-destination 10.42.1.4:5353
+        -A CNI-DN-X -p tcp --dport 80 -s 10.42.1.4/24 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p tcp --dport 80 -s 127.0.0.1 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p tcp --dport 80 -j DNAT --to-destination 10.42.1.4:8080
+        -A CNI-DN-X -p tcp --dport 443 -s 10.42.1.4/24 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p tcp --dport 443 -s 127.0.0.1 -j CNI-HOSTPORT-SETMARK
+        -A CNI-DN-X -p tcp --dport 443 -j DNAT --to-destination 10.42.1.4:8443
+        -A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"cbr0\" id: \"svclb-a\"" -m multiport -p tcp --destination-ports 80,443 -j CNI-DN-X
+        -A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"cbr0\" id: \"svclb-a\"" -m multiport -p udp --destination-ports 53 -j CNI-DN-X
+        COMMIT"#,
+    );
+    let v6 = own(Family::V6);
+    assert!(v6.contains("--dport 80 -j DNAT --to-destination [fd42:1::4]:8080\n"), "{v6}");
+    assert!(!v6.contains("127.0.0.1") && !v6.contains("10.42"), "{v6}");
 }
