@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use unmasq_model::packet::Family;
@@ -142,9 +143,9 @@ impl Session {
                 });
             }
         }
-        self.server = Some(Server::start(&places, &health)?);
+        self.server = Some(once_free(|| Server::start(&places, &health))?);
         if let Some(proxy) = &cluster.scenario.proxy {
-            self.proxy = Some(traffic::Proxy::start(&Hop {
+            let hop = Hop {
                 namespace: Some(cluster.namespace("proxy")?.path()),
                 port: proxy.port,
                 proxy_protocol: false,
@@ -155,7 +156,8 @@ impl Session {
                     Tells::ProxyV2 => Forward::ProxyProtocol(Version::V2),
                 },
                 upstreams: matrix::upstreams(cluster, proxy),
-            })?);
+            };
+            self.proxy = Some(once_free(|| traffic::Proxy::start(&hop))?);
         }
         Ok(())
     }
@@ -231,5 +233,27 @@ impl Session {
         });
         files.insert("capture.json".to_owned(), serde_json::to_vec_pretty(&manifest)?);
         Ok(files)
+    }
+}
+
+/// How long the ports of servers that were stopped may stay taken.
+const TAKEN: Duration = Duration::from_secs(3);
+
+/// Starts something that listens, as soon as its ports are free. A command that another thread
+/// starts holds copies of all sockets between its fork and its exec, those that were closed
+/// meanwhile too, and nothing tells when it has let go of them.
+fn once_free<T>(start: impl Fn() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + TAKEN;
+    loop {
+        let started = start();
+        let Err(error) = &started else { return started };
+        let taken = |cause: &(dyn std::error::Error + 'static)| {
+            let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            kind == Some(std::io::ErrorKind::AddrInUse)
+        };
+        if !error.chain().any(taken) || Instant::now() >= deadline {
+            return started;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
