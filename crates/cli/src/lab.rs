@@ -216,7 +216,7 @@ fn show(text: &str) -> anyhow::Result<Exit> {
 fn alone(text: &str, quiet: Quiet) -> anyhow::Result<Report> {
     let session = Session::up(text, &quiet.say())?;
     let keep = std::env::temp_dir();
-    let state = run::state(&session, "as found", Some(false), &keep, &quiet.say())?;
+    let state = run::state(&session, "as found", &keep, &quiet.say())?;
     let mut report = Report::new(&session);
     report.states.push(state);
     Ok(report)

@@ -120,6 +120,10 @@ pub struct Row {
 impl Row {
     /// What was foreseen and happened.
     pub fn agreed(&self) -> Option<&Foreseen> {
+        // What was never asked proves nothing, and neither does one of several where another is open.
+        if self.failed.is_some() || self.foreseen.iter().any(|one| !one.unknown.is_empty()) {
+            return None;
+        }
         self.foreseen.iter().find(|foreseen| foreseen.fits(&self.seen))
     }
 }

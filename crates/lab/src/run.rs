@@ -146,31 +146,68 @@ impl State {
     }
 }
 
+/// Which of a scenario's expectations are to be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Those for before the remedy.
+    Before,
+    /// Those for after this many steps of several.
+    Between(usize),
+    /// Those for after the remedy.
+    After,
+}
+
+impl Stage {
+    /// The stage of a session.
+    pub fn of(session: &Session) -> Stage {
+        match session.progress() {
+            (0, _) => Stage::Before,
+            (taken, all) if taken == all => Stage::After,
+            (taken, _) => Stage::Between(taken),
+        }
+    }
+
+    /// What may be seen; empty: nothing is said of it.
+    fn fates(self, expectation: &Expectation) -> Vec<Fate> {
+        let Expectation { before, sometimes_before, between, after, .. } = expectation;
+        match self {
+            Stage::Before => [*before].into_iter().chain(*sometimes_before).collect(),
+            Stage::Between(step) => step
+                .checked_sub(1)
+                .and_then(|step| between.get(step))
+                .copied()
+                .into_iter()
+                .collect(),
+            Stage::After => vec![*after],
+        }
+    }
+
+    fn hops(self, expectation: &Expectation) -> Option<usize> {
+        let hops = expectation.hops?;
+        match self {
+            Stage::Before => hops.before,
+            Stage::Between(_) => None,
+            Stage::After => hops.after,
+        }
+    }
+}
+
 /// Runs a scenario from its beginning to its end. `keep`: where captures of disagreements go.
 pub fn run(text: &str, keep: &Path, progress: Progress) -> Result<Report> {
     let mut session = Session::up(text, progress)?;
     let mut report = Report::new(&session);
     let titles = session.titles();
-    report.states.push(state(&session, "as found", Some(false), keep, progress)?);
+    report.states.push(state(&session, "as found", keep, progress)?);
     for (number, title) in (1..).zip(&titles) {
         progress(&format!("step {number} of {}: {title}", titles.len()));
         session.step()?;
-        // What is expected holds when the whole remedy was taken.
-        let after = (number == titles.len()).then_some(true);
-        report.states.push(state(&session, title, after, keep, progress)?);
+        report.states.push(state(&session, title, keep, progress)?);
     }
     Ok(report)
 }
 
-/// The matrix of a session as it is. `after`: whether expectations for after the remedy are
-/// checked, or those for before; `None`: neither.
-pub fn state(
-    session: &Session,
-    title: &str,
-    after: Option<bool>,
-    keep: &Path,
-    progress: Progress,
-) -> Result<State> {
+/// The matrix of a session as it is, with what is expected of that stage.
+pub fn state(session: &Session, title: &str, keep: &Path, progress: Progress) -> Result<State> {
     let begin = Instant::now();
     let matrix = session.matrix(progress)?;
     let cluster = &session.cluster;
@@ -187,10 +224,7 @@ pub fn state(
             }
         },
     };
-    let wanted = |expectation: &Expectation| match after? {
-        true => Some(expectation.after),
-        false => Some(expectation.before),
-    };
+    let stage = Stage::of(session);
     Ok(State {
         title: title.to_owned(),
         connections: matrix.rows.len(),
@@ -201,7 +235,7 @@ pub fn state(
             .scenario
             .expect
             .iter()
-            .filter_map(|one| Some(checked(session, &matrix, one, wanted(one)?)))
+            .filter_map(|one| checked(session, &matrix, one, stage))
             .collect(),
         disagreements,
         kept,
@@ -237,11 +271,26 @@ fn rewriters(session: &Session, matrix: &Matrix) -> Vec<Rewriter> {
     counts.into_iter().map(rewriter).collect()
 }
 
-fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) -> Checked {
+/// `None`: nothing is expected at this stage.
+fn checked(session: &Session, matrix: &Matrix, one: &Expectation, stage: Stage) -> Option<Checked> {
+    let (fates, hops) = (stage.fates(one), stage.hops(one));
+    if fates.is_empty() && hops.is_none() {
+        return None;
+    }
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut ways: Vec<String> = Vec::new();
+    let mut met = true;
     for row in matrix.about(&session.cluster, one) {
-        *seen.entry(row.seen.fate.name().to_owned()).or_insert(0) += 1;
+        let mut fate = row.seen.fate.name().to_owned();
+        met &= row.failed.is_none() && (fates.is_empty() || fates.contains(&row.seen.fate));
+        if let (Some(wanted), Some(hops)) = (hops, row.seen.hops) {
+            met &= hops == wanted;
+            fate += &format!(" after {hops} hops");
+        }
+        if let Some(why) = &row.failed {
+            fate = format!("not asked ({why})");
+        }
+        *seen.entry(fate).or_insert(0) += 1;
         ways.extend(row.foreseen.iter().map(|one| summary::way(&session.cluster, matrix, one)));
     }
     let mut what = format!("{} to {}", one.from, one.to);
@@ -254,11 +303,15 @@ fn checked(session: &Session, matrix: &Matrix, one: &Expectation, wanted: Fate) 
     if let Some(family) = one.family {
         what += &format!(", {}", family.family());
     }
-    let met = !seen.is_empty() && seen.keys().all(|fate| fate == wanted.name());
+    met &= !seen.is_empty();
+    let mut wanted = fates.iter().map(|fate| fate.name()).collect::<Vec<_>>().join(" or ");
+    if let Some(hops) = hops {
+        wanted += &format!(", {hops} hops");
+    }
     // The shortest of those that chance leaves, always the same.
     ways.sort_by(|one, other| one.len().cmp(&other.len()).then(one.cmp(other)));
     let way = ways.into_iter().next();
-    Checked { what, wanted: wanted.name().to_owned(), seen, met, way }
+    Some(Checked { what, wanted, seen, met, way })
 }
 
 /// Keeps the state of every host of the lab, so that the question can be asked again.

@@ -37,7 +37,9 @@ pub fn lines(cluster: &Cluster, matrix: &Matrix) -> Vec<Line> {
         let key = (rank, client, entry, Family::of(row.question.address));
         let group = groups.entry(key).or_default();
         *group.seen.entry(fate(cluster, matrix, row)).or_insert(0) += 1;
-        group.possible.extend(row.foreseen.iter().map(|one| ending(cluster, matrix, &row.question, one)));
+        group
+            .possible
+            .extend(row.foreseen.iter().map(|one| ending(cluster, matrix, &row.question, one)));
     }
     let line = |((_, client, entry, family), group): (_, Group)| {
         let mut fates: Vec<(String, usize)> = group.seen.into_iter().collect();
@@ -63,12 +65,7 @@ pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
 }
 
 /// The same of what was foreseen.
-fn ending(
-    cluster: &Cluster,
-    matrix: &Matrix,
-    question: &Question,
-    foreseen: &Foreseen,
-) -> String {
+fn ending(cluster: &Cluster, matrix: &Matrix, question: &Question, foreseen: &Foreseen) -> String {
     let proxied = matches!(question.to, Target::Service { entry: Entry::Proxy, .. });
     match (foreseen.result.fate, foreseen.rewritten_by) {
         (Fate::Rewritten, _) if proxied => "rewritten by the proxy".to_owned(),

@@ -148,16 +148,11 @@ fn serve(session: &mut Session, stream: UnixStream) -> Result<bool> {
 
 fn matrix(session: &Session, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
     let (taken, all) = session.progress();
-    let after = match taken {
-        0 => Some(false),
-        taken if taken == all => Some(true),
-        _ => None,
-    };
     let title = match taken {
         0 => "as found".to_owned(),
         taken => format!("after {taken} of {all} steps of the remedy"),
     };
-    let state = run::state(session, &title, after, &std::env::temp_dir(), say)?;
+    let state = run::state(session, &title, &std::env::temp_dir(), say)?;
     let mut report = Report::new(session);
     report.states.push(state);
     Ok(report)
