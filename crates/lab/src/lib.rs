@@ -17,6 +17,8 @@
 //! the node's own answers and errors are dropped, counted, by a guard table ahead of every other
 //! hook. So each counter that rises rose for the probe.
 //!
+//! Programs that do talk to each other are in [`traffic`].
+//!
 //! Needs root, or a kernel that lets users make namespaces ([`privilege`]); never needed at run time by another crate. It does not read captures and has no
 //! opinion on what a packet should do.
 
