@@ -201,7 +201,10 @@ fn list(json: bool) -> anyhow::Result<Exit> {
         let list: Vec<_> = scenarios.iter().map(one).collect();
         serde_json::to_string_pretty(&list)? + "\n"
     } else {
-        render::list(&scenarios, place::is_up)
+        let others = place::all()?.into_iter().map(|running| running.name);
+        let others = others.filter(|name| scenarios.iter().all(|known| known.name != *name));
+        let others: String = others.map(|name| format!("{name}  a file's (up)\n")).collect();
+        render::list(&scenarios, place::is_up) + &others
     };
     output::write(&mut std::io::stdout(), text.as_bytes())?;
     Ok(Exit::Done)

@@ -218,6 +218,16 @@ impl Cluster {
         matches!(plan.kind, Kind::Node | Kind::Gateway) || plan.name.starts_with(BALANCER_PODS)
     }
 
+    /// Forgets the connections that hosts track.
+    pub fn forget_connections(&self) -> Result<()> {
+        self.each(|host| match self.plan.hosts[host].kind {
+            Kind::Switch => Ok(()),
+            Kind::Node | Kind::Pod | Kind::Outside | Kind::Gateway | Kind::Proxy => {
+                self.namespaces[host].enter(connections::forget)?
+            }
+        })
+    }
+
     /// The indices of the nodes.
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
         let hosts = self.plan.hosts.iter().enumerate();

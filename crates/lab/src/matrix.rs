@@ -9,7 +9,7 @@ mod foresee;
 mod proxied;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use unmasq_eval::journey::Net;
@@ -94,8 +94,8 @@ impl Fate {
 pub struct Foreseen {
     /// What becomes of it.
     pub result: Ending,
-    /// Where the source is rewritten, and by which rule; the last of several.
-    pub rewritten_by: Option<(usize, RuleId)>,
+    /// Where the source is rewritten, and by which rules, in the order of the way.
+    pub rewriters: Vec<(usize, RuleId)>,
     /// The hosts on the way.
     pub way: Vec<usize>,
     /// Why nothing can be told.
@@ -181,59 +181,78 @@ fn concerns(cluster: &Cluster, expectation: &Expectation, question: &Question) -
 }
 
 /// The first source port; each question has one of its own.
-const FIRST_PORT: u16 = 20_000;
+const FIRST_PORT: u16 = 10_000;
+/// How many; as many follow for what is asked again. Node ports come after both.
+const PORTS: usize = 10_000;
+/// How long an answer is waited for that did not come at first: a SYN's second try is in it.
+const SECOND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the state of all hosts, foresees, asks, and puts both side by side.
+///
+/// Connections that the hosts still track are forgotten before: a port that is used again would
+/// keep the translation of the last time. What was silent though an answer was foreseen is asked
+/// once more with more patience: a busy machine is no finding.
 pub fn matrix(cluster: &Cluster, progress: crate::cluster::Progress) -> Result<Matrix> {
     progress("reading the state of all hosts");
     let state = cluster.observe()?;
+    cluster.forget_connections()?;
     let questions = questions(cluster);
     progress(&format!("foreseeing {} connections", questions.len()));
     let begin = Instant::now();
     let nothing = host::Host::default();
     let evaluators = state.evaluators(&nothing);
     let net = Net::new(&evaluators, &cluster.plan.wires);
-    let ports: Vec<u16> = (0..questions.len()).map(|n| FIRST_PORT + (n % 40_000) as u16).collect();
-    let foreseen: Vec<Vec<Foreseen>> = questions
+    let foresee = |question: &Question, source_port| Row {
+        question: question.clone(),
+        source_port,
+        foreseen: foresee::foresee(cluster, &net, question, source_port),
+        seen: Ending::nobody(Fate::Silent),
+        failed: None,
+    };
+    let mut rows: Vec<Row> = questions
         .iter()
-        .zip(&ports)
-        .map(|(question, port)| foresee::foresee(cluster, &net, question, *port))
+        .enumerate()
+        .map(|(number, question)| foresee(question, FIRST_PORT + (number % PORTS) as u16))
         .collect();
-    let took = begin.elapsed();
-    progress(&format!("foreseen in {} ms; asking", took.as_millis()));
-    let answers = traffic::send(&attempts(cluster, &questions, &ports));
-    let rows = questions
-        .into_iter()
-        .zip(ports)
-        .zip(foreseen)
-        .zip(answers)
-        .map(|(((question, source_port), foreseen), answer)| {
-            let (seen, failed) = seen(cluster, &question, &answer.outcome);
-            Row { question, source_port, foreseen, seen, failed }
-        })
-        .collect();
+    progress(&format!("foreseen in {} ms; asking", begin.elapsed().as_millis()));
+    ask_all(cluster, &mut rows, PATIENCE);
+    let doubtful = |row: &&mut Row| row.agreed().is_none() && row.seen.fate == Fate::Silent;
+    let mut again: Vec<&mut Row> = rows.iter_mut().filter(doubtful).collect();
+    if !again.is_empty() {
+        progress(&format!("asking {} once more", again.len()));
+        let mut second: Vec<Row> = again
+            .iter()
+            .map(|row| foresee(&row.question, row.source_port + PORTS as u16))
+            .collect();
+        ask_all(cluster, &mut second, SECOND_PATIENCE);
+        again.iter_mut().zip(second).for_each(|(row, second)| **row = second);
+    }
     drop(evaluators);
     Ok(Matrix { rows, hosts: state.hosts, files: state.files })
 }
 
-fn attempts(cluster: &Cluster, questions: &[Question], ports: &[u16]) -> Vec<Attempt> {
-    let attempt = |(question, port): (&Question, &u16)| {
-        let Question { from, protocol, address, .. } = question;
-        let ask = match *protocol {
-            Protocol::TCP => Ask::http(),
-            Protocol::UDP => Ask::Datagram,
-            _ => Ask::Echo,
-        };
-        let to = std::net::SocketAddr::new(*address, question.port);
-        Attempt {
-            namespace: Some(cluster.namespaces[*from].path()),
-            source: cluster.plan.address(*from, Family::of(*address)),
-            source_port: if question.port == 0 { 0 } else { *port },
-            patience: PATIENCE,
-            ..Attempt::new(to, ask)
-        }
+/// Asks all at once.
+fn ask_all(cluster: &Cluster, rows: &mut [Row], patience: Duration) {
+    let attempts: Vec<Attempt> =
+        rows.iter().map(|row| Attempt { patience, ..attempt(cluster, row) }).collect();
+    for (row, answer) in rows.iter_mut().zip(traffic::send(&attempts)) {
+        (row.seen, row.failed) = seen(cluster, &row.question, &answer.outcome);
+    }
+}
+
+fn attempt(cluster: &Cluster, row: &Row) -> Attempt {
+    let Question { from, protocol, address, port, .. } = row.question.clone();
+    let ask = match protocol {
+        Protocol::TCP => Ask::http(),
+        Protocol::UDP => Ask::Datagram,
+        _ => Ask::Echo,
     };
-    questions.iter().zip(ports).map(attempt).collect()
+    Attempt {
+        namespace: Some(cluster.namespaces[from].path()),
+        source: cluster.plan.address(from, Family::of(address)),
+        source_port: if port == 0 { 0 } else { row.source_port },
+        ..Attempt::new(std::net::SocketAddr::new(address, port), ask)
+    }
 }
 
 /// The time to live that hosts of the lab begin with (net.ipv4.ip_default_ttl, hop_limit).

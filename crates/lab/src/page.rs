@@ -52,8 +52,14 @@ fn ways(report: &Report) -> String {
             let _ = writeln!(text, "  always: {way}");
             continue;
         }
-        for (number, (_, way)) in ways.iter().enumerate() {
-            let when = if number == 0 { "before" } else { "after" };
+        let steps = report.states.len() - 1;
+        for (title, way) in ways {
+            let number = report.states.iter().position(|state| state.title == *title);
+            let when = match number.unwrap_or(0) {
+                0 => "before".to_owned(),
+                _ if steps == 1 => "after".to_owned(),
+                number => format!("step {number}"),
+            };
             let _ = writeln!(text, "  {when:6}: {way}");
         }
     }
@@ -82,7 +88,7 @@ fn matrix(report: &Report) -> String {
         for Line { client, entry, family, possible, .. } in &state.lines {
             let key = (client.as_str(), entry.as_str(), family.as_str());
             let place = rows.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-                rows.push((key, vec![String::new(); steps]));
+                rows.push((key, vec!["not asked".to_owned(); steps]));
                 rows.len() - 1
             });
             rows[place].1[number] = possible.join(" or ");

@@ -257,9 +257,9 @@ fn rewriters(session: &Session, matrix: &Matrix) -> Vec<Rewriter> {
     // Those that chance did not choose this time are listed too.
     let possible = matrix.rows.iter().flat_map(|row| &row.foreseen);
     let mut counts: BTreeMap<_, usize> =
-        possible.filter_map(|one| Some((one.rewritten_by?, 0))).collect();
-    let by = |row: &Row| row.agreed()?.rewritten_by;
-    for rule in matrix.rows.iter().filter_map(by) {
+        possible.flat_map(|one| &one.rewriters).map(|rule| (*rule, 0)).collect();
+    let by = |row: &'_ Row| row.agreed().map(|one| one.rewriters.clone()).unwrap_or_default();
+    for rule in matrix.rows.iter().flat_map(by) {
         *counts.entry(rule).or_insert(0) += 1;
     }
     let rewriter = |((host, rule), connections): ((usize, _), usize)| Rewriter {

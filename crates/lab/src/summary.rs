@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use unmasq_audit::owner;
+use unmasq_audit::{Owner, owner};
 use unmasq_eval::trace::RuleId;
 use unmasq_model::packet::Family;
 
@@ -67,11 +67,16 @@ pub fn fate(cluster: &Cluster, matrix: &Matrix, row: &Row) -> String {
 /// The same of what was foreseen.
 fn ending(cluster: &Cluster, matrix: &Matrix, question: &Question, foreseen: &Foreseen) -> String {
     let proxied = matches!(question.to, Target::Service { entry: Entry::Proxy, .. });
-    match (foreseen.result.fate, foreseen.rewritten_by) {
-        (Fate::Rewritten, _) if proxied => "rewritten by the proxy".to_owned(),
-        (Fate::Rewritten, Some((host, rule))) => {
-            format!("rewritten by {}", rewriter(cluster, matrix, host, rule))
+    let mut owners: Vec<String> = Vec::new();
+    for (host, rule) in &foreseen.rewriters {
+        let owner = rewriter(cluster, matrix, *host, *rule);
+        if owners.last() != Some(&owner) {
+            owners.push(owner);
         }
+    }
+    match (foreseen.result.fate, &owners[..]) {
+        (Fate::Rewritten, _) if proxied => "rewritten by the proxy".to_owned(),
+        (Fate::Rewritten, [_, ..]) => format!("rewritten by {}", owners.join(", then ")),
         (fate, _) => fate.name().to_owned(),
     }
 }
@@ -80,7 +85,10 @@ fn ending(cluster: &Cluster, matrix: &Matrix, question: &Question, foreseen: &Fo
 pub fn rewriter(cluster: &Cluster, matrix: &Matrix, host: usize, rule: RuleId) -> String {
     let plan = &cluster.plan.hosts[host];
     match (&matrix.hosts[host], plan.kind) {
-        (Some(state), Kind::Node | Kind::Pod) => owner(state, rule).to_string(),
+        (Some(state), Kind::Node | Kind::Pod) => match owner(state, rule) {
+            Owner::Unclaimed => "a rule of no known program".to_owned(),
+            owner => owner.to_string(),
+        },
         _ => plan.name.clone(),
     }
 }
@@ -94,8 +102,9 @@ pub fn way(cluster: &Cluster, matrix: &Matrix, foreseen: &Foreseen) -> String {
             text += " -> ";
         }
         text += &cluster.plan.hosts[*host].name;
-        if let Some((at, rule)) = foreseen.rewritten_by.filter(|(at, _)| at == host) {
-            text += &format!(" ({} rewrites the source)", rewriter(cluster, matrix, at, rule));
+        for (at, rule) in foreseen.rewriters.iter().filter(|(at, _)| at == host) {
+            let owner = rewriter(cluster, matrix, *at, *rule);
+            text += &format!(" ({owner} rewrites the source)");
         }
     }
     match (foreseen.result.source, foreseen.result.fate) {

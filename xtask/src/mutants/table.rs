@@ -177,8 +177,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         error: "a packet is NEW before it is tracked",
         file: "walk/expr.rs",
-        from: "Tracking::None | Tracking::Template => ct_state::INVALID,",
-        to: "Tracking::None | Tracking::Template => ct_state::NEW,",
+        from: "Tracking::None => ct_state::INVALID,",
+        to: "Tracking::None => ct_state::NEW,",
     },
     Mutant {
         error: "an untracked packet is INVALID",
@@ -196,8 +196,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         error: "nat chains are asked about untracked packets",
         file: "walk/path.rs",
-        from: "if self.connection.tracking != Tracking::New {",
-        to: "if self.connection.tracking == Tracking::None {",
+        from: "Tracking::None | Tracking::Untracked | Tracking::Template => return Ok(()),",
+        to: "Tracking::Untracked => {}\n            Tracking::None | Tracking::Template => return Ok(()),",
     },
     Mutant {
         error: "another nat chain is asked after one made the binding",

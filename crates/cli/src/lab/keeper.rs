@@ -74,7 +74,9 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
 pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
     let text =
         fs::read_to_string(scenario).with_context(|| format!("read {}", scenario.display()))?;
-    let say = |what: &str| tell(what);
+    let say = |what: &str| {
+        let _told = tell(what);
+    };
     let mut session = Session::up(&text, &say)?;
     let socket = place.with_extension("sock");
     // One of a keeper that was killed.
@@ -84,7 +86,12 @@ pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
     let temporary = place.with_extension("new");
     fs::write(&temporary, serde_json::to_vec(&running)?)?;
     fs::rename(&temporary, place)?;
-    tell(READY);
+    if let Err(error) = tell(READY) {
+        // Who started it has gone before it was ready: Ctrl-C.
+        let _ = fs::remove_file(place);
+        let _ = fs::remove_file(&socket);
+        return Err(error).context("nobody waits for the cluster any more");
+    }
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         // Who hangs up in the middle hurts nobody else.
@@ -99,9 +106,9 @@ pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
 }
 
 /// A line for who started it; who may have gone.
-fn tell(what: &str) {
+fn tell(what: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "{what}").and_then(|()| out.flush());
+    writeln!(out, "{what}").and_then(|()| out.flush())
 }
 
 fn describe(session: &Session, socket: std::path::PathBuf) -> Result<Running> {

@@ -138,8 +138,8 @@ pub(super) fn running(name: Option<&str>) -> Result<Option<Running>> {
 /// The same; it is a failure if it isn't up.
 pub(super) fn one(name: Option<&str>) -> Result<Running> {
     running(name)?.with_context(|| match name {
-        Some(name) => format!("{name} is not up: unmasq lab up {name}"),
-        None => "no cluster is up: unmasq lab up SCENARIO (unmasq lab list)".to_owned(),
+        Some(name) => format!("{name} is not up (unmasq lab list)"),
+        None => "no cluster is up (unmasq lab list; unmasq lab up SCENARIO)".to_owned(),
     })
 }
 

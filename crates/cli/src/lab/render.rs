@@ -39,11 +39,16 @@ pub(super) fn report(report: &Report, style: &Style) -> String {
 
 fn verdict(state: &State, style: &Style) -> String {
     let wrong = state.disagreements.len();
-    let verdict = if wrong == 0 {
+    let mut verdict = if wrong == 0 {
         painted(style, GREEN, "all as foreseen")
     } else {
         painted(style, RED, &format!("{wrong} NOT as foreseen"))
     };
+    let unmet = state.expectations.iter().filter(|one| !one.met).count();
+    if unmet > 0 {
+        let all = state.expectations.len();
+        verdict += &painted(style, RED, &format!(", {unmet} of {all} expectations NOT met"));
+    }
     let seconds = state.took_ms as f64 / 1000.0;
     format!("  {}: {} connections, {verdict} ({seconds:.1} s)\n", state.title, state.connections)
 }

@@ -281,7 +281,10 @@ impl Planner<'_> {
 
     /// By the gateway, in the families that the host has.
     fn default_routes(&mut self, host: usize) {
-        for net in self.scenario.network.nodes.clone() {
+        let has = |family| self.plan.address(host, family).is_some();
+        let nets = self.scenario.network.nodes.iter().copied();
+        let nets: Vec<IpNet> = nets.filter(|net| has(Family::of(net.addr()))).collect();
+        for net in nets {
             self.ip(host, format!("route add default via {} dev eth0", nth(net, 1)));
         }
     }
@@ -460,7 +463,7 @@ fn routes_to(node: &Node, device: &str, wanted: impl Fn(&IpNet) -> bool) -> Vec<
 }
 
 /// An address of a network by its number.
-pub(super) fn nth(net: IpNet, number: u128) -> IpAddr {
+pub(crate) fn nth(net: IpNet, number: u128) -> IpAddr {
     match net.network() {
         IpAddr::V4(v4) => {
             let number = u32::try_from(number).unwrap_or(0);

@@ -106,7 +106,7 @@ pub(super) fn foreseen(journey: &Journey, result: Ending) -> Foreseen {
     let rewriter = |leg: &unmasq_eval::journey::Leg| Some((leg.host, leg.outcome.rewritten_by?));
     Foreseen {
         result,
-        rewritten_by: journey.rewrites().filter_map(rewriter).last(),
+        rewriters: journey.rewrites().filter_map(rewriter).collect(),
         way: journey.legs.iter().map(|leg| leg.host).collect(),
         unknown: Vec::new(),
     }

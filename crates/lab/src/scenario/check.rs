@@ -34,6 +34,10 @@ impl Scenario {
                 service || self.is_host(to),
                 "expect: to: {to:?} is no pod, host, or service/NAMESPACE/NAME of the manifests"
             );
+            if let Some(via) = &expectation.via {
+                let known = self.nodes.iter().any(|node| node.name == *via);
+                ensure!(known, "expect: via: there is no node {via:?}");
+            }
         }
         if let Some(proxy) = &self.proxy {
             let service = &proxy.service;
@@ -67,7 +71,19 @@ impl Scenario {
         one_of_each("network: pods", self.network.pods.iter().map(IpNet::addr))?;
         one_of_each("network: services", self.network.services.iter().map(IpNet::addr))?;
         one_of_each("network: nodes", self.network.nodes.iter().map(IpNet::addr))?;
-        let mut seen = BTreeSet::new();
+        // Each network's first address is the gateway's.
+        let first = |net: &IpNet| crate::cluster::plan::nth(net.trunc(), 1);
+        let outside = self.outside.iter().flat_map(|host| &host.addresses);
+        let gateway = self.network.nodes.iter().chain(outside).map(first);
+        let mut seen: BTreeSet<IpAddr> = gateway.collect();
+        if let Some(proxy) = &self.proxy {
+            one_of_each("proxy: addresses", proxy.addresses.iter().copied())?;
+            for address in &proxy.addresses {
+                let inside = self.network.nodes.iter().any(|net| net.contains(address));
+                ensure!(inside, "proxy: {address} is not in network: nodes");
+                ensure!(seen.insert(*address), "proxy: {address} is somebody else's too");
+            }
+        }
         for node in &self.nodes {
             let place = format!("nodes: {}", node.name);
             one_of_each(&format!("{place}: addresses"), node.addresses.iter().copied())?;
@@ -75,11 +91,27 @@ impl Scenario {
             for address in &node.addresses {
                 let inside = self.network.nodes.iter().any(|net| net.contains(address));
                 ensure!(inside, "{place}: {address} is not in network: nodes");
-                ensure!(seen.insert(*address), "{place}: {address} is somebody else's too");
+                ensure!(
+                    seen.insert(*address),
+                    "{place}: {address} is somebody else's too (the gateway has the first)"
+                );
             }
             for range in &node.pods {
                 let inside = self.network.pods.iter().any(|net| net.contains(range));
                 ensure!(inside, "{place}: {range} is not in network: pods");
+                for other in self.nodes.iter().filter(|other| other.name != node.name) {
+                    let shared = other.pods.iter().find(|theirs| {
+                        theirs.contains(&range.network()) || range.contains(&theirs.network())
+                    });
+                    if let Some(theirs) = shared {
+                        bail!("{place}: pods: {range} and {theirs} of {} overlap", other.name);
+                    }
+                }
+                // The first address is the node's, and load balancers have pods too.
+                let pods = self.pods.iter().filter(|pod| pod.node == node.name).count() + 8;
+                let bits = range.max_prefix_len() - range.prefix_len();
+                let room = 1usize.checked_shl(u32::from(bits)).unwrap_or(usize::MAX);
+                ensure!(pods < room, "{place}: pods: {range} is too small for its pods");
             }
             for family in self.families() {
                 let has = node.pods.iter().any(|net| Family::of(net.addr()) == family)

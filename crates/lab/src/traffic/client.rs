@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::attempt::{Answer, Ask, Attempt, Outcome};
 use super::call::Call;
 use super::datagram::{self, Conversation};
-use super::echo::{self, Ear, Mouth};
+use super::echo::{self, ReplySocket, RequestSocket};
 use super::inside;
 use super::message::Report;
 use super::refusal::{self, Refusal};
@@ -49,7 +49,7 @@ struct Trial<'a> {
 enum Talk {
     Tcp(Call),
     Udp(Conversation),
-    /// One of the client's mouths.
+    /// One of the client's request sockets.
     Echo(usize),
     /// Ended, or never begun.
     None,
@@ -58,18 +58,18 @@ enum Talk {
 struct Client<'a> {
     trials: Vec<Trial<'a>>,
     tokens: BTreeMap<String, usize>,
-    ears: Vec<Ear>,
-    mouths: Vec<Mouth>,
-    /// By mouth and identifier of the echo request.
+    replies: Vec<ReplySocket>,
+    requests: Vec<RequestSocket>,
+    /// By request socket and identifier of the echo request.
     echoes: BTreeMap<(usize, u16), usize>,
 }
 
-/// What was made in one namespace; indexes of mouths are local to it.
+/// What was made in one namespace; indexes of request sockets are local to it.
 #[derive(Default)]
 struct Opened {
     talks: Vec<io::Result<Talk>>,
-    ears: Vec<Ear>,
-    mouths: Vec<Mouth>,
+    replies: Vec<ReplySocket>,
+    requests: Vec<RequestSocket>,
 }
 
 impl<'a> Client<'a> {
@@ -86,7 +86,7 @@ impl<'a> Client<'a> {
         for (index, attempt) in attempts.iter().enumerate() {
             groups.entry(attempt.namespace.as_deref()).or_default().push(index);
         }
-        let (mut ears, mut mouths) = (Vec::new(), Vec::new());
+        let (mut replies, mut requests) = (Vec::new(), Vec::new());
         for (namespace, members) in groups {
             let wanted: Vec<(&Attempt, &str)> = members
                 .iter()
@@ -96,15 +96,15 @@ impl<'a> Client<'a> {
                 Ok(opened) => {
                     for (index, talk) in members.iter().zip(opened.talks) {
                         match talk {
-                            Ok(Talk::Echo(mouth)) => {
-                                trials[*index].talk = Talk::Echo(mouths.len() + mouth);
+                            Ok(Talk::Echo(socket)) => {
+                                trials[*index].talk = Talk::Echo(requests.len() + socket);
                             }
                             Ok(talk) => trials[*index].talk = talk,
                             Err(error) => trials[*index].fail(format!("make a socket: {error}")),
                         }
                     }
-                    ears.extend(opened.ears);
-                    mouths.extend(opened.mouths);
+                    replies.extend(opened.replies);
+                    requests.extend(opened.requests);
                 }
                 Err(error) => {
                     for index in members {
@@ -115,7 +115,7 @@ impl<'a> Client<'a> {
         }
         let tokens = trials.iter().enumerate();
         let tokens = tokens.map(|(index, trial)| (trial.token.clone(), index)).collect();
-        Client { trials, tokens, ears, mouths, echoes: BTreeMap::new() }
+        Client { trials, tokens, replies, requests, echoes: BTreeMap::new() }
     }
 
     fn start(&mut self, index: usize) {
@@ -124,8 +124,8 @@ impl<'a> Client<'a> {
         let bound = match &trial.talk {
             Talk::Tcp(call) => call.bind(attempt).map(|()| attempt.local()),
             Talk::Udp(conversation) => conversation.bind(attempt),
-            Talk::Echo(mouth) => {
-                let bound = self.mouths[*mouth].bind(attempt.source);
+            Talk::Echo(socket) => {
+                let bound = self.requests[*socket].bind(attempt.source);
                 bound.map(|()| SocketAddr::new(attempt.local().ip(), 0))
             }
             Talk::None => return,
@@ -138,11 +138,11 @@ impl<'a> Client<'a> {
         let sent = match &trial.talk {
             Talk::Tcp(call) => call.connect(),
             Talk::Udp(conversation) => conversation.send(&attempt.to),
-            Talk::Echo(mouth) => {
-                let (index_of_mouth, mouth) = (*mouth, &mut self.mouths[*mouth]);
-                mouth.connect(attempt.to).and_then(|from| {
-                    let identifier = mouth.send(attempt.to, &trial.token)?;
-                    self.echoes.insert((index_of_mouth, identifier), index);
+            Talk::Echo(socket) => {
+                let (key, request) = (*socket, &mut self.requests[*socket]);
+                request.connect(attempt.to).and_then(|from| {
+                    let identifier = request.send(attempt.to, &trial.token)?;
+                    self.echoes.insert((key, identifier), index);
                     Ok(from)
                 })
             }
@@ -163,8 +163,8 @@ impl<'a> Client<'a> {
             Tcp(usize),
             Asked(usize),
             Others(usize),
-            Ear(usize),
-            Mouth(usize),
+            ReplySocket(usize),
+            RequestSocket(usize),
         }
         let now = Instant::now();
         for trial in &mut self.trials {
@@ -190,14 +190,14 @@ impl<'a> Client<'a> {
         }
         let pending = self.trials.iter().filter(|trial| trial.outcome.is_none());
         let Some(deadline) = pending.map(Trial::deadline).min() else { return false };
-        for (index, ear) in self.ears.iter().enumerate() {
-            owners.push(Owner::Ear(index));
-            fds.push(PollFd::new(&ear.0, PollFlags::IN));
+        for (index, reply) in self.replies.iter().enumerate() {
+            owners.push(Owner::ReplySocket(index));
+            fds.push(PollFd::new(&reply.0, PollFlags::IN));
         }
-        for (index, mouth) in self.mouths.iter().enumerate() {
-            owners.push(Owner::Mouth(index));
+        for (index, request) in self.requests.iter().enumerate() {
+            owners.push(Owner::RequestSocket(index));
             // Errors are always told.
-            fds.push(PollFd::new(&mouth.socket, PollFlags::empty()));
+            fds.push(PollFd::new(&request.socket, PollFlags::empty()));
         }
         // Interrupted or not, what is ready is looked at, and deadlines are kept.
         let _ = poll(&mut fds, until(Some(deadline)).as_ref());
@@ -214,8 +214,8 @@ impl<'a> Client<'a> {
                     self.trials[index].refused();
                 }
                 Owner::Others(index) => self.hear(index, |conversation| &conversation.others),
-                Owner::Ear(index) => self.hear_echoes(index),
-                Owner::Mouth(index) => self.hear_errors(index),
+                Owner::ReplySocket(index) => self.hear_echoes(index),
+                Owner::RequestSocket(index) => self.hear_errors(index),
             }
         }
         true
@@ -240,8 +240,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn hear_echoes(&mut self, ear: usize) {
-        while let Some((ip, token)) = self.ears[ear].heard() {
+    fn hear_echoes(&mut self, socket: usize) {
+        while let Some((ip, token)) = self.replies[socket].heard() {
             let Some(index) = self.tokens.get(&token) else { continue };
             let (trial, by) = (&mut self.trials[*index], SocketAddr::new(ip, 0));
             trial.end(if ip == trial.attempt.to.ip() {
@@ -252,9 +252,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn hear_errors(&mut self, mouth: usize) {
-        while let Some((refused, identifier)) = self.mouths[mouth].refused() {
-            let index = identifier.and_then(|identifier| self.echoes.get(&(mouth, identifier)));
+    fn hear_errors(&mut self, socket: usize) {
+        while let Some((refused, identifier)) = self.requests[socket].refused() {
+            let index = identifier.and_then(|identifier| self.echoes.get(&(socket, identifier)));
             if let Some(index) = index {
                 self.trials[*index].end(Outcome::Refused { how: refused.how, by: refused.by });
             }
@@ -293,7 +293,7 @@ impl Opened {
     /// Sockets in the calling thread's namespace.
     fn open(wanted: &[(&Attempt, &str)]) -> Opened {
         let mut opened = Opened::default();
-        let mut mouths: BTreeMap<(Option<IpAddr>, IpAddr), usize> = BTreeMap::new();
+        let mut requests: BTreeMap<(Option<IpAddr>, IpAddr), usize> = BTreeMap::new();
         let mut listens = [false; 2];
         for (attempt, token) in wanted {
             let v6 = attempt.to.is_ipv6();
@@ -302,16 +302,16 @@ impl Opened {
                 Ask::Datagram => Conversation::open(v6, (*token).to_owned()).map(Talk::Udp),
                 Ask::Echo => (|| {
                     if !listens[usize::from(v6)] {
-                        opened.ears.push(Ear::open(v6)?);
+                        opened.replies.push(ReplySocket::open(v6)?);
                         listens[usize::from(v6)] = true;
                     }
                     let key = (attempt.source, attempt.to.ip());
-                    if let Some(mouth) = mouths.get(&key) {
-                        return Ok(Talk::Echo(*mouth));
+                    if let Some(socket) = requests.get(&key) {
+                        return Ok(Talk::Echo(*socket));
                     }
-                    opened.mouths.push(Mouth::open(v6)?);
-                    mouths.insert(key, opened.mouths.len() - 1);
-                    Ok(Talk::Echo(opened.mouths.len() - 1))
+                    opened.requests.push(RequestSocket::open(v6)?);
+                    requests.insert(key, opened.requests.len() - 1);
+                    Ok(Talk::Echo(opened.requests.len() - 1))
                 })(),
             };
             opened.talks.push(talk);

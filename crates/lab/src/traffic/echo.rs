@@ -87,12 +87,12 @@ pub(super) fn serve_all() {
 
 /// A client's socket that hears all echo replies of one family in a namespace, from whomever.
 #[derive(Debug)]
-pub(super) struct Ear(pub(super) OwnedFd);
+pub(super) struct ReplySocket(pub(super) OwnedFd);
 
-impl Ear {
+impl ReplySocket {
     /// A socket in the calling thread's namespace.
-    pub(super) fn open(v6: bool) -> io::Result<Ear> {
-        raw(v6, Some(REPLY[usize::from(v6)])).map(Ear)
+    pub(super) fn open(v6: bool) -> io::Result<ReplySocket> {
+        raw(v6, Some(REPLY[usize::from(v6)])).map(ReplySocket)
     }
 
     /// The next reply to anybody: who sent it, and its payload.
@@ -108,18 +108,18 @@ impl Ear {
 
 /// A client's socket from one address to one other. It receives nothing but ICMP errors.
 #[derive(Debug)]
-pub(super) struct Mouth {
+pub(super) struct RequestSocket {
     pub(super) socket: OwnedFd,
     /// The address that requests come from, once it is bound and connected.
     from: Option<SocketAddr>,
 }
 
-impl Mouth {
+impl RequestSocket {
     /// A socket in the calling thread's namespace.
-    pub(super) fn open(v6: bool) -> io::Result<Mouth> {
+    pub(super) fn open(v6: bool) -> io::Result<RequestSocket> {
         let socket = raw(v6, None)?;
         refusal::keep_errors(&socket, v6)?;
-        Ok(Mouth { socket, from: None })
+        Ok(RequestSocket { socket, from: None })
     }
 
     /// Binds to the address to start from, if that isn't left to the kernel.
