@@ -53,7 +53,8 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
         match line?.as_str() {
             READY => {
                 output::warn(&format!(
-                    "{name} is up; unmasq lab exec HOST -- COMMAND, unmasq lab down"
+                    "{name} is up; unmasq lab exec HOST --scenario {name} -- COMMAND, unmasq lab \
+                     down {name}"
                 ));
                 return Ok(Exit::Done);
             }
@@ -74,6 +75,7 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
 pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
     let text =
         fs::read_to_string(scenario).with_context(|| format!("read {}", scenario.display()))?;
+    let _ = fs::remove_file(scenario);
     let say = |what: &str| {
         let _told = tell(what);
     };
