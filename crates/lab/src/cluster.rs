@@ -31,12 +31,12 @@ use unmasq_model::packet::Family;
 use unmasq_parse::capture::Status;
 
 use crate::connections;
-use crate::kubernetes::{Objects, Service};
 use crate::namespace::Namespace;
 use crate::scenario::{Pod, Scenario, Tells};
 use objects::Manifests;
 use plan::{Kind, Plan};
 use rules::{BALANCER_PODS, HostRules};
+use unmasq_cluster::kubernetes::{Objects, Service};
 
 /// The port that every pod and outside host answers on.
 pub const POD_PORT: u16 = 8080;

@@ -22,7 +22,7 @@
 //! should do.
 //!
 //! Whole clusters are built from a [`scenario`] by [`cluster`]. What their nodes are loaded with is
-//! text that pure modules write: [`kube_proxy`] from [`kubernetes`] objects, [`provider`] what other
+//! text that pure modules write: [`kube_proxy`] from Kubernetes objects, [`provider`] what other
 //! network systems program.
 
 pub mod cluster;
@@ -33,7 +33,6 @@ pub mod differential;
 pub mod frame;
 pub mod judge;
 pub mod kube_proxy;
-pub mod kubernetes;
 pub mod matrix;
 pub mod namespace;
 pub mod network;

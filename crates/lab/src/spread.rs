@@ -19,8 +19,8 @@ use unmasq_model::packet::Family;
 
 use crate::cluster::rules::{balancer_addresses, is_local};
 use crate::cluster::{Cluster, FAMILIES};
-use crate::kubernetes::{Protocol, Service};
 use crate::traffic::{self, Ask, Attempt, Outcome, PATIENCE};
+use unmasq_cluster::kubernetes::{Protocol, Service};
 
 /// Beyond this many standard deviations a count is doubted.
 const DOUBT: f64 = 5.0;

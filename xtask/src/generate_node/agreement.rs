@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
-use unmasq_lab::kubernetes::Objects;
 use unmasq_model::packet::Family;
 
 use super::cluster::{Cluster, POD_NETWORK, PORT, SERVICE_NETWORK, TARGET_PORT, THIS_NODE};
@@ -119,7 +119,7 @@ fn config(mode: Mode) -> Config {
 fn objects() -> Objects {
     let mut objects = Objects::default();
     let address = super::cluster::node_address(THIS_NODE);
-    let mut add = |object: Value| objects.add(object).unwrap();
+    let mut add = |object: Value| objects.add(&object).unwrap();
     add(json!({"kind": "Node", "metadata": {"name": format!("n{THIS_NODE}")},
                "status": {"addresses": [{"type": "InternalIP", "address": address}]}}));
     for service in CLUSTER.services() {

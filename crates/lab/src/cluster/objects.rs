@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use unmasq_model::packet::Family;
 
 use super::plan::Plan;
-use crate::kubernetes::{Objects, TargetPort};
 use crate::scenario::Scenario;
+use unmasq_cluster::kubernetes::{Objects, TargetPort};
 
 /// All objects as Kubernetes shows them, by plural.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Manifests {
     pub fn objects(&self) -> Result<Objects> {
         let mut objects = Objects::default();
         for object in self.services.iter().chain(&self.endpoint_slices).chain(&self.nodes) {
-            objects.add(object.clone())?;
+            objects.add(object)?;
         }
         Ok(objects)
     }
@@ -143,7 +143,7 @@ fn pods(scenario: &Scenario, plan: &Plan) -> Vec<Value> {
 /// A slice for each family of a Service with a selector.
 fn slices(service: &Value, scenario: &Scenario, plan: &Plan) -> Result<Vec<Value>> {
     let mut objects = Objects::default();
-    objects.add(service.clone())?;
+    objects.add(service)?;
     let parsed = objects.services.first().context("a Service")?;
     let Some(selector) = service["spec"]["selector"].as_object() else { return Ok(Vec::new()) };
     let selects = |pod: &&crate::scenario::Pod| {

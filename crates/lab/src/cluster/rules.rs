@@ -8,12 +8,12 @@ use unmasq_model::packet::Family;
 
 use super::plan::{Kind, Plan};
 use crate::kube_proxy::{self, Config, DetectLocal, Mode};
-use crate::kubernetes::{Objects, Service, ServiceType, TrafficPolicy};
 use crate::provider::{
     self, Bridge, Calico, Engine, Era, Exclusions, Flannel, Form, HostPort, IpMasqAgent, Klipper,
     KubeRouter, Masquerade, Portmap, Release, Script, StrayRule, Workload,
 };
 use crate::scenario::{IptablesProgram, Node, PodLink, ProxyMode, Scenario, StaleFlannel};
+use unmasq_cluster::kubernetes::{Objects, Service, ServiceType, TrafficPolicy};
 
 /// A text, and the program that reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,7 +276,7 @@ impl Writer<'_> {
         };
         let addresses = plan.hosts[pod].addresses.iter();
         let addresses = addresses.map(|address| IpNet::new_assert(*address, length(address)));
-        let port = |port: &crate::kubernetes::ServicePort| HostPort {
+        let port = |port: &unmasq_cluster::kubernetes::ServicePort| HostPort {
             protocol: port.protocol.to_string(),
             host_port: port.port,
             container_port: port.port,

@@ -27,8 +27,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
-use crate::kubernetes::Objects;
 use proxy::Proxy;
+use unmasq_cluster::kubernetes::Objects;
 
 /// The bit of the mark that asks for masquerade: 14, kube-proxy's default
 /// (pkg/proxy/apis/config/v1alpha1/defaults.go).

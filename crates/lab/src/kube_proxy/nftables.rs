@@ -15,8 +15,8 @@ use unmasq_model::packet::Family;
 use super::proxy::{NodePorts, Pods, Proxy};
 use super::service_port::{Endpoint, Refusal, ServicePort};
 use super::{MASQUERADE_MARK, name};
-use crate::kubernetes::Protocol;
 use text::{Text, list};
+use unmasq_cluster::kubernetes::Protocol;
 
 /// The longest comment that the kernel keeps (`CommentLengthMax` of knftables).
 const COMMENT: usize = 128;

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use unmasq_model::packet::Family;
 
 use super::{Config, DetectLocal, Mode, NodePortAddresses};
-use crate::kubernetes::{Node, Objects};
+use unmasq_cluster::kubernetes::{Node, Objects};
 
 /// A proxy of one family.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
 use super::proxy::Proxy;
-use crate::kubernetes::{
+use unmasq_cluster::kubernetes::{
     self, Conditions, EndpointSlice, Hint, IpMode, Metadata, Objects, Protocol, Service,
     ServiceType, TrafficPolicy,
 };

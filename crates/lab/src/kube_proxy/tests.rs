@@ -25,7 +25,7 @@ fn objects(endpoints: usize) -> Objects {
         json!({"kind": "Node", "metadata": {"name": "n1"},
                "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]}}),
     ] {
-        objects.add(object).unwrap();
+        objects.add(&object).unwrap();
     }
     objects
 }

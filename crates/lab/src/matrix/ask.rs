@@ -8,8 +8,8 @@ use super::{Question, Target};
 use crate::cluster::plan::{Host, Kind};
 use crate::cluster::rules::balancer_addresses;
 use crate::cluster::{Cluster, FAMILIES, POD_PORT};
-use crate::kubernetes::{self, Service};
 use crate::scenario::Entry;
+use unmasq_cluster::kubernetes::{self, Service};
 
 /// All of them, in a fixed order.
 pub fn questions(cluster: &Cluster) -> Vec<Question> {

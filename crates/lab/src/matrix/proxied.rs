@@ -14,9 +14,9 @@ use unmasq_model::packet::{Family, Packet, Protocol};
 use super::foresee::{Reached, foreseen, reached, unknown};
 use super::{Ending, Foreseen, Question, TTL, Target};
 use crate::cluster::{Cluster, FAMILIES};
-use crate::kubernetes;
 use crate::scenario::{Entry, Fate, Proxy, Tells};
 use crate::traffic::Report;
+use unmasq_cluster::kubernetes;
 
 /// What is told of a client by the proxy, if the server reads it.
 pub(super) fn told(cluster: &Cluster, question: &Question, report: &Report) -> Option<IpAddr> {

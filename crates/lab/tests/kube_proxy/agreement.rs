@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
-use unmasq_lab::kubernetes::Objects;
 use unmasq_model::packet::Family;
 
 use crate::{iptables, nftables, same};

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, NodePortAddresses};
-use unmasq_lab::kubernetes::Objects;
 
 /// Two nodes; what the proxies serve is on `n1`.
 pub(crate) fn objects() -> Result<Objects> {
     let mut objects = Objects::default();
     for document in [nodes(), services(), slices()] {
-        objects.add(json!({"kind": "List", "items": document}))?;
+        objects.add(&json!({"kind": "List", "items": document}))?;
     }
     Ok(objects)
 }

@@ -1,9 +1,9 @@
 //! A kernel takes what is generated, gives it back as it was written, and takes it again.
 
 use anyhow::{Context, Result, ensure};
+use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::Namespace;
 use unmasq_lab::kube_proxy::{Config, Mode, jumps, rules};
-use unmasq_lab::kubernetes::Objects;
 use unmasq_model::packet::Family;
 
 use crate::{cluster, iptables, nftables, same};

@@ -26,7 +26,7 @@ fn port(spec: Value, endpoints: &[Value], check: impl FnOnce(&ServicePort<'_>)) 
         json!({"kind": "Node", "metadata":
                {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1"}}}),
     ] {
-        objects.add(object).unwrap();
+        objects.add(&object).unwrap();
     }
     let config = Config::new(Mode::Iptables, "n1");
     let ports = of(&objects, &Proxy::new(&objects, &config, Family::V4));
@@ -128,10 +128,10 @@ fn the_same_endpoint_in_two_slices_is_one() {
                "ports": [{"port": 8080}]})
     };
     let mut objects = Objects::default();
-    objects.add(slice("a", json!("n1"))).unwrap();
-    objects.add(slice("b", Value::Null)).unwrap();
+    objects.add(&slice("a", json!("n1"))).unwrap();
+    objects.add(&slice("b", Value::Null)).unwrap();
     objects
-        .add(json!({"kind": "Service", "metadata": {"name": "web"},
+        .add(&json!({"kind": "Service", "metadata": {"name": "web"},
                     "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}}))
         .unwrap();
     let config = Config::new(Mode::Iptables, "n1");
@@ -155,7 +155,7 @@ fn some_services_are_not_proxied() {
         service["kind"] = json!("Service");
         service["spec"]["ports"] = json!([{"port": 80}]);
         let mut objects = Objects::default();
-        objects.add(service).unwrap();
+        objects.add(&service).unwrap();
         let config = Config::new(Mode::Iptables, "n1");
         let ports = of(&objects, &Proxy::new(&objects, &config, Family::V4));
         assert!(ports.is_empty(), "{ports:?}");
