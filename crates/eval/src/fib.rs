@@ -422,6 +422,25 @@ impl<'h> Fib<'h> {
         })
     }
 
+    /// The address that the host itself takes for what it sends to `destination`, if the program
+    /// doesn't choose one: the route's preferred source, else one of the device's
+    /// (`ip_route_output_key_hash_rcu` in net/ipv4/route.c, `ip6_dst_lookup_tail` in
+    /// net/ipv6/ip6_output.c).
+    pub(crate) fn own_address(&self, destination: IpAddr) -> Result<Option<IpAddr>, String> {
+        let flow = Flow { iif: "lo", local: true, ..Flow::to(destination) };
+        let route = match self.lookup(&flow) {
+            Found::Unknown(why) => return Err(why),
+            Found::Refused(_) => return Ok(None),
+            Found::Route(route) => route,
+        };
+        if route.preferred_source.is_some() {
+            return Ok(route.preferred_source);
+        }
+        let Some(hop) = self.hops(route, &flow).next() else { return Ok(Some(destination)) };
+        let Some(device) = hop.device.as_deref() else { return Ok(None) };
+        self.masquerade_address(device, hop.gateway.unwrap_or(destination), destination)
+    }
+
     /// The address that masquerade gives on `device` for a packet to `destination` that is sent
     /// to `next_hop`; `Ok(None)`: there is none, and the packet is dropped.
     pub(crate) fn masquerade_address(

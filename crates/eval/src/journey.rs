@@ -29,8 +29,8 @@ const MAX_JOURNEYS: usize = 256;
 
 /// Who receives what a host sends.
 pub trait Wiring {
-    /// Where a packet lands that `host` sends out of `device` to the neighbour `next_hop`.
-    fn next(&self, host: usize, device: &str, next_hop: IpAddr) -> Landing;
+    /// Where `packet` lands, which `host` sends out of `device` to the neighbour `next_hop`.
+    fn next(&self, host: usize, device: &str, next_hop: IpAddr, packet: &Packet) -> Landing;
 }
 
 /// Where a packet lands.
@@ -43,6 +43,9 @@ pub enum Landing {
         /// The device's name there.
         device: Box<str>,
     },
+    /// At somebody whose state isn't walked: he is taken to be, or to lead to, the one that the
+    /// packet is meant for.
+    Beyond,
     /// Nobody has that address.
     Nowhere,
     /// It can't be told, for this reason.
@@ -65,6 +68,8 @@ pub struct Leg {
 pub enum Arrival {
     /// At the host of the last leg.
     Delivered,
+    /// At somebody whose state isn't walked, by what the last leg's host sent.
+    Left,
     /// The last leg's host dropped it.
     Dropped(Option<Reason>),
     /// The last leg's host refused it.
@@ -131,12 +136,16 @@ impl<'a, 'h> Net<'a, 'h> {
         self.journeys(host, query, &Vec::new())
     }
 
-    /// The ways of the answer to a packet that was delivered. Empty for one that wasn't.
+    /// The ways of the answer to a packet that arrived. Empty for one that didn't. One that left
+    /// the hosts that are walked is taken to be answered by the link that it left by.
     pub fn back(&self, there: &Journey) -> Vec<Journey> {
-        let (Arrival::Delivered, Some(host), Some(last)) =
-            (&there.arrival, there.last_host(), there.legs.last())
-        else {
-            return Vec::new();
+        let Some(last) = there.legs.last() else { return Vec::new() };
+        let by = match &there.arrival {
+            Arrival::Delivered => None,
+            Arrival::Left => last.outcome.out.clone(),
+            Arrival::Dropped(_) | Arrival::Rejected(_) | Arrival::Lost | Arrival::Unknown(_) => {
+                return Vec::new();
+            }
         };
         // Where the outcome was joined of several that differ in the entry, nothing is known of it.
         let in_doubt =
@@ -145,15 +154,15 @@ impl<'a, 'h> Net<'a, 'h> {
             let arrival = Arrival::Unknown(leg.outcome.unknown.clone());
             return vec![Journey { legs: there.legs.clone(), arrival }];
         }
-        let Some(query) = last.outcome.answer(&last.query.packet, None) else {
+        let Some(query) = last.outcome.answer(&last.query.packet, by) else {
             return Vec::new();
         };
-        self.journeys(host, query, &entries(&there.legs))
+        self.journeys(last.host, query, &entries(&there.legs))
     }
 
     /// The ways of the error about a packet that the last leg's host refused, from where that host
     /// got it: the error is taken to go back by the same link. Empty for a packet that was not
-    /// refused, or that its own host refused: then the one who asked knows at once.
+    /// refused, or that the first host refused: then the one who asked is taken to know at once.
     ///
     /// Conntrack translates the packet inside of the error as it does an answer (net/netfilter/
     /// nf_nat_core.c, `nf_nat_icmp_reply_translation`), and so its way is an answer's.
@@ -169,16 +178,18 @@ impl<'a, 'h> Net<'a, 'h> {
     }
 
     /// Whether an answer reaches the one who asked, from the address that was called: a socket
-    /// takes no other.
+    /// takes no other. For one whose state isn't walked, the answer has to leave by whatever host;
+    /// where routers on the way want both directions to take the same way, that is not enough.
     pub fn answers(there: &Journey, back: &Journey) -> bool {
         let (Some(first), Some((source, destination))) = (there.legs.first(), back.ends()) else {
             return false;
         };
         let (from, to) = (first.outcome.source.before, first.outcome.destination.before);
-        back.arrival == Arrival::Delivered
-            && back.last_host() == Some(first.host)
-            && same(from, destination)
-            && same(to, source)
+        let reached = match first.query.in_device {
+            None => back.arrival == Arrival::Delivered && back.last_host() == Some(first.host),
+            Some(_) => back.arrival == Arrival::Left,
+        };
+        reached && same(from, destination) && same(to, source)
     }
 
     /// Depth first, over every outcome at every host.
@@ -231,8 +242,9 @@ impl<'a, 'h> Net<'a, 'h> {
         if legs.len() >= MAX_LEGS {
             return Err(unknown(format!("it is still on its way after {MAX_LEGS} hosts")));
         }
-        match self.wiring.next(*host, device, next_hop) {
+        match self.wiring.next(*host, device, next_hop, &packet) {
             Landing::Nowhere => Err(Arrival::Lost),
+            Landing::Beyond => Err(Arrival::Left),
             Landing::Unknown(why) => Err(unknown(why)),
             Landing::Host { host, device } => {
                 let later = later(entries, host, &packet, query.later.is_some());

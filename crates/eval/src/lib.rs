@@ -103,6 +103,12 @@ impl<'h> Evaluator<'h> {
         Trace { packet, start, assumptions, outcomes }
     }
 
+    /// The address that the host itself sends from, to a destination, where nobody chooses another;
+    /// `Ok(None)`: it has none, or no route.
+    pub fn own_address(&self, destination: IpAddr) -> Result<Option<IpAddr>, String> {
+        self.fib.own_address(destination)
+    }
+
     /// Where the walk begins: the device asked for (a bridge's port counts as the bridge), or
     /// what the source says.
     fn start(&self, query: &Query) -> Result<Start, String> {

@@ -64,7 +64,7 @@ fn host_with(
 struct Addresses(&'static [(&'static str, usize, &'static str)]);
 
 impl Wiring for Addresses {
-    fn next(&self, _: usize, _: &str, next_hop: IpAddr) -> Landing {
+    fn next(&self, _: usize, _: &str, next_hop: IpAddr, _: &Packet) -> Landing {
         let found = self.0.iter().find(|(address, ..)| *address == next_hop.to_string());
         match found {
             Some((_, host, device)) => Landing::Host { host: *host, device: (*device).into() },

@@ -28,6 +28,8 @@ pub struct Link {
     pub calls_ip6tables: bool,
     /// The device below it: a VLAN's parent, or the other end of a veth in this namespace.
     pub lower: Option<Box<str>>,
+    /// The index of the other end of a veth in another namespace.
+    pub peer: Option<u32>,
     /// Link-layer address.
     pub mac: Option<Box<str>>,
     /// An XDP program is attached: packets may change before any rule sees them.

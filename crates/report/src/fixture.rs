@@ -200,6 +200,7 @@ fn flannel() -> Link {
         calls_iptables: false,
         calls_ip6tables: false,
         lower: None,
+        peer: None,
         mac: None,
         xdp: false,
         addresses: vec![Address {

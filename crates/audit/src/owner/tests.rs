@@ -102,6 +102,7 @@ fn bridge(name: &str, address: [u8; 4]) -> Link {
         calls_iptables: false,
         calls_ip6tables: false,
         lower: None,
+        peer: None,
         mac: None,
         xdp: false,
         addresses: vec![Address {

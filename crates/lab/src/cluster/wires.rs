@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use unmasq_eval::journey::{Landing, Wiring};
+use unmasq_model::packet::Packet;
 
 /// The wires of a network, by host and device.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +51,7 @@ impl Wires {
 }
 
 impl Wiring for Wires {
-    fn next(&self, host: usize, device: &str, next_hop: IpAddr) -> Landing {
+    fn next(&self, host: usize, device: &str, next_hop: IpAddr, _: &Packet) -> Landing {
         match self.0.get(&(host, device.into())) {
             None => Landing::Unknown(format!("nothing is known of what is behind {device}")),
             Some(Wire::Peer { host, device }) => {

@@ -78,16 +78,19 @@ pub(super) fn reached(
         let way = |way: &Journey| match &way.arrival {
             Arrival::Unknown(why) => Reached::Unknown(why.clone()),
             _ if Net::answers(journey, way) => then(),
-            Arrival::Delivered | Arrival::Dropped(_) | Arrival::Rejected(_) | Arrival::Lost => {
-                Reached::Nobody(Fate::Silent)
-            }
+            Arrival::Delivered
+            | Arrival::Left
+            | Arrival::Dropped(_)
+            | Arrival::Rejected(_)
+            | Arrival::Lost => Reached::Nobody(Fate::Silent),
         };
         back.iter().map(way).collect()
     };
     let refused = || Reached::Nobody(Fate::Refused);
     match (&journey.arrival, &journey.legs[..]) {
         (Arrival::Unknown(why), _) => vec![Reached::Unknown(why.clone())],
-        (Arrival::Dropped(_) | Arrival::Lost, _) | (_, []) => {
+        // The lab has the state of every host: nothing leaves them.
+        (Arrival::Dropped(_) | Arrival::Lost | Arrival::Left, _) | (_, []) => {
             vec![Reached::Nobody(Fate::Silent)]
         }
         // By its own host, which tells it at once.

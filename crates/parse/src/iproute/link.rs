@@ -43,6 +43,7 @@ struct Listed<'a> {
     ifname: String,
     /// `null`, or `link_index` instead, where that device is in another namespace.
     link: Option<String>,
+    link_index: Option<u32>,
     link_netnsid: Option<i64>,
     #[serde(default)]
     flags: Vec<String>,
@@ -131,6 +132,7 @@ impl Listed<'_> {
         let bridge = self.linkinfo.bridge();
         // A number or a name of another namespace could be that of any device of this one.
         let lower = self.link.as_deref().filter(|_| self.link_netnsid.is_none());
+        let veth = self.linkinfo.info_kind.as_deref() == Some("veth");
         Link {
             index: self.ifindex,
             name: self.ifname.as_str().into(),
@@ -142,6 +144,7 @@ impl Listed<'_> {
             calls_iptables: bridge.nf_call_iptables.is_on(),
             calls_ip6tables: bridge.nf_call_ip6tables.is_on(),
             lower: lower.map(Into::into),
+            peer: self.link_index.filter(|_| veth),
             mac: self.address.as_deref().map(Into::into),
             xdp: self.xdp.is_some(),
             addresses: Vec::new(),
