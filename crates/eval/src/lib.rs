@@ -122,17 +122,23 @@ impl<'h> Evaluator<'h> {
             return Ok(Start::Output);
         }
         let guide = "say by which device the packet comes in (--in)";
-        match self.fib.lookup(&Flow::to(source)) {
-            Found::Unknown(why) => Err(format!("{why}; or {guide}")),
-            Found::Refused(_) => Err(format!("there is no route back to {source}: {guide}")),
-            Found::Route(route) => {
-                let devices: Vec<&str> =
-                    route.next_hops.iter().filter_map(|hop| hop.device.as_deref()).collect();
-                match devices[..] {
-                    [device] => Ok(Start::In(device.into())),
-                    _ => Err(format!("there are several ways back to {source}: {guide}")),
-                }
-            }
+        let device = self.device_towards(source).map_err(|why| format!("{why}: {guide}"))?;
+        Ok(Start::In(device))
+    }
+
+    /// The device that the host's routes lead to, towards an address; `Err`: there is none, or it
+    /// can't be told which.
+    pub fn device_towards(&self, address: IpAddr) -> Result<Box<str>, String> {
+        let route = match self.fib.lookup(&Flow::to(address)) {
+            Found::Unknown(why) => return Err(why),
+            Found::Refused(_) => return Err(format!("there is no route back to {address}")),
+            Found::Route(route) => route,
+        };
+        let devices: Vec<&str> =
+            route.next_hops.iter().filter_map(|hop| hop.device.as_deref()).collect();
+        match devices[..] {
+            [device] => Ok(device.into()),
+            _ => Err(format!("there are several ways back to {address}")),
         }
     }
 
