@@ -1,9 +1,202 @@
-//! What can be found wrong, by name.
+//! What can be found wrong, by name, and what is found: a [`Finding`] with its cause and remedies.
 //!
 //! A [`FindingId`] is the stable name of one kind of finding: pages, reports and other programs
-//! refer to it, so an id is never given another meaning.
+//! refer to it, so an id is never given another meaning. Several findings of one kind (two pools,
+//! two families) differ in their [`subject`](Finding::subject).
 
 use std::fmt;
+
+use unmasq_model::packet::Family;
+
+use crate::Owner;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Rewritten as the settings say.
+    Info,
+    /// Likely unwanted.
+    Warning,
+    /// It breaks an expectation or a setting that depends on the source, or contradicts what the
+    /// objects promise.
+    Error,
+}
+
+/// How sure it is that this is the cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// It fits, and something that would decide it was not seen.
+    Likely,
+    /// The rule, its owner and the setting were all seen.
+    Certain,
+}
+
+/// Something found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Of which kind.
+    pub id: FindingId,
+    /// Which one of its kind: the pool's name, the family, a Service; empty if there can be only
+    /// one.
+    pub subject: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// One line in plain words, with this cluster's names.
+    pub title: String,
+    /// The program whose rule or setting it is.
+    pub owner: Owner,
+    /// The families that it is about; each is judged by itself.
+    pub families: Vec<Family>,
+    /// What is affected.
+    pub affected: Affected,
+    /// The expectations and settings that it breaks, a sentence each with their place.
+    pub breaks: Vec<String>,
+    /// What shows it.
+    pub evidence: Vec<Evidence>,
+    /// Why it is so.
+    pub cause: Cause,
+    /// What mends it: lasting ones first.
+    pub remedies: Vec<Remedy>,
+}
+
+/// What a finding affects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Affected {
+    /// Who calls whom, in words, a line each.
+    pub flows: Vec<String>,
+    /// Services, as `namespace/name`.
+    pub services: Vec<String>,
+    /// Nodes whose rules it is about.
+    pub nodes: Vec<String>,
+    /// Rows of the matrix, by index.
+    pub rows: Vec<usize>,
+}
+
+/// Something that shows a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// A sentence: a packet and what becomes of it, or what was read where.
+    pub text: String,
+    /// A command that shows it in full (`unmasq trace …`, without the capture's name).
+    pub trace: Option<String>,
+    /// The rule that did it.
+    pub rule: Option<RuleText>,
+}
+
+/// A rule and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleText {
+    /// The node, or the pod as `namespace/name on node`.
+    pub host: String,
+    /// The file in the capture and the line.
+    pub place: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Why it is so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Sentences in plain words.
+    pub text: String,
+    /// The setting behind the rule (`natOutgoing: true`); `None`: none was found.
+    pub setting: Option<String>,
+    /// Where the setting stands (`IPPool default-ipv4-ippool, spec.natOutgoing`).
+    pub place: Option<String>,
+}
+
+/// What mends it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remedy {
+    /// Whether it survives restarts and upgrades, or only works until then.
+    pub lasting: bool,
+    /// What it does, in a few words.
+    pub title: String,
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// What else must hold first.
+    pub requires: Vec<Requirement>,
+    /// How it is undone, a command or a sentence each.
+    pub undo: Vec<String>,
+}
+
+/// One step of a remedy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What is done, in words.
+    pub text: String,
+    /// What exactly.
+    pub action: Action,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// A merge patch of a Kubernetes object.
+    Patch {
+        /// As kubectl names it (`ippools.crd.projectcalico.org`, `service`).
+        resource: String,
+        /// Its namespace; `None`: it has none.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+        /// The patch, as JSON.
+        patch: String,
+    },
+    /// An environment variable of a workload's container.
+    Environment {
+        /// As `daemonset/canal`.
+        workload: String,
+        /// Its namespace.
+        namespace: String,
+        /// The container.
+        container: String,
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// An argument of a program.
+    Argument {
+        /// Where it stands: `daemonset/kube-router`, a file of a node, a unit.
+        place: String,
+        /// The namespace, for a workload.
+        namespace: Option<String>,
+        /// The flag with its value (`--enable-pod-egress=false`).
+        argument: String,
+    },
+    /// Rules of a node, in one transaction.
+    Rules {
+        /// The node.
+        node: String,
+        /// Commands (`iptables -t nat -D …`).
+        commands: Vec<String>,
+    },
+    /// A value in a file of a node.
+    File {
+        /// The node; `None`: every node.
+        node: Option<String>,
+        /// The path.
+        path: String,
+        /// What it must say.
+        content: String,
+    },
+    /// Something outside of the cluster or that only a person can do; commands if there are any.
+    ByHand(Vec<String>),
+}
+
+/// Something that must hold before a remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// A sentence.
+    pub text: String,
+    /// Whether it does; `None`: it can't be seen from here.
+    pub holds: Option<bool>,
+    /// How to find out, for what can't be seen.
+    pub check: Option<String>,
+}
 
 /// One line for each finding: its variant, its id, its heading. So no list of them can miss one.
 macro_rules! findings {

@@ -7,10 +7,55 @@
 
 mod finding;
 mod label;
+pub mod matrix;
 mod names;
 mod owner;
 mod shape;
 
-pub use finding::FindingId;
+pub use finding::{
+    Action, Affected, Cause, Confidence, Evidence, Finding, FindingId, Remedy, Requirement,
+    RuleText, Severity, Step,
+};
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};
+
+/// What was found in a cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Audit {
+    /// In order of severity, the worst first; then by how much is affected.
+    pub findings: Vec<Finding>,
+    /// Who calls whom, and what becomes of the source.
+    pub matrix: matrix::Matrix,
+    /// What was seen, in numbers.
+    pub totals: Totals,
+    /// What was taken for granted, a sentence each.
+    pub assumptions: Vec<String>,
+    /// What was not seen and would have helped, a sentence each with how to get it.
+    pub missing: Vec<String>,
+}
+
+/// What was seen, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Nodes whose state was read.
+    pub nodes: usize,
+    /// Nodes that are known by their object only.
+    pub nodes_not_captured: usize,
+    /// Pods.
+    pub pods: usize,
+    /// Services.
+    pub services: usize,
+    /// Rules of all nodes.
+    pub rules: usize,
+    /// Questions asked, by what became of the source.
+    pub preserved: usize,
+    /// Rewritten as it is expected, or where nobody is hurt: a node's own calls, hairpins, egress
+    /// that nobody wants untranslated.
+    pub rewritten_as_expected: usize,
+    /// Rewritten, and some finding is about it.
+    pub rewritten: usize,
+    /// Dropped, refused, or without an answer.
+    pub not_answered: usize,
+    /// Unknown.
+    pub unknown: usize,
+}

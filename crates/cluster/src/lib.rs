@@ -13,8 +13,10 @@
 //! [`Cluster::assumptions`]. It judges nothing: that is `unmasq-audit`.
 
 pub mod kubernetes;
+pub mod paths;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use kubernetes::Objects;
 use unmasq_model::host::Host;
@@ -87,5 +89,23 @@ impl Cluster {
     /// The node of that name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The index of the node of that name.
+    pub fn node_index(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// Addresses of pods with the index of their node: what endpoints say.
+    pub fn pod_addresses(&self) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
+        let index: BTreeMap<&str, usize> =
+            self.nodes.iter().enumerate().map(|(index, node)| (&*node.name, index)).collect();
+        let endpoints = self.objects.endpoint_slices.iter().flat_map(|slice| &slice.endpoints);
+        endpoints
+            .filter_map(move |endpoint| {
+                let node = *index.get(endpoint.node_name.as_deref()?)?;
+                Some((endpoint, node))
+            })
+            .flat_map(|(endpoint, node)| endpoint.addresses.iter().map(move |one| (*one, node)))
     }
 }

@@ -10,9 +10,8 @@
 //! ```
 //!
 //! Hosts outside, routers between nodes, and what carries a tunnel's packets are not walked. Names
-//! are resolved in [`name`], and who receives what a host sends is said in `wires`.
+//! are resolved elsewhere, and who receives what a host sends is said in `wires`.
 
-pub mod name;
 mod wires;
 
 use std::net::IpAddr;
@@ -259,8 +258,7 @@ impl<'c> Paths<'c> {
                 (host, *address, Some(self.uplink(host, *address)?))
             }
         };
-        let packet =
-            Packet::open(call.protocol, source, call.source_port, call.to, call.port);
+        let packet = Packet::open(call.protocol, source, call.source_port, call.to, call.port);
         Ok((host, Query::opening(packet, in_device.as_deref())))
     }
 

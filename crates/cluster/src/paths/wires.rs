@@ -134,7 +134,7 @@ impl Wires {
     }
 
     /// From a pod: to its node, whatever the next hop.
-    fn from_pod(&self, ends: &Ends, node: usize, device: &str) -> Landing {
+    fn sent_by_pod(&self, ends: &Ends, node: usize, device: &str) -> Landing {
         match (ends.ports.get(device), self.node(node)) {
             (Some(Ok(port)), Some(host)) => Landing::Host { host, device: port.clone() },
             (Some(Err(why)), _) => Landing::Unknown(why.clone()),
@@ -157,9 +157,9 @@ impl Wires {
     fn through(&self, from: usize, kind: &str, device: &str, next_hop: IpAddr) -> Landing {
         for (host, _) in self.owner(from, next_hop) {
             let Some(ends) = self.hosts.get(*host) else { continue };
-            let same = |name: &&Box<str>| ends.kinds.get(*name).map(|kind| &**kind) == Some(kind);
-            let named = ends.kinds.keys().filter(same).find(|name| ***name == *device);
-            if let Some(device) = named.or_else(|| ends.kinds.keys().find(same)) {
+            let alike = ends.kinds.iter().filter(|(_, of)| ***of == *kind).map(|(name, _)| name);
+            let named = alike.clone().find(|name| ***name == *device);
+            if let Some(device) = named.or_else(|| alike.clone().next()) {
                 return Landing::Host { host: *host, device: device.clone() };
             }
         }
@@ -172,7 +172,7 @@ impl Wires {
     }
 
     /// From a node's own device.
-    fn from_node(&self, from: usize, node: usize, next_hop: IpAddr, packet: &Packet) -> Landing {
+    fn sent_by_node(&self, from: usize, node: usize, next_hop: IpAddr, packet: &Packet) -> Landing {
         let near = |host: usize| match self.hosts.get(host).map(|ends| ends.walked) {
             Some(Walked::Pod { node: of, .. }) => of == node,
             Some(Walked::Node(_)) | None => false,
@@ -232,11 +232,11 @@ impl Wiring for Wires {
     fn next(&self, host: usize, device: &str, next_hop: IpAddr, packet: &Packet) -> Landing {
         let Some(ends) = self.hosts.get(host) else { return Landing::Nowhere };
         match (ends.walked, ends.kinds.get(device)) {
-            (Walked::Pod { node, .. }, _) => self.from_pod(ends, node, device),
+            (Walked::Pod { node, .. }, _) => self.sent_by_pod(ends, node, device),
             (Walked::Node(_), Some(kind)) if TUNNELS.contains(&&**kind) => {
                 self.through(host, kind, device, next_hop)
             }
-            (Walked::Node(node), _) => self.from_node(host, node, next_hop, packet),
+            (Walked::Node(node), _) => self.sent_by_node(host, node, next_hop, packet),
         }
     }
 }
