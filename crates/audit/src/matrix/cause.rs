@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::{Paths, Walked};
 use unmasq_eval::journey::Leg;
-use unmasq_eval::trace::{By, Effect, Outcome, Reason, RuleId};
+use unmasq_eval::trace::{By, Hit, Outcome, Reason, RuleId};
 use unmasq_model::host::Host;
-use unmasq_model::ruleset::{Backend, Hook};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, Chain, Table};
 
 use super::{Cause, Refusal, Why};
-use crate::owner::find;
+use crate::owner::{find, set_names};
 use crate::shape::tests_origin;
 use crate::{Owner, chain_owner, label, owner};
 
@@ -77,43 +78,49 @@ fn own(cluster: &Cluster, node: &str) -> Vec<(String, &'static str)> {
     pods.collect()
 }
 
-/// Why a rewriting rule acted: where the mark that it asks for was set.
+/// Why a rewriting rule acted: the chain in which the mark that it asks for was set, or from which
+/// the chain was called that sets it.
 fn why(host: &Host, outcome: &Outcome) -> Why {
+    let by = outcome.rewritten_by.and_then(|rule| find(host, rule));
+    // kube-proxy from 1.36 on, in nftables mode.
+    let hairpin = |(table, _, rule): (&Table, &Chain, &Rule)| {
+        set_names(table, rule).any(|set| set == "hairpin-connections")
+    };
+    if by.is_some_and(hairpin) {
+        return Why::Hairpin;
+    }
     if outcome.because.is_empty() {
         return Why::ItsTests;
     }
-    // The last jump leads into the chain that sets the mark; the rule that jumps says why.
-    let jump = outcome.because.iter().rev().find_map(|index| {
-        let hit = outcome.hits.get(*index)?;
-        let jumps = hit.effects.iter().any(|e| matches!(e, Effect::Jump(_) | Effect::Goto(_)));
-        match hit.by {
-            By::Rule(rule) if jumps => Some(rule),
-            By::Rule(_) | By::Policy { .. } | By::Kernel(_) => None,
-        }
+    let earlier = outcome.because.iter().rev().filter_map(|index| match outcome.hits.get(*index) {
+        Some(Hit { by: By::Rule(rule), .. }) => find(host, *rule),
+        Some(Hit { by: By::Policy { .. } | By::Kernel(_), .. }) | None => None,
     });
-    let Some((table, chain, rule)) = jump.and_then(|rule| find(host, rule)) else {
-        return Why::Marked;
-    };
+    let known =
+        earlier.into_iter().find_map(|(table, chain, rule)| of_kube_proxy(table, chain, rule));
+    known.unwrap_or(Why::Marked)
+}
+
+/// Chains of kube-proxy (pkg/proxy/iptables/proxier.go, pkg/proxy/nftables/proxier.go of
+/// kubernetes/kubernetes; KUBE-XLB and KUBE-FW up to 1.23, the chains of node ports of IPVS mode).
+fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
     let begins = |beginnings: &[&str]| beginnings.iter().any(|one| chain.name.starts_with(one));
-    let (external, service, endpoint) = match table.backend {
+    let (external, service, endpoint): (&[&str], &[&str], &[&str]) = match table.backend {
         Backend::Legacy | Backend::IptablesNft => (
-            begins(&["KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-", "KUBE-NODEPORTS", "KUBE-NODE-PORT"]),
-            begins(&["KUBE-SVC-", "KUBE-SERVICES", "KUBE-CLUSTER-IP"]),
-            begins(&["KUBE-SEP-"]),
+            &["KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-", "KUBE-NODEPORTS", "KUBE-NODE-PORT"],
+            &["KUBE-SVC-", "KUBE-SERVICES"],
+            &["KUBE-SEP-"],
         ),
         Backend::Nft if *table.name == *"kube-proxy" => {
-            (begins(&["external-"]), begins(&["service-"]), begins(&["endpoint-"]))
+            (&["external-"], &["service"], &["endpoint-"])
         }
-        Backend::Nft => (false, false, false),
+        Backend::Nft => return None,
     };
-    match (external, service, endpoint) {
-        (true, ..) => Why::ExternalPolicy,
-        (_, true, _) if tests_origin(rule) => Why::NotAPod,
-        (_, true, _) => Why::MasqueradeAll,
-        (.., true) => Why::Hairpin,
-        (false, false, false) if chain.base.is_some_and(|b| b.hook == Some(Hook::Postrouting)) => {
-            Why::ItsTests
-        }
-        (false, false, false) => Why::Marked,
+    if begins(external) {
+        Some(Why::ExternalPolicy)
+    } else if begins(service) {
+        Some(if tests_origin(rule) { Why::NotAPod } else { Why::MasqueradeAll })
+    } else {
+        begins(endpoint).then_some(Why::Hairpin)
     }
 }

@@ -47,7 +47,9 @@ impl Clients {
         for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
             named.extend(named_by(host));
         }
-        named.retain(|net| net.prefix_len() > 0 && !inside.iter().any(|known| known.contains(net)));
+        // A network with pods in it is the cluster's.
+        let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
+        named.retain(|net| net.prefix_len() > 0 && !known(net));
         if named.len() > MAX_NAMED {
             let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
             clients.left_out.push(format!(
