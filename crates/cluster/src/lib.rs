@@ -15,12 +15,14 @@
 pub mod kubernetes;
 pub mod paths;
 pub mod read;
+pub mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kubernetes::Objects;
+use settings::Settings;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
 
@@ -33,6 +35,8 @@ pub struct Cluster {
     pub objects: Objects,
     /// What the user said, which counts more than what was found.
     pub overrides: Overrides,
+    /// What programs are configured to do.
+    pub settings: Settings,
     /// What was filled in, a sentence each; answers that rest on one name it.
     pub assumptions: Vec<Assumption>,
     /// What would have helped and was not there, a sentence each, with how to get it.
@@ -109,7 +113,8 @@ impl Cluster {
             others.into_iter().map(|name| Node { name: name.to_owned(), ..Node::default() });
         let mut nodes: Vec<Node> = nodes.into_iter().chain(others).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Cluster { nodes, objects, overrides, ..Cluster::default() }
+        let settings = Settings::new(&nodes, &objects);
+        Cluster { nodes, objects, overrides, settings, ..Cluster::default() }
     }
 
     /// The node of that name.
