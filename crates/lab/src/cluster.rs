@@ -14,6 +14,7 @@
 pub mod objects;
 pub mod plan;
 pub mod rules;
+pub mod settings;
 pub mod wires;
 
 use std::collections::BTreeMap;
@@ -277,6 +278,21 @@ impl Cluster {
         service.is_some_and(|service| self.endpoints(service).iter().any(|one| one.name == pod))
     }
 
+    /// The files that were read from a host, with those of its machine if it is a node: namespaces
+    /// have no processes and files of their own.
+    fn with_settings(
+        &self,
+        name: &str,
+        mut files: BTreeMap<String, Vec<u8>>,
+    ) -> BTreeMap<String, Vec<u8>> {
+        if let Some(node) = self.scenario.nodes.iter().find(|node| node.name == name) {
+            let own = settings::node_files(&self.scenario, node);
+            files
+                .extend(own.into_iter().map(|(path, text)| (format!("nodes/{name}/{path}"), text)));
+        }
+        files
+    }
+
     /// Reads every host's state, as `unmasq collect` does.
     pub fn observe(&self) -> Result<State> {
         let read = std::sync::Mutex::new(BTreeMap::new());
@@ -295,6 +311,7 @@ impl Cluster {
                 bail!("{} failed: {}", step.command, step.detail);
             }
             let parsed = parse(&plan.name, &files)?;
+            let files = self.with_settings(&plan.name, files);
             let mut read = read.lock().map_err(|_| anyhow!("a worker panicked"))?;
             read.insert(host, (parsed, files));
             Ok(())

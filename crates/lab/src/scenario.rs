@@ -23,9 +23,9 @@ use unmasq_model::packet::Family;
 
 pub use builtin::{BUILTIN, builtin};
 pub use program::{
-    CalicoSettings, EngineSettings, FlannelSettings, IpMasqAgentSettings, IptablesProgram,
-    KlipperSettings, KubeProxySettings, KubeRouterSettings, Pool, Programs, ProxyMode,
-    StaleFlannel, StraySettings,
+    CalicoSettings, Distribution, EngineSettings, FlannelSettings, IpMasqAgentSettings,
+    IptablesProgram, KlipperSettings, KubeProxySettings, KubeRouterSettings, Pool, Programs,
+    ProxyMode, StaleFlannel, StraySettings,
 };
 
 /// The `schema` of the format.

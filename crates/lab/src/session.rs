@@ -220,8 +220,11 @@ impl Session {
             match (host.kind, host.node) {
                 (Kind::Node, _) => files.insert(format!("nodes/{name}/{file}"), text),
                 (Kind::Pod, Some(node)) => {
+                    let Some(namespace) = self.cluster.manifests.pod_namespace(name) else {
+                        continue;
+                    };
                     let node = &self.cluster.plan.hosts[node].name;
-                    files.insert(format!("nodes/{node}/pods/default_{name}/{file}"), text)
+                    files.insert(format!("nodes/{node}/pods/{namespace}_{name}/{file}"), text)
                 }
                 (Kind::Pod | Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch, _) => None,
             };

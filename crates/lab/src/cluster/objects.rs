@@ -1,5 +1,5 @@
-//! The Kubernetes objects of a scenario: its manifests, and what a cluster makes of them (nodes,
-//! pods, EndpointSlices). Pure.
+//! The Kubernetes objects of a scenario: its manifests, what a cluster makes of them (nodes, pods,
+//! EndpointSlices), and those with the settings of its programs. Pure.
 
 use std::net::IpAddr;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use unmasq_model::packet::Family;
 
 use super::plan::Plan;
+use super::settings;
 use crate::kubernetes::{Objects, TargetPort};
 use crate::scenario::Scenario;
 
@@ -22,7 +23,7 @@ pub struct Manifests {
     pub nodes: Vec<Value>,
     /// Pods.
     pub pods: Vec<Value>,
-    /// Everything else that the scenario has, by lower-case kind.
+    /// Everything else that the scenario has, and its programs' settings ([`settings`]).
     pub others: Vec<Value>,
 }
 
@@ -40,8 +41,8 @@ impl Manifests {
             services,
             endpoint_slices,
             nodes: nodes(scenario),
-            pods: pods(scenario, plan),
-            others: others.collect(),
+            pods: [pods(scenario, plan), settings::balancer_pods(scenario, plan)].concat(),
+            others: others.chain(settings::objects(scenario)).collect(),
         })
     }
 
@@ -52,6 +53,13 @@ impl Manifests {
             objects.add(object.clone())?;
         }
         Ok(objects)
+    }
+
+    /// The namespace of a pod; `None`: there is no such pod. Those of a load balancer that was
+    /// switched off are none, though the lab keeps their hosts.
+    pub fn pod_namespace(&self, name: &str) -> Option<&str> {
+        let pod = self.pods.iter().find(|pod| pod["metadata"]["name"] == name)?;
+        pod["metadata"]["namespace"].as_str()
     }
 
     /// `kubernetes/PLURAL.json` of a capture, as `kubectl get PLURAL -A -o json` prints them.
