@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use unmasq_model::packet::Family;
 
 use super::plan::Plan;
@@ -23,6 +23,8 @@ pub struct Manifests {
     pub nodes: Vec<Value>,
     /// Pods.
     pub pods: Vec<Value>,
+    /// What the cluster's owner wants to hold.
+    pub wants: Option<Map<String, Value>>,
     /// Everything else that the scenario has, and its programs' settings ([`settings`]).
     pub others: Vec<Value>,
 }
@@ -41,6 +43,7 @@ impl Manifests {
             services,
             endpoint_slices,
             nodes: nodes(scenario),
+            wants: scenario.wants.clone(),
             pods: [pods(scenario, plan), settings::balancer_pods(scenario, plan)].concat(),
             others: others.chain(settings::objects(scenario)).collect(),
         })
@@ -62,7 +65,8 @@ impl Manifests {
         pod["metadata"]["namespace"].as_str()
     }
 
-    /// `kubernetes/PLURAL.json` of a capture, as `kubectl get PLURAL -A -o json` prints them.
+    /// `kubernetes/PLURAL.json` of a capture, as `kubectl get PLURAL -A -o json` prints them, and
+    /// `expect.yaml` if something is wanted.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let lists = [
             ("services", &self.services),
@@ -83,6 +87,8 @@ impl Manifests {
                 self.others.iter().filter(|object| plural(object) == kind).cloned().collect();
             files.push((format!("kubernetes/{kind}.json"), pretty(&list(&items))));
         }
+        let wants = self.wants.clone().map(|wants| settings::to_yaml(&Value::Object(wants)));
+        files.extend(wants.map(|text| ("expect.yaml".to_owned(), text.into_bytes())));
         files
     }
 }
@@ -203,4 +209,48 @@ fn slices(service: &Value, scenario: &Scenario, plan: &Plan) -> Result<Vec<Value
         }))
     };
     Ok([(Family::V4, "IPv4"), (Family::V6, "IPv6")].into_iter().filter_map(slice).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::plan::plan;
+    use crate::scenario::builtin;
+
+    fn files(text: &str) -> BTreeMap<String, Vec<u8>> {
+        let scenario = Scenario::parse(text).unwrap();
+        Manifests::new(&scenario, &plan(&scenario)).unwrap().files().into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_wanted_goes_into_captures_as_it_is() {
+        let text = builtin("canal-unused-pool").unwrap();
+        assert!(!files(text).contains_key("expect.yaml"));
+        let wants = "schema: unmasq.expect/v1\nanything:\n  - {at: [all, 1, null], off: \"no\"}\n";
+        let indented = wants.replace('\n', "\n  ");
+        let files = files(&format!("{text}\nwants:\n  {}\n", indented.trim_end()));
+        let read: Value =
+            serde_saphyr::from_str(std::str::from_utf8(&files["expect.yaml"]).unwrap()).unwrap();
+        assert_eq!(read, serde_saphyr::from_str::<Value>(wants).unwrap());
+    }
+
+    #[test]
+    fn objects_of_a_kind_stand_in_one_file_whoever_made_them() {
+        let text = builtin("canal-unused-pool").unwrap();
+        let own = "manifests:\n  - {apiVersion: v1, kind: ConfigMap, metadata: {name: mine}}\n";
+        let files = files(&text.replacen("manifests:\n", own, 1));
+        let maps: Value = serde_json::from_slice(&files["kubernetes/configmaps.json"]).unwrap();
+        let names: Vec<&str> = maps["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|map| map["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["mine", "kube-proxy", "canal-config"]);
+        for plural in ["daemonsets.apps", "ippools.crd.projectcalico.org"] {
+            assert!(files.contains_key(&format!("kubernetes/{plural}.json")), "{plural}");
+        }
+    }
 }
