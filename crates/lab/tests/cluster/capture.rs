@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use unmasq_lab::scenario::builtin;
 use unmasq_lab::session::Session;
+use unmasq_model::host::Seen;
 
 /// klipper-lb has all kinds: a DaemonSet with pods whose namespaces are captured, a process and a
 /// file of the node. Switched off, all of them say so.
@@ -33,6 +34,9 @@ pub(crate) fn settings() -> Result<()> {
         for name in ["k3s-1", "k3s-2"] {
             let node = capture.node(name).with_context(|| format!("no node {name}"))?;
             ensure!(node.diagnostics.is_empty(), "{name}: {:?}", node.diagnostics);
+            // What isn't there was asked for, and there is none.
+            let legacy = &node.host.backends.iptables_legacy;
+            ensure!(*legacy == Seen::Captured, "{name}: legacy: {legacy:?}");
         }
     }
     Ok(())
