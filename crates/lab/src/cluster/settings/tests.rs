@@ -278,3 +278,41 @@ fn a_capture_has_every_process_and_file_and_no_other() {
         }
     }
 }
+
+/// Of a capture, what follows from the scenario alone.
+fn is_written(path: &str) -> bool {
+    let below = path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'));
+    let below = below.map_or(path, |(_, below)| below);
+    below.starts_with("kubernetes/") || below.starts_with("files/") || below == "processes"
+}
+
+#[test]
+fn the_examples_are_of_the_scenarios_as_they_are() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let example = path.display();
+        let files = unmasq_host::capture::read(&path).unwrap();
+        let by: Value = serde_json::from_slice(&files["capture.json"]).unwrap();
+        let name = by["by"].as_str().unwrap().strip_prefix("unmasq lab, scenario ").unwrap();
+        let scenario = &states(name)[0];
+        let plan = crate::cluster::plan::plan(scenario);
+        let manifests = crate::cluster::objects::Manifests::new(scenario, &plan).unwrap();
+        let mut written: BTreeMap<String, Vec<u8>> = manifests.files().into_iter().collect();
+        for node in &scenario.nodes {
+            let own = node_files(scenario, node).into_iter();
+            written.extend(own.map(|(path, text)| (format!("nodes/{}/{path}", node.name), text)));
+        }
+        let kept: BTreeMap<String, Vec<u8>> =
+            files.into_iter().filter(|(path, _)| is_written(path)).collect();
+        let text =
+            |text: Option<&Vec<u8>>| text.map(|text| String::from_utf8_lossy(text).into_owned());
+        for path in kept.keys().chain(written.keys()) {
+            let (kept, written) = (text(kept.get(path)), text(written.get(path)));
+            assert_eq!(kept, written, "{example}/{path} is old (cargo xtask examples)");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "examples");
+}
