@@ -20,7 +20,7 @@ use unmasq_model::packet::{Packet, Transport};
 
 use crate::Evaluator;
 use crate::connection::{Later, Tracked};
-use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Verdict};
+use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Trace, Verdict};
 
 /// No more hosts than this on one way: more are a loop.
 const MAX_LEGS: usize = 16;
@@ -82,6 +82,34 @@ pub struct Journey {
     pub legs: Vec<Leg>,
     /// How it ends.
     pub arrival: Arrival,
+    /// What was taken for granted on the way, a sentence each, in the order met: what the hosts'
+    /// traces list ([`crate::trace::Trace::assumptions`]), each once.
+    pub assumptions: Vec<String>,
+}
+
+/// A journey that is not at its end.
+#[derive(Clone, Default)]
+struct Way {
+    legs: Vec<Leg>,
+    assumptions: Vec<String>,
+}
+
+impl Way {
+    /// The way on over a host, with what its trace took for granted.
+    fn and(&self, leg: Leg, assumed: &[String]) -> Way {
+        let mut way = self.clone();
+        way.legs.push(leg);
+        for assumption in assumed {
+            if !way.assumptions.contains(assumption) {
+                way.assumptions.push(assumption.clone());
+            }
+        }
+        way
+    }
+
+    fn ends(self, arrival: Arrival) -> Journey {
+        Journey { legs: self.legs, arrival, assumptions: self.assumptions }
+    }
 }
 
 impl Journey {
@@ -143,7 +171,7 @@ impl<'a, 'h> Net<'a, 'h> {
             |leg: &&Leg| leg.outcome.tracked.is_none() && !leg.outcome.unknown.is_empty();
         if let Some(leg) = there.legs.iter().find(in_doubt) {
             let arrival = Arrival::Unknown(leg.outcome.unknown.clone());
-            return vec![Journey { legs: there.legs.clone(), arrival }];
+            return vec![Journey { arrival, ..there.clone() }];
         }
         let Some(query) = last.outcome.answer(&last.query.packet, None) else {
             return Vec::new();
@@ -184,21 +212,21 @@ impl<'a, 'h> Net<'a, 'h> {
     /// Depth first, over every outcome at every host.
     fn journeys(&self, host: usize, query: Query, entries: &Entries) -> Vec<Journey> {
         let mut done = Vec::new();
-        let mut open: Vec<(Vec<Leg>, usize, Query)> = vec![(Vec::new(), host, query)];
-        while let Some((legs, host, query)) = open.pop() {
+        let mut open: Vec<(Way, usize, Query)> = vec![(Way::default(), host, query)];
+        while let Some((way, host, query)) = open.pop() {
             let Some(evaluator) = self.hosts.get(host) else { continue };
-            for outcome in evaluator.trace(&query).outcomes {
-                let mut legs = legs.clone();
-                legs.push(Leg { host, query: query.clone(), outcome });
-                match self.goes_on(&legs, entries) {
+            let Trace { outcomes, assumptions, .. } = evaluator.trace(&query);
+            for outcome in outcomes {
+                let way = way.and(Leg { host, query: query.clone(), outcome }, &assumptions);
+                match self.goes_on(&way.legs, entries) {
                     Ok((host, query)) if done.len() + open.len() < MAX_JOURNEYS => {
-                        open.push((legs, host, query));
+                        open.push((way, host, query));
                     }
                     Ok(_) => {
                         let why = "there are more ways than could be walked".to_owned();
-                        done.push(Journey { legs, arrival: Arrival::Unknown(vec![why]) });
+                        done.push(way.ends(Arrival::Unknown(vec![why])));
                     }
-                    Err(arrival) => done.push(Journey { legs, arrival }),
+                    Err(arrival) => done.push(way.ends(arrival)),
                 }
             }
         }

@@ -193,3 +193,28 @@ fn a_way_ends_where_nobody_is_or_where_it_turns_in_circles() {
     let Arrival::Unknown(why) = &journeys[0].arrival else { panic!("{journeys:#?}") };
     assert_eq!(why[..], ["it is still on its way after 16 hosts"]);
 }
+
+/// No sysctl of these hosts was captured; of both that forward, it is assumed that they do.
+#[test]
+fn a_journey_lists_what_was_taken_for_granted_on_its_way_each_once() {
+    let hosts = hosts("-A PREROUTING -d 10.0.0.11/32 -j DNAT --to-destination 10.42.0.7\n");
+    let evaluators: Vec<_> =
+        hosts.iter().map(|host| Evaluator::new(host, Options::default())).collect();
+    let net = Net::new(&evaluators, &WIRES);
+    let there = &net.there(0, query("192.168.7.20:41000", "10.0.0.11:8080"))[0];
+    assert_eq!(shown(there), "0-1-2-3 192.168.7.20:41000 > 10.42.0.7:8080 Delivered");
+    let about = |journey: &Journey, what: &str| -> Vec<String> {
+        journey.assumptions.iter().filter(|one| one.contains(what)).cloned().collect()
+    };
+    let forwarding = |device| format!("IPv4 forwarding is on for {device} (sysctl not captured)");
+    assert_eq!(about(there, "forwarding"), [forwarding("wan"), forwarding("eth0")]);
+    // The node and the pod both get it by a device of that name.
+    let filter = "rp_filter is off on eth0 (sysctl not captured)";
+    assert_eq!(about(there, filter), [filter]);
+    let back = &net.back(there)[0];
+    assert_eq!(about(back, "forwarding"), [forwarding("pod"), forwarding("lan")]);
+    for leg in there.legs.iter().zip(&evaluators).map(|(leg, host)| host.trace(&leg.query)) {
+        let missing = leg.assumptions.iter().find(|one| !there.assumptions.contains(one));
+        assert_eq!(missing, None);
+    }
+}
