@@ -379,6 +379,19 @@ impl Scenario {
         Ok(states)
     }
 
+    /// The addresses in `externalIPs` of the Services, each once.
+    pub fn external_addresses(&self) -> Vec<IpAddr> {
+        let services = self.manifests.iter().filter(|object| object["kind"] == "Service");
+        let texts = services
+            .filter_map(|service| service["spec"]["externalIPs"].as_array())
+            .flatten()
+            .filter_map(Value::as_str);
+        let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
     /// Families that the cluster's pods have.
     pub fn families(&self) -> Vec<Family> {
         let has =
