@@ -5,6 +5,7 @@ mod bless;
 mod deps;
 mod differential;
 mod examples;
+mod generate_cluster;
 mod generate_node;
 mod mutants;
 mod scenarios;
@@ -32,6 +33,8 @@ enum Command {
     Bless(bless::Args),
     /// Write a capture of a node with the rules that kube-proxy programs for many Services
     GenerateNode(generate_node::Args),
+    /// Write a capture of a whole cluster, each node with its own rules for the same Services
+    GenerateCluster(generate_cluster::Args),
     /// Measure the whole `unmasq trace` command on a generated node
     BenchTrace(bench_trace::Args),
     /// Compare the evaluator with the kernel: random rulesets, real packets
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::GenerateNode(args) => generate_node::run(&args),
+        Command::GenerateCluster(args) => generate_cluster::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
