@@ -4,6 +4,7 @@
 //! whom, by which entry, protocol and family) with what the evaluator foresaw, walk by walk over
 //! the hosts on the way and back, and what really happened. They must be the same.
 
+mod again;
 mod ask;
 mod foresee;
 mod proxied;
@@ -22,6 +23,7 @@ use crate::cluster::plan::Kind;
 use crate::scenario::{Entry, Expectation, Fate};
 use crate::traffic::{self, Ask, Attempt, Outcome, PATIENCE};
 
+pub use again::trace_command;
 pub use ask::questions;
 pub(crate) use proxied::upstreams;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use unmasq_lab::run::{Checked, Line, Report, State};
+use unmasq_lab::run::{Checked, Ended, Line, Report, State};
 use unmasq_lab::scenario::Scenario;
 use unmasq_report::terminal::Style;
 
@@ -126,7 +126,8 @@ impl Row<'_> {
 
 fn counted(line: Option<&Line>) -> String {
     let fates = line.map_or(&[][..], |line| &line.fates);
-    let shown: Vec<String> = fates.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
+    let one = |Ended { fate, connections }: &Ended| format!("{fate} {connections}");
+    let shown: Vec<String> = fates.iter().map(one).collect();
     shown.join(", ")
 }
 
@@ -161,11 +162,10 @@ fn disagreements(state: &State, style: &Style) -> String {
         let _ = writeln!(text, "  {one}");
     }
     if let Some(kept) = &state.kept {
-        let _ = writeln!(
-            text,
-            "  the state of all hosts: unmasq trace {} --node HOST …",
-            kept.display()
-        );
+        let _ = writeln!(text, "\nThe state of all hosts was kept in {}", kept.display());
+    }
+    if let Some(command) = state.disagreements.iter().find_map(|one| one.trace.as_deref()) {
+        let _ = writeln!(text, "To look at the first:\n  {command}");
     }
     text
 }
