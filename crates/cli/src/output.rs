@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     NotAsExpected,
     /// 3: whether it is as expected is unknown.
     Unknown,
+    /// The code of a command that was run.
+    Command(u8),
 }
 
 /// Tells a failure and gives the exit code.
@@ -25,6 +27,7 @@ pub(crate) fn finish(result: anyhow::Result<Exit>) -> ExitCode {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::NotAsExpected) => ExitCode::from(1),
         Ok(Exit::Unknown) => ExitCode::from(3),
+        Ok(Exit::Command(code)) => ExitCode::from(code),
         Err(error) => {
             warn(&format!("error: {error:#}"));
             ExitCode::from(2)
