@@ -4,15 +4,14 @@
 //! however that ends. With a PID namespace's first process the kernel ends all others
 //! (pid_namespaces(7)), those that went to the background or made sessions of their own too.
 
-use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// How long the ends of all processes are waited for. They are dead at once; but one whose parent
 /// is outside counts until that has taken note of it, and the parent may be stopped.
@@ -27,13 +26,19 @@ pub struct Pids {
 impl Pids {
     /// Makes one.
     pub fn new() -> Result<Pids> {
-        let own = File::open("/proc/self/ns/pid").context("open the own PID namespace")?;
-        unshare(UnshareFlags::NEWPID).context("make a PID namespace")?;
-        let first = first();
-        // Other children are not to be in it: commands of the lab, and threads.
-        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
-            .context("leave the new PID namespace")?;
-        Ok(Pids { first: first.context("start the first process of the PID namespace")? })
+        // By a thread of its own, because other children are not to be in it, and a process that
+        // isn't root may not come back to the namespace that it left (pidns_install in
+        // kernel/pid_namespace.c).
+        let made = thread::scope(|scope| {
+            let start = || -> Result<Child> {
+                unshare(UnshareFlags::NEWPID).context("make a PID namespace")?;
+                first().context("start the first process of a PID namespace")
+            };
+            scope.spawn(start).join()
+        });
+        let first =
+            made.map_err(|_| anyhow!("the thread that makes a PID namespace panicked"))??;
+        Ok(Pids { first })
     }
 
     /// The first process, by its number outside.
@@ -58,7 +63,7 @@ impl Drop for Pids {
     }
 }
 
-/// The calling thread's children are in a namespace of their own from here on, or the thread itself.
+/// The calling thread, or its children, are in namespaces of their own from here on.
 #[allow(unsafe_code)]
 pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: none of the lab's flags is FILES, the one that takes descriptors apart.
