@@ -186,7 +186,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             };
             print(&report, *json)
         }
-        Command::Step { scenario } => place::one(scenario.as_deref())?.step(),
+        Command::Step { scenario } => step(scenario.as_deref()),
         Command::Exec { host, scenario, command } => Ok(exec(scenario.as_deref(), host, command)),
         Command::Capture { scenario, output, quiet } => {
             capture(scenario.as_deref(), output, *quiet)
@@ -250,8 +250,8 @@ fn list(json: bool) -> anyhow::Result<Exit> {
     } else {
         let others = place::all()?.into_iter().map(|running| running.name);
         let others = others.filter(|name| scenarios.iter().all(|known| known.name != *name));
-        let others: String = others.map(|name| format!("{name}  a file's (up)\n")).collect();
-        render::list(&scenarios, place::is_up) + &others
+        let others: Vec<String> = others.collect();
+        render::list(&scenarios, &others, place::is_up, &output::style(false))
     };
     output::write(&mut std::io::stdout(), text.as_bytes())?;
     Ok(Exit::Done)
@@ -304,6 +304,15 @@ fn capture(scenario: Option<&str>, output: &PathBuf, quiet: Quiet) -> anyhow::Re
         (None, None) => bail!(NONE_UP),
     };
     output::warn(&format!("captured {name} into {}", output.display()));
+    Ok(Exit::Done)
+}
+
+fn step(scenario: Option<&str>) -> anyhow::Result<Exit> {
+    let told = place::one(scenario)?.step()?;
+    let (title, how) = told.split_once('\n').unwrap_or((&told, ""));
+    output::warn(title);
+    // Commands and settings, to be copied.
+    how.lines().for_each(|line| output::verbatim(&format!("  {line}")));
     Ok(Exit::Done)
 }
 

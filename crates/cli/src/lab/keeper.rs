@@ -53,10 +53,9 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
     for line in lines {
         match line?.as_str() {
             READY => {
-                output::warn(&format!(
-                    "{name} is up; unmasq lab exec HOST --scenario {name} -- COMMAND, unmasq lab \
-                     down {name}"
-                ));
+                output::warn(&format!("{name} is up. To look around in it, and to end it:"));
+                output::verbatim(&format!("  unmasq lab exec --scenario {name} HOST COMMAND"));
+                output::verbatim(&format!("  unmasq lab down {name}"));
                 return Ok(Exit::Done);
             }
             what => say(what),

@@ -18,7 +18,7 @@ use unmasq_lab::exec::{self, Ended, exec};
 use unmasq_lab::privilege;
 use unmasq_lab::run::Report;
 
-use crate::output::{self, Exit};
+use crate::output;
 
 /// How long a cluster may be silent before it counts as hanging: a matrix of many hosts says now and
 /// then how far it is.
@@ -173,14 +173,14 @@ impl Running {
         }
     }
 
-    /// The next step of the remedy.
-    pub(super) fn step(&self) -> Result<Exit> {
-        self.tell(&Request::Step)
+    /// The next step of the remedy: its title, and in further lines how it is done.
+    pub(super) fn step(&self) -> Result<String> {
+        self.done(&Request::Step)
     }
 
     /// A capture.
-    pub(super) fn capture(&self, output: &Path) -> Result<Exit> {
-        self.tell(&Request::Capture(output.to_owned()))
+    pub(super) fn capture(&self, output: &Path) -> Result<String> {
+        self.done(&Request::Capture(output.to_owned()))
     }
 
     /// Ends it, and waits until it is gone.
@@ -205,12 +205,9 @@ impl Running {
         Ok(())
     }
 
-    fn tell(&self, request: &Request) -> Result<Exit> {
+    fn done(&self, request: &Request) -> Result<String> {
         match self.ask(request, &|_| {})? {
-            Response::Done(what) => {
-                output::warn(&what);
-                Ok(Exit::Done)
-            }
+            Response::Done(what) => Ok(what),
             other => Err(unexpected(&other)),
         }
     }
