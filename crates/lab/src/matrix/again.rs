@@ -46,7 +46,8 @@ fn place(cluster: &Cluster, row: &Row) -> usize {
     node.or_else(next).unwrap_or(row.question.from)
 }
 
-fn end(address: IpAddr, port: Option<u16>) -> String {
+/// An address, with a port where there is one.
+pub(super) fn end(address: IpAddr, port: Option<u16>) -> String {
     match port {
         Some(port) => SocketAddr::new(address, port).to_string(),
         None => address.to_string(),
