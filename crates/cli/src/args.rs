@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io;
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -44,6 +45,19 @@ impl Args {
             Command::Lab(args) => lab::run(args),
             Command::Completions { shell } => completions(*shell),
         }
+    }
+}
+
+/// Tells what is wrong with the arguments, or the help or version that they ask for. A command that
+/// `lab exec` was to run may end with 2 itself, so wrong usage has another code there.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody can be told if that fails.
+    let _ = error.print();
+    let exec = ["lab", "exec"].into_iter().eq(std::env::args_os().skip(1).take(2));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if exec => ExitCode::from(lab::EXEC_FAILED),
+        _ => ExitCode::from(2),
     }
 }
 

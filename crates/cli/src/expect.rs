@@ -44,7 +44,7 @@ pub(crate) fn complaint(expected: Expected, trace: &Trace) -> Option<String> {
             "expected {expected_word}: {} of {of} outcomes can't be told",
             count(None)
         )),
-        Exit::Done => None,
+        Exit::Done | Exit::Command(_) => None,
     }
 }
 

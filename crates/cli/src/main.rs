@@ -17,5 +17,8 @@ mod source;
 mod trace;
 
 fn main() -> ExitCode {
-    output::finish(args::Args::parse().run())
+    match args::Args::try_parse() {
+        Ok(args) => output::finish(args.run()),
+        Err(error) => args::refuse(&error),
+    }
 }

@@ -38,6 +38,14 @@ pub struct Style {
     pub width: usize,
 }
 
+impl Style {
+    /// A paragraph, broken at blanks: behind `first` in its first line, and behind `rest` in those
+    /// that follow. A word that is too long keeps its line.
+    pub fn wrapped(&self, first: &str, rest: &str, paragraph: &str) -> String {
+        Paint::new(self).hanging(first, rest, paragraph)
+    }
+}
+
 /// Paths shown when answers differ, and lines of a list, unless everything is asked for.
 const FEW_PATHS: usize = 3;
 const FEW_LINES: usize = 8;

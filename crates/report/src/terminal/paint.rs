@@ -77,20 +77,22 @@ impl Paint {
 
     /// A paragraph, broken at blanks; a word that is too long keeps its line.
     pub(super) fn wrapped(&self, indent: &str, paragraph: &str) -> String {
-        let leading = paragraph.len() - paragraph.trim_start().len();
-        let mut lines = format!("{indent}{}", &paragraph[..leading]);
-        let mut used = columns(&lines);
-        let mut first = true;
-        for word in paragraph.trim_start().split(' ') {
+        let text = paragraph.trim_start();
+        let leading = &paragraph[..paragraph.len() - text.len()];
+        self.hanging(&format!("{indent}{leading}"), &format!("{indent}  "), text)
+    }
+
+    /// The same, behind one text in its first line, and behind another in those that follow.
+    pub(super) fn hanging(&self, first: &str, rest: &str, paragraph: &str) -> String {
+        let mut lines = first.to_owned();
+        let mut used = columns(first);
+        for (number, word) in paragraph.split(' ').enumerate() {
             let wide = columns(word);
-            if first {
-                first = false;
-            } else if used + 1 + wide > self.width {
+            if number > 0 && used + 1 + wide > self.width {
                 lines.push('\n');
-                lines.push_str(indent);
-                lines.push_str("  ");
-                used = columns(indent) + 2;
-            } else {
+                lines.push_str(rest);
+                used = columns(rest);
+            } else if number > 0 {
                 lines.push(' ');
                 used += 1;
             }
@@ -111,9 +113,12 @@ impl Paint {
     }
 }
 
-/// Columns that a text takes.
+/// Columns that a text takes; colours take none.
 pub(super) fn columns(text: &str) -> usize {
-    text.chars().count()
+    let mut parts = text.split("\x1b[");
+    let plain = parts.next().unwrap_or_default().chars().count();
+    let behind = |part: &str| part.split_once('m').map_or(part, |(_, rest)| rest).chars().count();
+    plain + parts.map(behind).sum::<usize>()
 }
 
 /// Text of a capture, whose control characters must not reach a terminal.
