@@ -83,6 +83,7 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
         // Rules of flannel in a base chain are those of old versions.
         (Owner::Flannel, _) if cause.rule.contains("POSTROUTING:") => FindingId::StaleFlannelRules,
         (Owner::Flannel, _) => FindingId::FlannelMasquerade,
+        (Owner::KubeRouter, _) if cause.rule.contains("ipvs") => FindingId::IpvsMasquerade,
         (Owner::KubeRouter, _) => FindingId::KubeRouterPodEgress,
         (Owner::IpMasqAgent | Owner::Kindnet | Owner::GceNodeSetup, _) => {
             FindingId::IpMasqAgentList
@@ -117,7 +118,9 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
 /// `None`: as expected.
 fn severity(cell: &Cell, id: FindingId) -> Option<Severity> {
     let own_call = matches!(cell.client, Client::Node | Client::NodeElsewhere | Client::Endpoint);
-    if own_call || cell.entry == Entry::Outside {
+    // kube-router announces pods to routers outside, where their own addresses are of use.
+    let announced = id == FindingId::KubeRouterPodEgress;
+    if own_call || (cell.entry == Entry::Outside && !announced) {
         return None;
     }
     if promised(cell) || (between_pods(cell) && id != FindingId::MasqueradeAll) {
