@@ -5,10 +5,12 @@
 //! first and a rule's shape last; what fits nothing is [`Owner::Unclaimed`], never a guess.
 //! It does not look at packets: that is `unmasq-eval`.
 
+mod finding;
 mod label;
 mod names;
 mod owner;
 mod shape;
 
+pub use finding::FindingId;
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};

@@ -1,0 +1,137 @@
+//! What can be found wrong, by name.
+//!
+//! A [`FindingId`] is the stable name of one kind of finding: pages, reports and other programs
+//! refer to it, so an id is never given another meaning.
+
+use std::fmt;
+
+/// One line for each finding: its variant, its id, its heading. So no list of them can miss one.
+macro_rules! findings {
+    ($($variant:ident $id:literal $title:literal)*) => {
+        /// One kind of finding.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum FindingId {
+            $(#[doc = $title] $variant,)*
+        }
+
+        impl FindingId {
+            /// All of them, in the order of the index.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The stable name: small letters, digits and hyphens.
+            pub const fn id(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $id,)*
+                }
+            }
+
+            /// What it is, in one line of plain words.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $title,)*
+                }
+            }
+        }
+    };
+}
+
+findings! {
+    CalicoUnusedPool "calico-unused-pool"
+        "A Calico pool that no pod uses masquerades clients"
+    CalicoPoolMasquerade "calico-pool-masquerade"
+        "Calico masquerades pods on their way out of the pools"
+    HostMasquerade "host-masquerade"
+        "A host's rule masquerades pods on their way to other hosts"
+    StaleFlannelRules "stale-flannel-rules"
+        "Rules of an older flannel are still there"
+    FlannelMasquerade "flannel-masquerade"
+        "flannel masquerades between nodes, pods and known networks"
+    KubeRouterPodEgress "kube-router-pod-egress"
+        "kube-router masquerades pods on their way out"
+    ExternalTrafficPolicyCluster "external-traffic-policy-cluster"
+        "A Service hides its clients: externalTrafficPolicy is Cluster"
+    LocalYetRewritten "local-yet-rewritten"
+        "A Service promises Local, and another rule rewrites its clients"
+    LocalPolicyUnsafe "local-policy-unsafe"
+        "Local would drop connections at nodes without an endpoint"
+    LocalPolicyInvalid "local-policy-invalid"
+        "A traffic policy that the API refuses or that does nothing"
+    LocalPolicyImbalance "local-policy-imbalance"
+        "Local spreads connections over nodes, and so unevenly over pods"
+    ClusterCidrMismatch "cluster-cidr-mismatch"
+        "kube-proxy takes pods for strangers: clusterCIDR misses their range"
+    MasqueradeAll "masquerade-all"
+        "kube-proxy masquerades every call of a Service"
+    IpMasqAgentList "ip-masq-agent-list"
+        "The list of ip-masq-agent leaves out a network"
+    StrayMasquerade "stray-masquerade"
+        "A rule that no known program claims rewrites sources"
+    KlipperLb "klipper-lb"
+        "The load balancer of k3s hides clients inside its own pods"
+    IpvsMasquerade "ipvs-masquerade"
+        "IPVS connections are masqueraded"
+    PortmapMasquerade "portmap-masquerade"
+        "The portmap plugin masquerades calls of a hostPort"
+    MeshSource "mesh-source"
+        "A mesh's sidecar hands connections over from its own address"
+    OpaqueDataplane "opaque-dataplane"
+        "Packets are translated where no ruleset shows it"
+    OverlappingRanges "overlapping-ranges"
+        "Two networks share addresses"
+    MixedBackends "mixed-backends"
+        "Rules stand in iptables-legacy and in nf_tables"
+    PodToPodRewritten "pod-to-pod-rewritten"
+        "A rule rewrites the source between two pods"
+    ExpectationBroken "expectation-broken"
+        "Something that was declared about sources does not hold"
+    PolicyCannotMatchClient "policy-cannot-match-client"
+        "A NetworkPolicy names clients that it never gets to see"
+    PolicyAllowsNode "policy-allows-node"
+        "A NetworkPolicy allows a node's address, and with it everyone"
+    SourceRangesSeeNode "source-ranges-see-node"
+        "An allow-list or a rate limit judges a rewritten address"
+    ForwardedForUntrusted "forwarded-for-untrusted"
+        "The client's address in a header is not believed, or believed too easily"
+    NoReply "no-reply"
+        "The answer does not come back the way that it must"
+    MissingNodeState "missing-node-state"
+        "Something of a node was not captured"
+}
+
+impl FindingId {
+    /// The finding of this id.
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|finding| finding.id() == id)
+    }
+}
+
+impl fmt::Display for FindingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_well_formed() {
+        let ids: BTreeSet<&str> = FindingId::ALL.iter().map(|finding| finding.id()).collect();
+        assert_eq!(ids.len(), FindingId::ALL.len());
+        for id in ids {
+            let well_formed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(id.chars().all(well_formed) && !id.starts_with('-'), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_id_leads_back_to_its_finding() {
+        for finding in FindingId::ALL {
+            assert_eq!(FindingId::from_id(finding.id()), Some(*finding));
+        }
+        assert_eq!(FindingId::from_id("calico"), None);
+    }
+}
