@@ -5,6 +5,7 @@
 //! first and a rule's shape last; what fits nothing is [`Owner::Unclaimed`], never a guess.
 //! It does not look at packets: that is `unmasq-eval`.
 
+pub mod explain;
 mod finding;
 mod label;
 mod names;
