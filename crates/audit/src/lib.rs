@@ -1,9 +1,11 @@
-//! Whose rule it is.
+//! Whose rule it is, and what can be found wrong.
 //!
 //! A rule of a host goes in, the program that wrote it comes out ([`owner()`]), and what a person
 //! would call the rule ([`label()`]). Recognition reads names (tables, chains, sets, comments)
 //! first and a rule's shape last; what fits nothing is [`Owner::Unclaimed`], never a guess.
 //! It does not look at packets: that is `unmasq-eval`.
+//!
+//! What can be found wrong has a name, [`FindingId`], and a page, [`explain`].
 
 pub mod explain;
 mod finding;
