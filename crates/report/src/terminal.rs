@@ -14,6 +14,7 @@
 //! one path, not a thousand.
 
 mod group;
+mod page;
 mod paint;
 mod path;
 
@@ -23,6 +24,7 @@ use unmasq_eval::trace::{Disposition, Outcome, Start, Trace, Verdict};
 use unmasq_model::host::Host;
 
 use group::{Group, Kind};
+pub use page::{index, page};
 use paint::{Colour, Paint};
 
 use crate::json::ends;

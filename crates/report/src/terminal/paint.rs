@@ -28,6 +28,11 @@ impl Paint {
         Paint { color: style.color, verbose: style.verbose, width: style.width.max(40) }
     }
 
+    /// Whether colours can show anything.
+    pub(super) fn colored(&self) -> bool {
+        self.color
+    }
+
     /// Bold, in a colour.
     pub(super) fn colour(&self, colour: Colour, text: &str) -> String {
         self.sgr(
