@@ -1,7 +1,9 @@
-//! `unmasq.trace/v1`: the answer as a document.
+//! `unmasq.trace/v1`: the answer as a document; the other documents are in modules of their own.
 //!
 //! `schemas/trace.v1.json` describes it, and a test holds the two together. Fields are added in a
 //! new version only; a reader may rely on there being no others.
+
+mod audit;
 
 use std::net::IpAddr;
 
@@ -12,6 +14,8 @@ use unmasq_eval::trace::{
 };
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Packet, Transport};
+
+pub use audit::{AUDIT_SCHEMA, audit};
 
 use crate::evidence::{self, Place};
 

@@ -13,6 +13,7 @@
 //! Outcomes that end alike share an answer and one path; a Service with a thousand endpoints has
 //! one path, not a thousand.
 
+mod audit;
 mod group;
 mod paint;
 mod path;
@@ -24,6 +25,8 @@ use unmasq_model::host::Host;
 
 use group::{Group, Kind};
 use paint::{Colour, Paint};
+
+pub use audit::{Extent, audit};
 
 use crate::json::ends;
 

@@ -77,6 +77,11 @@ impl Paint {
 
     /// A paragraph, broken at blanks; a word that is too long keeps its line.
     pub(super) fn wrapped(&self, indent: &str, paragraph: &str) -> String {
+        self.wrapped_from(indent, 2, paragraph)
+    }
+
+    /// The same, with lines after the first indented by so many columns more.
+    pub(super) fn wrapped_from(&self, indent: &str, hanging: usize, paragraph: &str) -> String {
         let leading = paragraph.len() - paragraph.trim_start().len();
         let mut lines = format!("{indent}{}", &paragraph[..leading]);
         let mut used = columns(&lines);
@@ -88,8 +93,8 @@ impl Paint {
             } else if used + 1 + wide > self.width {
                 lines.push('\n');
                 lines.push_str(indent);
-                lines.push_str("  ");
-                used = columns(indent) + 2;
+                lines.push_str(&" ".repeat(hanging));
+                used = columns(indent) + hanging;
             } else {
                 lines.push(' ');
                 used += 1;
@@ -103,12 +108,21 @@ impl Paint {
 
     /// The text, cut to so many columns unless everything was asked for.
     pub(super) fn cut(&self, text: &str, columns: usize) -> String {
-        if self.verbose || self::columns(text) <= columns {
-            return text.to_owned();
-        }
-        let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
-        format!("{}…", kept.trim_end())
+        if self.verbose { text.to_owned() } else { cut(text, columns) }
     }
+
+    /// The text in one line behind an indent, whatever was asked for.
+    pub(super) fn line(&self, text: &str, indent: usize) -> String {
+        cut(text, self.width.saturating_sub(indent))
+    }
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    if self::columns(text) <= columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
 }
 
 /// Columns that a text takes.
