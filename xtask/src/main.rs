@@ -4,6 +4,7 @@ mod bench_trace;
 mod bless;
 mod deps;
 mod differential;
+mod examples;
 mod generate_node;
 mod mutants;
 mod scenarios;
@@ -37,6 +38,8 @@ enum Command {
     Differential(differential::Args),
     /// Run the lab's scenarios and write docs/scenarios
     Scenarios(scenarios::Args),
+    /// Capture scenarios of the lab into examples/
+    Examples(examples::Args),
     /// Make deliberate errors in the evaluator, and see whether that comparison notices (as root)
     Mutants(mutants::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::BenchTrace(args) => bench_trace::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
+        Command::Examples(args) => examples::run(&args),
         Command::Mutants(args) => mutants::run(&args),
     };
     result.unwrap_or_else(|error| {

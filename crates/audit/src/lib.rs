@@ -1,11 +1,17 @@
-//! Whose rule it is.
+//! Where a cluster loses sources, whose rule takes them, by which setting, and what mends it.
 //!
-//! A rule of a host goes in, the program that wrote it comes out ([`owner()`]), and what a person
-//! would call the rule ([`label()`]). Recognition reads names (tables, chains, sets, comments)
-//! first and a rule's shape last; what fits nothing is [`Owner::Unclaimed`], never a guess.
-//! It does not look at packets: that is `unmasq-eval`.
+//! ```text
+//! Host, rule ─▶ owner(), label()                          whose rule it is, and what it is called
+//! Cluster ─▶ matrix ─ judge ─▶ findings ─▶ Audit          audit()
+//! ```
+//!
+//! Whose rule it is, is read from names first (tables, chains, sets, comments) and from a rule's
+//! shape last; what fits nothing is [`Owner::Unclaimed`], never a guess. What happens to packets is
+//! not decided here: that is `unmasq-eval`.
 
 mod finding;
+mod findings;
+mod judge;
 mod label;
 pub mod matrix;
 mod names;
@@ -16,6 +22,7 @@ pub use finding::{
     Action, Affected, Cause, Confidence, Evidence, Finding, FindingId, Remedy, Requirement,
     RuleText, Severity, Step,
 };
+pub use findings::{Request, audit};
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};
 

@@ -9,6 +9,11 @@
 //! questions ─▶ Paths::ways ─▶ Cell (client, entry, placement, family, fate) ─▶ Row (count, witness)
 //! ```
 
+mod build;
+mod cause;
+mod clients;
+mod questions;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -18,6 +23,9 @@ use unmasq_eval::trace::{Reason, RuleId};
 use unmasq_model::packet::{Family, Protocol};
 
 use crate::Owner;
+
+pub use build::build;
+pub use clients::Clients;
 
 /// The whole matrix.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -46,6 +46,54 @@ pub(crate) fn owner(host: &Host, table: &Table, chain: &Chain, rule: &Rule) -> O
     None
 }
 
+/// The network that a test wants the source to be in; `None`: it tests something else, or wants
+/// the source to be elsewhere.
+pub(crate) fn source_network(test: &Test) -> Option<IpNet> {
+    let mut shape = Shape::default();
+    shape.add(test)?;
+    shape.source.filter(|source| !source.negated).map(|source| source.is)
+}
+
+/// Whether a rule tests where a packet comes from: its source, or the device it came in by.
+pub(crate) fn tests_origin(rule: &Rule) -> bool {
+    rule.steps.iter().any(|step| match step {
+        Step::Test(test) => of_origin(test),
+        Step::Do(_) => false,
+    })
+}
+
+fn of_origin(test: &Test) -> bool {
+    match test {
+        Test::Compare { left, .. } | Test::Range { left, .. } | Test::AnyBit { left, .. } => {
+            names_origin(left)
+        }
+        Test::Member { key, .. } => names_origin(key),
+        Test::DeviceName { device, .. } => *device == Device::In,
+        Test::IpSet { ends, .. } => ends.contains(&End::Source),
+        Test::AddressType { of, .. } => *of == End::Source,
+        Test::Ports { .. }
+        | Test::Random { .. }
+        | Test::State { .. }
+        | Test::Accounting { .. }
+        | Test::Opaque(_) => false,
+    }
+}
+
+fn names_origin(expr: &Expr) -> bool {
+    match expr {
+        Expr::Field(field) => matches!(
+            field,
+            Field::Address(_, End::Source)
+                | Field::DeviceName(Device::In)
+                | Field::DeviceIndex(Device::In)
+        ),
+        Expr::Bits { left, right, .. } => names_origin(left) || names_origin(right),
+        Expr::Concat(all) => all.iter().any(names_origin),
+        Expr::Lookup { key, .. } => names_origin(key),
+        Expr::Const(_) | Expr::Numgen { .. } | Expr::Hash { .. } | Expr::Opaque(_) => false,
+    }
+}
+
 fn in_nat_postrouting(base: BaseChain) -> bool {
     base.hook == Some(Hook::Postrouting) && base.kind == ChainKind::Nat
 }

@@ -21,7 +21,7 @@ use crate::source;
 /// of the example cluster.
 macro_rules! example {
     () => {
-        "unmasq trace examples/canal-rke --from 192.168.7.20:41000 --to 10.0.0.11:30080"
+        "unmasq trace examples/canal-rke --node n1 \\\n      --from 192.168.7.20:41000 --to 10.0.0.11:30080"
     };
 }
 

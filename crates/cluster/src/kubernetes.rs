@@ -1,56 +1,58 @@
-//! Kubernetes objects: the fields of Services, EndpointSlices and Nodes that a node's rules follow
-//! from.
+//! Kubernetes objects: the fields that say what a cluster wants, and how its network is set up.
 //!
 //! In: what `kubectl get -o json` prints, or a manifest in another form that serde reads: single
-//! objects and Lists. Out: [`Objects`]. Unknown fields and other kinds are passed over, `null` is
-//! as good as absent, and what is absent has the API server's default (kubernetes
-//! pkg/apis/core/v1/defaults.go, pkg/apis/discovery/v1/defaults.go). What the API server assigns,
-//! cluster IPs and node ports, is not assigned here.
+//! objects and Lists. Out: [`Objects`]. Unknown fields are passed over, other kinds are only
+//! counted, `null` is as good as absent, and what is absent has the API server's default
+//! (kubernetes pkg/apis/core/v1/defaults.go, pkg/apis/discovery/v1/defaults.go). What the API
+//! server assigns, cluster IPs and node ports, is not assigned here. Files are read by
+//! [`crate::read`].
 
+mod calico;
+mod document;
 mod endpoint_slice;
+mod endpoints;
 mod field;
+mod ingress;
+mod network_policy;
 mod node;
+mod plain;
+mod pod;
+mod selector;
 mod service;
 
 use std::collections::BTreeMap;
-
-use std::fmt;
+use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+pub use calico::{FelixConfiguration, FelixConfigurationSpec, IpPool, IpPoolSpec};
+pub use document::{Error, Found};
 pub use endpoint_slice::{
     AddressType, Conditions, Endpoint, EndpointPort, EndpointSlice, Hint, Hints,
 };
-use field::nullable;
-pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
-pub use service::{
-    ClientIpConfig, Ingress, IpMode, LoadBalancer, Protocol, Service, ServicePort, ServiceSpec,
-    ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig, TargetPort, TrafficPolicy,
+pub use endpoints::{EndpointAddress, Endpoints, Subset};
+use field::{annotations, nullable};
+pub use ingress::{
+    Backend, BackendPort, ClientRule, ClientRuleKind, HostRule, Ingress, IngressSpec, PathRule,
+    Paths, ServiceBackend,
 };
-
-/// Why an object can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not JSON.
-    #[error("this is no JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// Neither an object nor a list of some.
-    #[error("an object without a kind")]
-    NoKind,
-    /// A field that is not what it should be.
-    #[error("{object}: {path}: {error}")]
-    Field {
-        /// Kind, namespace and name.
-        object: String,
-        /// Where in it.
-        path: String,
-        /// What is wrong.
-        error: String,
-    },
-}
+pub use network_policy::{
+    EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort,
+    PolicyType,
+};
+pub use node::{Node, NodeAddress, NodeSpec, NodeStatus, Taint};
+pub use plain::{ConfigMap, Namespace, ServiceCidr, ServiceCidrSpec};
+pub use pod::{
+    Container, ContainerPort, EnvVar, Pod, PodIp, PodSpec, PodStatus, PodTemplate,
+    TemplateMetadata, Workload, WorkloadSpec,
+};
+pub use selector::{LabelSelector, Operator, Requirement};
+pub use service::{
+    ClientIpConfig, IpMode, LoadBalancer, LoadBalancerIngress, Protocol, Service, ServicePort,
+    ServiceSpec, ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig, TargetPort,
+    TrafficPolicy,
+};
 
 /// The objects of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,39 +61,43 @@ pub struct Objects {
     pub services: Vec<Service>,
     /// EndpointSlices with addresses; those with host names are left out, as no proxy uses them.
     pub endpoint_slices: Vec<EndpointSlice>,
+    /// Endpoints, until [`Objects::settle`] makes slices of those that are needed.
+    pub endpoints: Vec<Endpoints>,
     /// Nodes.
     pub nodes: Vec<Node>,
-}
-
-/// What an object is, before it is read.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Header<'a> {
-    #[serde(default)]
-    kind: Option<String>,
-    #[serde(default)]
-    api_version: Option<String>,
-    #[serde(default)]
-    metadata: Option<Name>,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-    #[serde(default)]
-    address_type: Option<String>,
-}
-
-/// The name of an object whose fields may be wrong.
-#[derive(Deserialize, Default)]
-struct Name {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    namespace: Option<String>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// NetworkPolicies.
+    pub network_policies: Vec<NetworkPolicy>,
+    /// Ingresses.
+    pub ingresses: Vec<Ingress>,
+    /// ConfigMaps.
+    pub config_maps: Vec<ConfigMap>,
+    /// DaemonSets.
+    pub daemon_sets: Vec<Workload>,
+    /// Deployments.
+    pub deployments: Vec<Workload>,
+    /// ServiceCIDRs.
+    pub service_cidrs: Vec<ServiceCidr>,
+    /// Calico's IPPools.
+    pub ip_pools: Vec<IpPool>,
+    /// Calico's FelixConfigurations.
+    pub felix_configurations: Vec<FelixConfiguration>,
+    /// How many objects there were of other kinds, by `Kind` or `Kind.group`.
+    pub others: BTreeMap<String, usize>,
 }
 
 impl Objects {
-    /// Adds the objects of one JSON document: an object, or those of a List.
+    /// Adds the objects of one JSON document: an object, or those of a List. The first that can't
+    /// be read is the error; the others are added nevertheless.
     pub fn add_json(&mut self, text: &str) -> Result<(), Error> {
-        self.add_as(text, None)
+        let mut first = None;
+        self.add_each(text, &mut |found| {
+            first.get_or_insert(found.error);
+        });
+        first.map_or(Ok(()), Err)
     }
 
     /// Adds an object, or those of a List.
@@ -104,229 +110,136 @@ impl Objects {
         self.nodes.iter().find(|node| node.metadata.name == name)
     }
 
-    /// Items of a ServiceList, as the API server gives it, don't say their kind themselves.
-    fn add_as(&mut self, text: &str, kind_of_list: Option<&str>) -> Result<(), Error> {
-        let header: Header = serde_json::from_str(text)?;
-        let kind = header.kind.as_deref().or(kind_of_list).ok_or(Error::NoKind)?;
-        if let Some(of) = kind.strip_suffix("List") {
-            let of = Some(of).filter(|of| !of.is_empty());
-            let mut items = header.items.iter().flatten();
-            return items.try_for_each(|item| self.add_as(item.get(), of));
-        }
-        // Other APIs have a Service too (serving.knative.dev).
-        let group = match header.api_version.as_deref() {
-            Some(version) => version.split_once('/').map_or("", |(group, _)| group),
-            None if kind == "EndpointSlice" => "discovery.k8s.io",
-            None => "",
+    /// The Service of that name.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.metadata.is(namespace, name))
+    }
+
+    /// The pod of that name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.metadata.is(namespace, name))
+    }
+
+    /// The pod that has that address in a network namespace of its own.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        let own = self.pods.iter().filter(|pod| !pod.spec.host_network);
+        own.into_iter().find(|pod| pod.ips().any(|ip| ip == address))
+    }
+
+    /// The ConfigMap of that name.
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<&ConfigMap> {
+        self.config_maps.iter().find(|found| found.metadata.is(namespace, name))
+    }
+
+    /// The Namespace of that name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.metadata.name == name)
+    }
+
+    /// The EndpointSlices of a Service.
+    pub fn slices_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = &'a EndpointSlice> {
+        let of = &service.metadata;
+        let is_its = |slice: &&EndpointSlice| {
+            slice.metadata.namespace == of.namespace && slice.service() == Some(&of.name)
         };
-        match (group, kind) {
-            ("", "Service") => self.services.push(object(&header, kind, text)?),
-            ("", "Node") => self.nodes.push(object(&header, kind, text)?),
-            ("discovery.k8s.io", "EndpointSlice")
-                if header.address_type.as_deref() != Some("FQDN") =>
-            {
-                self.endpoint_slices.push(object(&header, kind, text)?);
-            }
-            _ => {}
-        }
-        Ok(())
+        self.endpoint_slices.iter().filter(is_its)
+    }
+
+    /// To be called when all objects were added: of objects that were read twice the last is kept,
+    /// and Endpoints become EndpointSlices for Services that have none. The objects of which there
+    /// were two that differ are given back by `Kind namespace/name`.
+    pub fn settle(&mut self) -> Vec<String> {
+        let mut differing = Vec::new();
+        keep_last(&mut self.services, "Service", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.endpoint_slices, "EndpointSlice", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.endpoints, "Endpoints", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.nodes, "Node", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.pods, "Pod", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.namespaces, "Namespace", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.network_policies, "NetworkPolicy", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.ingresses, "Ingress", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.config_maps, "ConfigMap", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.daemon_sets, "DaemonSet", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.deployments, "Deployment", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.service_cidrs, "ServiceCIDR", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.ip_pools, "IPPool", |o| &o.metadata, &mut differing);
+        let felix = &mut self.felix_configurations;
+        keep_last(felix, "FelixConfiguration", |o| &o.metadata, &mut differing);
+        let endpoints = std::mem::take(&mut self.endpoints);
+        let made = endpoints::as_slices(endpoints, &self.endpoint_slices);
+        self.endpoint_slices.extend(made);
+        differing
     }
 }
 
 /// What every object has.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct Metadata {
     /// Its name.
     pub name: String,
-    /// Its namespace; of no meaning for a Node.
+    /// Its namespace; of no meaning for a Node and other kinds of the whole cluster.
     #[serde(default = "default_namespace")]
     pub namespace: String,
     /// Its labels.
     #[serde(default, deserialize_with = "nullable")]
     pub labels: BTreeMap<String, String>,
+    /// Its annotations, without kubectl's copy of the whole object.
+    #[serde(default, deserialize_with = "annotations")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// `namespace/name`
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn is(&self, namespace: &str, name: &str) -> bool {
+        self.name == name && self.namespace == namespace
+    }
 }
 
 fn default_namespace() -> String {
     "default".into()
 }
 
-/// `Kind namespace/name`
-impl fmt::Display for Header<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Name { name, namespace } = self.metadata.as_ref().unwrap_or(&NAMELESS);
-        if let Some(namespace) = namespace {
-            write!(f, "{namespace}/")?;
-        }
-        f.write_str(name.as_deref().unwrap_or("without a name"))
+/// Of objects with the same name the last is kept, where the first was.
+fn keep_last<T: PartialEq>(
+    objects: &mut Vec<T>,
+    kind: &str,
+    metadata: impl Fn(&T) -> &Metadata,
+    differing: &mut Vec<String>,
+) {
+    let mut last: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut place = Vec::with_capacity(objects.len());
+    let mut distinct = 0;
+    for object in objects.iter() {
+        let Metadata { namespace, name, .. } = metadata(object);
+        let index = *last.entry((namespace, name)).or_insert(distinct);
+        distinct = distinct.max(index + 1);
+        place.push(index);
     }
-}
-
-const NAMELESS: Name = Name { name: None, namespace: None };
-
-/// Reads one object; an error says which object and which field.
-fn object<T: DeserializeOwned>(header: &Header, kind: &str, text: &str) -> Result<T, Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| Error::Field {
-        object: format!("{kind} {header}"),
-        path: error.path().to_string(),
-        error: without_position(&error.into_inner().to_string()).to_owned(),
-    })
-}
-
-/// The position is one in the object, and nobody sees it by itself: the path says more.
-fn without_position(error: &str) -> &str {
-    error.rsplit_once(" at line ").map_or(error, |(error, _)| error)
+    if distinct == objects.len() {
+        return;
+    }
+    let mut kept: Vec<T> = Vec::with_capacity(distinct);
+    for (object, place) in std::mem::take(objects).into_iter().zip(place) {
+        match kept.get_mut(place) {
+            Some(before) => {
+                let name = format!("{kind} {}", metadata(&object).full_name());
+                if *before != object && !differing.contains(&name) {
+                    differing.push(name);
+                }
+                *before = object;
+            }
+            None => kept.push(object),
+        }
+    }
+    *objects = kept;
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use ipnet::IpNet;
-    use serde_json::json;
-    use unmasq_model::packet::Family;
-
-    use super::*;
-
-    fn read(document: Value) -> Result<Objects, Error> {
-        let mut objects = Objects::default();
-        objects.add(&document).map(|()| objects)
-    }
-
-    fn error(document: Value) -> String {
-        read(document).unwrap_err().to_string()
-    }
-
-    fn service(spec: Value) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "web", "namespace": "shop"}, "spec": spec,
-        })
-    }
-
-    #[test]
-    fn a_service_is_read() {
-        let objects = read(json!({"kind": "List", "apiVersion": "v1", "items": [{
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "web", "uid": "x", "labels": null},
-            "spec": {
-                "type": "LoadBalancer",
-                "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
-                "ports": [
-                    {"name": "http", "port": 80, "targetPort": "www", "nodePort": 30081},
-                    {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353},
-                ],
-                "externalIPs": ["203.0.113.5"],
-                "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local",
-                "sessionAffinity": "ClientIP",
-                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 77}},
-                "loadBalancerSourceRanges": [" 192.0.2.9/24"],
-                "healthCheckNodePort": 30082,
-                "trafficDistribution": "PreferClose",
-            },
-            "status": {"loadBalancer": {"ingress": [
-                {"ip": "198.51.100.3", "ipMode": "Proxy"}, {"hostname": "lb.example"}]}},
-        }]}))
-        .unwrap();
-        let [service] = &objects.services[..] else { panic!("{objects:?}") };
-        assert_eq!(service.metadata.namespace, "default");
-        assert_eq!(service.spec.kind, ServiceType::LoadBalancer);
-        assert_eq!(service.cluster_ip(Family::V4), Some("10.96.0.7".parse().unwrap()));
-        assert_eq!(service.cluster_ip(Family::V6), Some("fd00:96::7".parse().unwrap()));
-        let [http, dns] = &service.spec.ports[..] else { panic!("{service:?}") };
-        assert_eq!((http.protocol, http.port, http.node_port), (Protocol::Tcp, 80, Some(30081)));
-        assert_eq!(http.target_port, Some(TargetPort::Name("www".into())));
-        assert_eq!((dns.protocol, dns.port, dns.node_port), (Protocol::Udp, 53, None));
-        assert_eq!(dns.target_port, Some(TargetPort::Number(5353)));
-        assert_eq!(service.spec.external_ips, ["203.0.113.5".parse::<IpAddr>().unwrap()]);
-        assert_eq!(service.spec.external_traffic_policy, TrafficPolicy::Local);
-        assert_eq!(service.spec.internal_traffic_policy, TrafficPolicy::Local);
-        assert_eq!(service.affinity_seconds(), Some(77));
-        let range: IpNet = "192.0.2.0/24".parse().unwrap();
-        assert_eq!(service.spec.load_balancer_source_ranges, [range]);
-        assert_eq!(service.spec.health_check_node_port, Some(30082));
-        let [address, name] = &service.status.load_balancer.ingress[..] else { panic!() };
-        assert_eq!(address.ip_mode, IpMode::Proxy);
-        assert_eq!((name.ip, name.ip_mode), (None, IpMode::Vip));
-    }
-
-    #[test]
-    fn a_headless_service_has_no_cluster_ip() {
-        let objects = read(service(json!({"clusterIP": "None", "clusterIPs": ["None"]}))).unwrap();
-        assert_eq!(objects.services[0].cluster_ip(Family::V4), None);
-        assert_eq!(objects.services[0].affinity_seconds(), None);
-    }
-
-    #[test]
-    fn a_slice_and_a_node_are_read() {
-        let objects = read(json!({"kind": "List", "items": [
-            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-             "metadata": {"name": "web-1", "namespace": "shop",
-                          "labels": {"kubernetes.io/service-name": "web"}},
-             "addressType": "IPv6",
-             "endpoints": [{"addresses": ["fd00::5"], "conditions": {"ready": false},
-                            "nodeName": "n7", "hints": {"forZones": [{"name": "z3"}]}}],
-             "ports": [{"name": null, "port": 8080, "protocol": "SCTP"}]},
-            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-             "metadata": {"name": "names", "namespace": "shop"},
-             "addressType": "FQDN", "endpoints": [{"addresses": ["web.example"]}], "ports": null},
-            {"apiVersion": "v1", "kind": "Node",
-             "metadata": {"name": "n7", "labels": {"topology.kubernetes.io/zone": "z3"}},
-             "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]},
-             "status": {"addresses": [
-                {"type": "Hostname", "address": "n7"},
-                {"type": "ExternalIP", "address": "203.0.113.7"},
-                {"type": "ExternalIP", "address": "2001:db8::7"},
-                {"type": "InternalIP", "address": "10.0.0.7"}]}},
-            {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {}},
-            {"apiVersion": "v1", "kind": "Pod"},
-        ]}))
-        .unwrap();
-        assert!(objects.services.is_empty());
-        let [slice] = &objects.endpoint_slices[..] else { panic!("{objects:?}") };
-        assert_eq!(slice.service(), Some("web"));
-        assert_eq!(Family::from(slice.address_type), Family::V6);
-        let endpoint = &slice.endpoints[0];
-        assert_eq!((endpoint.conditions.ready, endpoint.conditions.serving), (Some(false), None));
-        assert_eq!(endpoint.node_name.as_deref(), Some("n7"));
-        assert_eq!(endpoint.hints.for_zones[0].name, "z3");
-        let port = &slice.ports[0];
-        assert_eq!(
-            (port.name.as_str(), port.protocol, port.port),
-            ("", Protocol::Sctp, Some(8080))
-        );
-        let node = objects.node("n7").unwrap();
-        assert_eq!(node.ip(Family::V4), Some("10.0.0.7".parse().unwrap()));
-        assert_eq!(node.ip(Family::V6), Some("2001:db8::7".parse().unwrap()));
-        assert_eq!(node.zone(), Some("z3"));
-        assert_eq!(node.spec.pod_cidrs.len(), 2);
-    }
-
-    #[test]
-    fn lists_of_the_api_server_are_read() {
-        let item = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.7"}});
-        let objects = read(json!({"kind": "ServiceList", "items": [item]})).unwrap();
-        assert_eq!(objects.services.len(), 1);
-        assert_eq!(read(json!({"kind": "NodeList", "items": null})).unwrap(), Objects::default());
-    }
-
-    #[test]
-    fn an_error_names_the_object_and_the_field() {
-        for (spec, expected) in [
-            (json!({"ports": [{"port": 80}, {"port": 70_000}]}), "spec.ports[1].port: "),
-            (json!({"ports": [{"name": "a"}]}), "spec.ports[0]: missing field `port`"),
-            (json!({"ports": [{"port": 1, "protocol": "ICMP"}]}), "spec.ports[0].protocol: "),
-            (json!({"clusterIPs": ["10.96.0.300"]}), "spec.clusterIPs: \"10.96.0.300\": "),
-            (json!({"externalIPs": ["10.0.0.1", "x"]}), "spec.externalIPs[1]: "),
-            (json!({"loadBalancerSourceRanges": ["10.0.0.0"]}), "spec.loadBalancerSourceRanges: "),
-            (json!({"type": "Nodeport"}), "spec.type: "),
-        ] {
-            let error = error(service(spec));
-            assert!(error.starts_with(&format!("Service shop/web: {expected}")), "{error}");
-        }
-        assert_eq!(error(json!({"metadata": {}})), "an object without a kind");
-        assert!(error(json!({"kind": "List", "items": 5})).starts_with("this is no JSON: "));
-        let error = error(json!({"kind": "Service", "metadata": {}}));
-        assert_eq!(error, "Service without a name: metadata: missing field `name`");
-    }
-}
+mod tests;

@@ -14,11 +14,15 @@
 
 pub mod kubernetes;
 pub mod paths;
+pub mod read;
+pub mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kubernetes::Objects;
+use settings::Settings;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
 
@@ -29,10 +33,23 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Kubernetes objects.
     pub objects: Objects,
+    /// What the user said, which counts more than what was found.
+    pub overrides: Overrides,
+    /// What programs are configured to do.
+    pub settings: Settings,
     /// What was filled in, a sentence each; answers that rest on one name it.
     pub assumptions: Vec<Assumption>,
     /// What would have helped and was not there, a sentence each, with how to get it.
     pub missing: Vec<String>,
+}
+
+/// What the user said of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The ranges of all pods; empty: not said.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The ranges of Services' cluster IPs; empty: not said.
+    pub service_cidrs: Vec<IpNet>,
 }
 
 /// A node.
@@ -86,6 +103,20 @@ pub struct Assumption {
 }
 
 impl Cluster {
+    /// Puts together what was read. A node that only has an object gets an entry too, and a
+    /// captured node needs none.
+    pub fn new(nodes: Vec<Node>, objects: Objects, overrides: Overrides) -> Cluster {
+        let captured: BTreeSet<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        let of_objects = objects.nodes.iter().map(|object| object.metadata.name.as_str());
+        let others: BTreeSet<&str> = of_objects.filter(|name| !captured.contains(*name)).collect();
+        let others =
+            others.into_iter().map(|name| Node { name: name.to_owned(), ..Node::default() });
+        let mut nodes: Vec<Node> = nodes.into_iter().chain(others).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let settings = Settings::new(&nodes, &objects);
+        Cluster { nodes, objects, overrides, settings, ..Cluster::default() }
+    }
+
     /// The node of that name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
@@ -96,16 +127,46 @@ impl Cluster {
         self.nodes.iter().position(|node| node.name == name)
     }
 
-    /// Addresses of pods with the index of their node: what endpoints say.
+    /// Addresses of pods with the index of their node, as pods and endpoints say. Pods of the
+    /// node's own network have the node's.
     pub fn pod_addresses(&self) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
         let index: BTreeMap<&str, usize> =
             self.nodes.iter().enumerate().map(|(index, node)| (&*node.name, index)).collect();
+        let pods = self.objects.pods.iter().filter(|pod| !pod.spec.host_network);
+        let of_pods = pods.flat_map(|pod| {
+            let node = pod.spec.node_name.as_deref();
+            pod.ips().filter_map(move |address| Some((node?, address)))
+        });
         let endpoints = self.objects.endpoint_slices.iter().flat_map(|slice| &slice.endpoints);
-        endpoints
-            .filter_map(move |endpoint| {
-                let node = *index.get(endpoint.node_name.as_deref()?)?;
-                Some((endpoint, node))
-            })
-            .flat_map(|(endpoint, node)| endpoint.addresses.iter().map(move |one| (*one, node)))
+        let of_endpoints = endpoints.flat_map(|endpoint| {
+            let node = endpoint.node_name.as_deref();
+            endpoint.addresses.iter().filter_map(move |address| Some((node?, *address)))
+        });
+        let all = of_pods.chain(of_endpoints);
+        all.filter_map(move |(node, address)| Some((address, *index.get(node)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_captures_and_of_objects() {
+        let mut objects = Objects::default();
+        for name in ["b", "c", "a"] {
+            let node = serde_json::json!({"kind": "Node", "metadata": {"name": name}});
+            objects.add(&node).unwrap();
+        }
+        let captured = |name: &str| Node {
+            name: name.to_owned(),
+            host: Some(Host::default()),
+            ..Node::default()
+        };
+        let nodes = vec![captured("x"), captured("b")];
+        let cluster = Cluster::new(nodes, objects, Overrides::default());
+        let names: Vec<_> = cluster.nodes.iter().map(|n| (&*n.name, n.host.is_some())).collect();
+        assert_eq!(names, [("a", false), ("b", true), ("c", false), ("x", true)]);
+        assert!(cluster.node("x").is_some() && cluster.node("y").is_none());
     }
 }

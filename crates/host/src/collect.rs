@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use unmasq_parse::capture::{FileRecord, MANIFEST, Manifest, NodeRecord, SCHEMA, Status};
 
+pub use machine::{file_text, process_line};
 use recorder::Recorder;
 
 /// What to collect.

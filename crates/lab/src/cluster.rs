@@ -14,6 +14,7 @@
 pub mod objects;
 pub mod plan;
 pub mod rules;
+pub mod settings;
 pub mod wires;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use unmasq_eval::trace::Options;
 use unmasq_host::collect::{self, Collected, collect};
 use unmasq_model::host;
 use unmasq_model::packet::Family;
-use unmasq_parse::capture::Status;
+use unmasq_parse::capture::{FileRecord, Status};
 
 use crate::connections;
 use crate::namespace::Namespace;
@@ -66,6 +67,9 @@ pub struct State {
     pub hosts: Vec<Option<host::Host>>,
     /// The files of a capture, below `nodes/NAME/` for every host.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Those that the kernel has nothing for, by the host's name and the file's. That this machine
+    /// has no bpftool says nothing of the cluster.
+    pub absent: BTreeMap<String, BTreeMap<String, FileRecord>>,
 }
 
 impl Cluster {
@@ -277,6 +281,21 @@ impl Cluster {
         service.is_some_and(|service| self.endpoints(service).iter().any(|one| one.name == pod))
     }
 
+    /// The files that were read from a host, with those of its machine if it is a node: namespaces
+    /// have no processes and files of their own.
+    fn with_settings(
+        &self,
+        name: &str,
+        mut files: BTreeMap<String, Vec<u8>>,
+    ) -> BTreeMap<String, Vec<u8>> {
+        if let Some(node) = self.scenario.nodes.iter().find(|node| node.name == name) {
+            let own = settings::node_files(&self.scenario, node);
+            files
+                .extend(own.into_iter().map(|(path, text)| (format!("nodes/{name}/{path}"), text)));
+        }
+        files
+    }
+
     /// Reads every host's state, as `unmasq collect` does.
     pub fn observe(&self) -> Result<State> {
         let read = std::sync::Mutex::new(BTreeMap::new());
@@ -294,20 +313,30 @@ impl Cluster {
             if let Some(step) = report.iter().filter(|step| step.file != "bpf").find(failed) {
                 bail!("{} failed: {}", step.command, step.detail);
             }
+            let absent = report.into_iter().filter(|step| step.status == Status::Absent);
+            let record = |step: collect::Step| FileRecord {
+                command: step.command,
+                status: step.status,
+                detail: step.detail,
+            };
+            let absent = absent.map(|step| (step.file.clone(), record(step))).collect();
             let parsed = parse(&plan.name, &files)?;
+            let files = self.with_settings(&plan.name, files);
             let mut read = read.lock().map_err(|_| anyhow!("a worker panicked"))?;
-            read.insert(host, (parsed, files));
+            read.insert(host, (parsed, files, absent));
             Ok(())
         })?;
         let mut read = read.into_inner().map_err(|_| anyhow!("a worker panicked"))?;
-        let mut state = State { hosts: Vec::new(), files: BTreeMap::new() };
-        for host in 0..self.plan.hosts.len() {
-            let (parsed, files) = match read.remove(&host) {
-                Some((parsed, files)) => (Some(parsed), files),
-                None => (None, BTreeMap::new()),
+        let mut state =
+            State { hosts: Vec::new(), files: BTreeMap::new(), absent: BTreeMap::new() };
+        for (host, plan) in self.plan.hosts.iter().enumerate() {
+            let Some((parsed, files, absent)) = read.remove(&host) else {
+                state.hosts.push(None);
+                continue;
             };
-            state.hosts.push(parsed);
+            state.hosts.push(Some(parsed));
             state.files.extend(files.into_iter().filter(|(path, _)| path != "capture.json"));
+            state.absent.insert(plan.name.clone(), absent);
         }
         Ok(state)
     }

@@ -18,14 +18,14 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use unmasq_model::packet::Family;
 
 pub use builtin::{BUILTIN, builtin};
 pub use program::{
-    CalicoSettings, EngineSettings, FlannelSettings, IpMasqAgentSettings, IptablesProgram,
-    KlipperSettings, KubeProxySettings, KubeRouterSettings, Pool, Programs, ProxyMode,
-    StaleFlannel, StraySettings,
+    CalicoSettings, Distribution, EngineSettings, FlannelSettings, IpMasqAgentSettings,
+    IptablesProgram, KlipperSettings, KubeProxySettings, KubeRouterSettings, Pool, Programs,
+    ProxyMode, StaleFlannel, StraySettings,
 };
 
 /// The `schema` of the format.
@@ -76,6 +76,10 @@ pub struct Scenario {
     /// What must be seen before the remedy and after it.
     #[serde(default)]
     pub expect: Vec<Expectation>,
+    /// What the cluster's owner wants to hold, in the form `unmasq.expect/v1`: goes into captures as
+    /// it is, and isn't looked at here.
+    #[serde(default)]
+    pub wants: Option<Map<String, Value>>,
 }
 
 /// Address ranges, and how packets get from node to node.
@@ -390,7 +394,7 @@ fn merge(target: &mut Value, patch: &Value) {
         return;
     };
     if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
+        *target = Value::Object(Map::new());
     }
     let Value::Object(target) = target else { return };
     for (key, value) in patch {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use unmasq_model::packet::Family;
+use unmasq_parse::capture::{MANIFEST, Manifest, NodeRecord, SCHEMA};
 
 use crate::cluster::plan::Kind;
 use crate::cluster::rules::is_local;
@@ -210,29 +211,44 @@ impl Session {
         let state = self.cluster.observe()?;
         let mut files = BTreeMap::new();
         for (path, text) in state.files {
-            let Some((name, file)) =
-                path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'))
-            else {
-                continue;
-            };
-            let Some(index) = self.cluster.plan.index(name) else { continue };
-            let host = &self.cluster.plan.hosts[index];
-            match (host.kind, host.node) {
-                (Kind::Node, _) => files.insert(format!("nodes/{name}/{file}"), text),
-                (Kind::Pod, Some(node)) => {
-                    let node = &self.cluster.plan.hosts[node].name;
-                    files.insert(format!("nodes/{node}/pods/default_{name}/{file}"), text)
-                }
-                (Kind::Pod | Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch, _) => None,
-            };
+            let named = path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'));
+            let Some((name, file)) = named else { continue };
+            if let Some((node, below)) = self.place(name) {
+                files.insert(format!("nodes/{node}/{below}{file}"), text);
+            }
+        }
+        let mut nodes: BTreeMap<String, NodeRecord> = BTreeMap::new();
+        for (name, absent) in state.absent {
+            if let Some((node, below)) = self.place(&name) {
+                let record = nodes.entry(node.to_owned()).or_default();
+                let below = |(file, what)| (format!("{below}{file}"), what);
+                record.files.extend(absent.into_iter().map(below));
+            }
         }
         files.extend(self.cluster.manifests.files());
-        let manifest = serde_json::json!({
-            "schema": unmasq_parse::capture::SCHEMA,
-            "by": format!("unmasq lab, scenario {}", self.cluster.scenario.name),
-        });
-        files.insert("capture.json".to_owned(), serde_json::to_vec_pretty(&manifest)?);
+        let manifest = Manifest {
+            schema: SCHEMA.to_owned(),
+            by: Some(format!("unmasq lab, scenario {}", self.cluster.scenario.name)),
+            nodes,
+            ..Manifest::default()
+        };
+        files.insert(MANIFEST.to_owned(), serde_json::to_vec_pretty(&manifest)?);
         Ok(files)
+    }
+
+    /// The node in whose folder a host's files belong, and the folder in it, with a slash at the end;
+    /// `None`: hosts of no node.
+    fn place(&self, name: &str) -> Option<(&str, String)> {
+        let plan = &self.cluster.plan;
+        let host = &plan.hosts[plan.index(name)?];
+        match host.kind {
+            Kind::Node => Some((&host.name, String::new())),
+            Kind::Pod => {
+                let namespace = self.cluster.manifests.pod_namespace(name)?;
+                Some((&plan.hosts[host.node?].name, format!("pods/{namespace}_{name}/")))
+            }
+            Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch => None,
+        }
     }
 }
 

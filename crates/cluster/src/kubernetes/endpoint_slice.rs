@@ -27,7 +27,7 @@ pub struct EndpointSlice {
 impl EndpointSlice {
     /// The name of its Service.
     pub fn service(&self) -> Option<&str> {
-        self.metadata.labels.get("kubernetes.io/service-name").map(String::as_str)
+        self.metadata.labels.get(super::endpoints::SERVICE_NAME).map(String::as_str)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fields of Kubernetes objects that serde doesn't read by itself: `null` for an empty list, 0 for
 //! no port, `None` for no address.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -45,6 +46,30 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts: Vec<String> = nullable(deserializer)?;
     texts.iter().map(|text| Ok(parsed::<IpNet, _>(text.trim())?.trunc())).collect()
+}
+
+/// A network without the bits of a host.
+pub(super) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    Ok(parsed::<IpNet, _>(String::deserialize(deserializer)?.trim())?.trunc())
+}
+
+/// A network, or the empty text for none.
+pub(super) fn optional_network<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpNet>, D::Error> {
+    match Option::<String>::deserialize(deserializer)?.as_deref().map(str::trim) {
+        None | Some("") => Ok(None),
+        Some(text) => Ok(Some(parsed::<IpNet, _>(text)?.trunc())),
+    }
+}
+
+/// Annotations without those that hold a whole object as text.
+pub(super) fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let mut found: BTreeMap<String, String> = nullable(deserializer)?;
+    found.remove("kubectl.kubernetes.io/last-applied-configuration");
+    Ok(found)
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>, E: serde::de::Error>(text: &str) -> Result<T, E> {

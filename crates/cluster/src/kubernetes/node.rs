@@ -7,7 +7,7 @@ use serde::Deserialize;
 use unmasq_model::packet::Family;
 
 use super::Metadata;
-use super::field::{networks, nullable};
+use super::field::{networks, nullable, optional_network};
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -34,6 +34,18 @@ impl Node {
         })
     }
 
+    /// The networks of its pods, one for each family.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = IpNet> {
+        let alone = self.spec.pod_cidr.filter(|_| self.spec.pod_cidrs.is_empty());
+        self.spec.pod_cidrs.iter().copied().chain(alone)
+    }
+
+    /// Its internal addresses.
+    pub fn internal_ips(&self) -> impl Iterator<Item = IpAddr> {
+        let internal = self.status.addresses.iter().filter(|found| found.kind == "InternalIP");
+        internal.filter_map(|found| found.address.parse().ok())
+    }
+
     /// The zone that it is in.
     pub fn zone(&self) -> Option<&str> {
         self.metadata.labels.get("topology.kubernetes.io/zone").map(String::as_str)
@@ -47,6 +59,27 @@ pub struct NodeSpec {
     /// The networks of its pods, one for each family.
     #[serde(rename = "podCIDRs", deserialize_with = "networks")]
     pub pod_cidrs: Vec<IpNet>,
+    /// The first of them, which older clusters have alone.
+    #[serde(rename = "podCIDR", deserialize_with = "optional_network")]
+    pub pod_cidr: Option<IpNet>,
+    /// What keeps pods off it.
+    #[serde(deserialize_with = "nullable")]
+    pub taints: Vec<Taint>,
+}
+
+/// What keeps pods off a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    /// Its name.
+    #[serde(deserialize_with = "nullable")]
+    pub key: String,
+    /// Its value.
+    #[serde(deserialize_with = "nullable")]
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    #[serde(deserialize_with = "nullable")]
+    pub effect: String,
 }
 
 /// What a node says of itself.

@@ -1,5 +1,6 @@
 //! A Service.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,6 +10,7 @@ use unmasq_model::packet::Family;
 
 use super::Metadata;
 use super::field::{address, addresses, networks, nullable, optional_port};
+use super::selector::has_labels;
 
 /// A Service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,6 +35,11 @@ impl Service {
     pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.spec.cluster_ips.iter().chain(&self.spec.cluster_ip).copied();
         addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// Whether a pod with these labels, in its namespace, is one of its endpoints.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.spec.selector.is_empty() && has_labels(&self.spec.selector, labels)
     }
 
     /// For how many seconds a client keeps its endpoint, if it does at all.
@@ -82,6 +89,16 @@ pub struct ServiceSpec {
     /// Where a load balancer asks whether this node has endpoints.
     #[serde(deserialize_with = "optional_port")]
     pub health_check_node_port: Option<u16>,
+    /// Labels of its pods; empty: somebody else writes its endpoints.
+    #[serde(deserialize_with = "nullable")]
+    pub selector: BTreeMap<String, String>,
+    /// Whose load balancer it is; absent: the default one's.
+    pub load_balancer_class: Option<String>,
+    /// Whether a load balancer's Service gets node ports too: unless it is `false`.
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    /// Whether pods that aren't ready are endpoints too.
+    #[serde(deserialize_with = "nullable")]
+    pub publish_not_ready_addresses: bool,
 }
 
 /// A port of a Service.
@@ -119,13 +136,13 @@ pub struct ServiceStatus {
 pub struct LoadBalancer {
     /// One by one.
     #[serde(deserialize_with = "nullable")]
-    pub ingress: Vec<Ingress>,
+    pub ingress: Vec<LoadBalancerIngress>,
 }
 
 /// An address of a load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Ingress {
+pub struct LoadBalancerIngress {
     /// Absent if it has a host name only.
     #[serde(deserialize_with = "address")]
     pub ip: Option<IpAddr>,

@@ -85,6 +85,26 @@ impl Kind {
 /// More of a file is not read.
 const LARGEST: u64 = 1 << 20;
 
+/// What [`super::collect`] keeps of a process's arguments: a line of `processes`, if it is one of
+/// the programs that write rules. For captures of nodes that don't exist.
+pub fn process_line(arguments: &[&str]) -> Option<String> {
+    let found = arguments.iter().take(3).any(|argument| is_program(argument));
+    found.then(|| format!("{}\n", secret::arguments(arguments, is_program)))
+}
+
+/// What [`super::collect`] keeps of a file's text; `None` if a file of that path isn't collected.
+pub fn file_text(path: &str, text: &str) -> Option<String> {
+    let path = Path::new(path);
+    let name = path.file_name()?.to_str()?;
+    let fits = |(place, endings, _): &&(&str, &[&str], Kind)| match endings.is_empty() {
+        true => path == Path::new(place),
+        false => {
+            path.parent() == Some(Path::new(place)) && endings.iter().any(|end| name.ends_with(end))
+        }
+    };
+    FILES.iter().find(fits)?.2.filter(text)
+}
+
 /// Names and arguments, a line each: those that are about the network (see [`secret`]).
 pub(super) fn processes(recorder: &mut Recorder) {
     let command = "ps -eo comm,args (programs that write rules)";
@@ -146,12 +166,12 @@ fn line(arguments: &str) -> Option<String> {
         true => arguments.split('\0').collect(),
         false => arguments.split_whitespace().collect(),
     };
-    let is_program = |argument: &str| {
-        let name = Path::new(argument).file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| PROGRAMS.contains(&name))
-    };
-    let found = arguments.iter().take(3).any(|argument| is_program(argument));
-    found.then(|| format!("{}\n", secret::arguments(&arguments, is_program)))
+    process_line(&arguments)
+}
+
+fn is_program(argument: &str) -> bool {
+    let name = Path::new(argument).file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| PROGRAMS.contains(&name))
 }
 
 fn existing(path: &Path, endings: &[&str]) -> Vec<PathBuf> {
@@ -189,6 +209,25 @@ mod tests {
         ];
         for (arguments, expected) in cases {
             assert_eq!(line(arguments).as_deref(), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn files_by_their_path() {
+        let docker = "{\"bip\": \"172.7.21.1/24\", \"registry\": \"x\"}";
+        let kept = file_text("/etc/docker/daemon.json", docker).unwrap();
+        assert_eq!(kept, "{\n  \"bip\": \"172.7.21.1/24\",\n  \"registry\": \"***\"\n}\n");
+        let cases = [
+            ("/etc/cni/net.d/10-x.conflist", "{}", Some("{}\n")),
+            ("/etc/cni/net.d/calico-kubeconfig", "{}", None),
+            ("/etc/cni/net.d/below/10-x.conf", "{}", None),
+            ("/run/flannel/subnet.env", "FLANNEL_MTU=1450\nX=1\n", Some("FLANNEL_MTU=1450\n")),
+            ("/run/flannel", "FLANNEL_MTU=1450\n", None),
+            ("/etc/sysconfig/iptables", "# me\n*nat\n", Some("#\n*nat\n")),
+            ("/etc/shadow", "root", None),
+        ];
+        for (path, text, expected) in cases {
+            assert_eq!(file_text(path, text).as_deref(), expected, "{path}");
         }
     }
 }

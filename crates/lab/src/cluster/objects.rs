@@ -1,13 +1,14 @@
-//! The Kubernetes objects of a scenario: its manifests, and what a cluster makes of them (nodes,
-//! pods, EndpointSlices). Pure.
+//! The Kubernetes objects of a scenario: its manifests, what a cluster makes of them (nodes, pods,
+//! EndpointSlices), and those with the settings of its programs. Pure.
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use unmasq_model::packet::Family;
 
 use super::plan::Plan;
+use super::settings;
 use crate::scenario::Scenario;
 use unmasq_cluster::kubernetes::{Objects, TargetPort};
 
@@ -22,7 +23,9 @@ pub struct Manifests {
     pub nodes: Vec<Value>,
     /// Pods.
     pub pods: Vec<Value>,
-    /// Everything else that the scenario has, by lower-case kind.
+    /// What the cluster's owner wants to hold.
+    pub wants: Option<Map<String, Value>>,
+    /// Everything else that the scenario has, and its programs' settings ([`settings`]).
     pub others: Vec<Value>,
 }
 
@@ -40,8 +43,9 @@ impl Manifests {
             services,
             endpoint_slices,
             nodes: nodes(scenario),
-            pods: pods(scenario, plan),
-            others: others.collect(),
+            wants: scenario.wants.clone(),
+            pods: [pods(scenario, plan), settings::balancer_pods(scenario, plan)].concat(),
+            others: others.chain(settings::objects(scenario)).collect(),
         })
     }
 
@@ -54,7 +58,15 @@ impl Manifests {
         Ok(objects)
     }
 
-    /// `kubernetes/PLURAL.json` of a capture, as `kubectl get PLURAL -A -o json` prints them.
+    /// The namespace of a pod; `None`: there is no such pod. Those of a load balancer that was
+    /// switched off are none, though the lab keeps their hosts.
+    pub fn pod_namespace(&self, name: &str) -> Option<&str> {
+        let pod = self.pods.iter().find(|pod| pod["metadata"]["name"] == name)?;
+        pod["metadata"]["namespace"].as_str()
+    }
+
+    /// `kubernetes/PLURAL.json` of a capture, as `kubectl get PLURAL -A -o json` prints them, and
+    /// `expect.yaml` if something is wanted.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let lists = [
             ("services", &self.services),
@@ -75,6 +87,8 @@ impl Manifests {
                 self.others.iter().filter(|object| plural(object) == kind).cloned().collect();
             files.push((format!("kubernetes/{kind}.json"), pretty(&list(&items))));
         }
+        let wants = self.wants.clone().map(|wants| settings::to_yaml(&Value::Object(wants)));
+        files.extend(wants.map(|text| ("expect.yaml".to_owned(), text.into_bytes())));
         files
     }
 }
@@ -195,4 +209,48 @@ fn slices(service: &Value, scenario: &Scenario, plan: &Plan) -> Result<Vec<Value
         }))
     };
     Ok([(Family::V4, "IPv4"), (Family::V6, "IPv6")].into_iter().filter_map(slice).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::plan::plan;
+    use crate::scenario::builtin;
+
+    fn files(text: &str) -> BTreeMap<String, Vec<u8>> {
+        let scenario = Scenario::parse(text).unwrap();
+        Manifests::new(&scenario, &plan(&scenario)).unwrap().files().into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_wanted_goes_into_captures_as_it_is() {
+        let text = builtin("canal-unused-pool").unwrap();
+        assert!(!files(text).contains_key("expect.yaml"));
+        let wants = "schema: unmasq.expect/v1\nanything:\n  - {at: [all, 1, null], off: \"no\"}\n";
+        let indented = wants.replace('\n', "\n  ");
+        let files = files(&format!("{text}\nwants:\n  {}\n", indented.trim_end()));
+        let read: Value =
+            serde_saphyr::from_str(std::str::from_utf8(&files["expect.yaml"]).unwrap()).unwrap();
+        assert_eq!(read, serde_saphyr::from_str::<Value>(wants).unwrap());
+    }
+
+    #[test]
+    fn objects_of_a_kind_stand_in_one_file_whoever_made_them() {
+        let text = builtin("canal-unused-pool").unwrap();
+        let own = "manifests:\n  - {apiVersion: v1, kind: ConfigMap, metadata: {name: mine}}\n";
+        let files = files(&text.replacen("manifests:\n", own, 1));
+        let maps: Value = serde_json::from_slice(&files["kubernetes/configmaps.json"]).unwrap();
+        let names: Vec<&str> = maps["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|map| map["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["mine", "kube-proxy", "canal-config"]);
+        for plural in ["daemonsets.apps", "ippools.crd.projectcalico.org"] {
+            assert!(files.contains_key(&format!("kubernetes/{plural}.json")), "{plural}");
+        }
+    }
 }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Programs {
+    /// How they were installed, which says where their settings stand.
+    #[serde(default)]
+    pub distribution: Distribution,
     /// Which iptables all of them write with.
     #[serde(default)]
     pub iptables: IptablesProgram,
@@ -37,6 +40,19 @@ pub struct Programs {
     /// A rule that a person made.
     #[serde(default)]
     pub stray: Option<StraySettings>,
+}
+
+/// How the programs were installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distribution {
+    /// As DaemonSets with ConfigMaps: kubeadm's, and those of the systems' own manifests.
+    #[default]
+    Kubeadm,
+    /// k3s: kube-proxy, flannel and klipper-lb's controller are parts of its one process.
+    K3s,
+    /// kube-proxy and flannel are programs of the hosts, and flannel's network is in etcd.
+    ByHand,
 }
 
 /// Which iptables.

@@ -57,6 +57,9 @@ fn every_builtin_scenario_and_the_example_fit_the_schema() {
             .map(|e| format!("{}: {e}", e.instance_path()))
             .collect();
         assert!(errors.is_empty(), "{name}: {errors:#?}");
+        let mut wanting = document.clone();
+        wanting["wants"] = serde_json::json!({"schema": "unmasq.expect/v1"});
+        assert!(validator.is_valid(&wanting), "{name}: wants is refused");
         let mut wrong = document;
         wrong["network"]["betwen"] = Value::Null;
         assert!(!validator.is_valid(&wrong), "{name}: an unknown field is let through");

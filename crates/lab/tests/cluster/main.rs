@@ -4,6 +4,7 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+mod capture;
 mod spread;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let all = BUILTIN.iter().map(trial);
     trials::run(all.chain([
         ("spread::uneven", Box::new(spread::uneven) as Run),
+        ("capture::settings", Box::new(capture::settings) as Run),
         ("spread::extra_hop", Box::new(spread::extra_hop) as Run),
     ]))
 }

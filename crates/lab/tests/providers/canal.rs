@@ -1,4 +1,5 @@
-//! Canal: Calico's natOutgoing on a pool that nobody uses. The state is examples/canal-rke's.
+//! Canal: Calico's natOutgoing on a pool that nobody uses. One node, as canal.sh makes
+//! it; the whole cluster is the lab's scenario canal-unused-pool.
 
 use anyhow::Result;
 use unmasq_audit::Owner;
@@ -40,7 +41,7 @@ pub(crate) const STATES: &[State] = &[
     State { name: "canal-without-nat-outgoing", load: repaired, questions: &[INSIDE, OUTSIDE] },
 ];
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/make-canal-rke.sh");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/providers/canal.sh");
 const WEB: &str = "cali6f2c9d1b3a7";
 
 /// A client in the range of the pool, on a NodePort with policy Local.
@@ -61,7 +62,7 @@ const OUTSIDE: Question = Question {
 
 fn node() -> Result<Network> {
     let network = Network::new(&["eth0", WEB, "cali1e0d4c8a552"])?;
-    network.node.exec(&["sh", SCRIPT, "state"])?;
+    network.node.exec(&["sh", SCRIPT])?;
     Ok(network)
 }
 

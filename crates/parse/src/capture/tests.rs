@@ -101,6 +101,8 @@ fn nodes_pods_and_other_files() {
         ("nodes/n2/pods/c_d/sysctl", "net.ipv4.ip_forward = 8"),
         ("nodes/n10/sysctl", "net.ipv4.ip_forward = 0"),
         ("kubernetes/pods.json", "{}"),
+        // Of no node, and for another reader.
+        ("expect.yaml", "schema: unmasq.expect/v1"),
     ]
     .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
     .into();

@@ -1,14 +1,8 @@
 #!/bin/sh
-# Makes examples/canal-rke: a capture of a node of a canal cluster (flannel for networking, Calico
-# for policy) whose Calico still has its default IP pool 192.168.0.0/16 with natOutgoing. Nobody
-# takes addresses from that pool, but a client of the office network 192.168.7.0/24 is inside it.
-#
-#   sudo examples/make-canal-rke.sh                     collects with standard tools only
-#   sudo examples/make-canal-rke.sh target/debug/unmasq collects with `unmasq collect`
-#
-# Needs root, iproute2, iptables, nftables, ipset, procps. Works in network namespaces of its own
-# and changes nothing outside them. `make-canal-rke.sh state` loads the node's addresses, routes,
-# sets and rules into the namespace that it is run in; the devices must be there.
+# A node of a canal cluster (flannel for networking, Calico for policy) whose Calico still has its
+# default IP pool 192.168.0.0/16 with natOutgoing. Nobody takes addresses from that pool, but a
+# client of the office network 192.168.7.0/24 is inside it. Loads addresses, routes, sets and rules
+# into the network namespace that it is run in; the devices must be there.
 #
 #   client 192.168.7.20 ── 10.0.0.1 ── eth0 10.0.0.11 [n1] cali6f2c9d1b3a7 ── web 10.42.0.7
 #                                      flannel.1 10.42.0.0  cali1e0d4c8a552 ── shell 10.42.0.8
@@ -17,32 +11,30 @@ set -eu
 web=cali6f2c9d1b3a7
 shell=cali1e0d4c8a552
 
-# The node's network state, as its programs make it. Runs inside the node.
-state() {
-    sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
-        net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
-    ip link set lo up
-    ip addr add 10.0.0.11/24 dev eth0
-    ip link set eth0 up
-    ip route add default via 10.0.0.1 dev eth0
+sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+    net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+ip link set lo up
+ip addr add 10.0.0.11/24 dev eth0
+ip link set eth0 up
+ip route add default via 10.0.0.1 dev eth0
 
-    # flannel: a VXLAN device, and a route, a neighbour and a forwarding entry for the other node.
-    ip link add flannel.1 address 02:42:0a:2a:00:00 type vxlan id 1 local 10.0.0.11 dev eth0 \
-        dstport 8472 nolearning
-    ip addr add 10.42.0.0/32 dev flannel.1
-    ip link set flannel.1 up
-    ip route add 10.42.1.0/24 via 10.42.1.0 dev flannel.1 onlink
-    ip neigh add 10.42.1.0 lladdr 02:42:0a:2a:01:00 dev flannel.1 nud permanent
-    bridge fdb add 02:42:0a:2a:01:00 dev flannel.1 dst 10.0.0.12 self permanent
+# flannel: a VXLAN device, and a route, a neighbour and a forwarding entry for the other node.
+ip link add flannel.1 address 02:42:0a:2a:00:00 type vxlan id 1 local 10.0.0.11 dev eth0 \
+    dstport 8472 nolearning
+ip addr add 10.42.0.0/32 dev flannel.1
+ip link set flannel.1 up
+ip route add 10.42.1.0/24 via 10.42.1.0 dev flannel.1 onlink
+ip neigh add 10.42.1.0 lladdr 02:42:0a:2a:01:00 dev flannel.1 nud permanent
+bridge fdb add 02:42:0a:2a:01:00 dev flannel.1 dst 10.0.0.12 self permanent
 
-    # Calico: a route to each pod's device, no address on it.
-    ip link set "$web" up
-    ip link set "$shell" up
-    ip route add 10.42.0.7 dev "$web" scope link
-    ip route add 10.42.0.8 dev "$shell" scope link
-    sysctl -qw "net.ipv4.conf.$web.rp_filter=1" "net.ipv4.conf.$shell.rp_filter=1"
+# Calico: a route to each pod's device, no address on it.
+ip link set "$web" up
+ip link set "$shell" up
+ip route add 10.42.0.7 dev "$web" scope link
+ip route add 10.42.0.8 dev "$shell" scope link
+sysctl -qw "net.ipv4.conf.$web.rp_filter=1" "net.ipv4.conf.$shell.rp_filter=1"
 
-    ipset restore <<SETS
+ipset restore <<SETS
 create cali40all-ipam-pools hash:net family inet hashsize 1024 maxelem 1048576
 add cali40all-ipam-pools 192.168.0.0/16
 create cali40masq-ipam-pools hash:net family inet hashsize 1024 maxelem 1048576
@@ -52,7 +44,7 @@ add cali40this-host 10.0.0.11
 add cali40this-host 10.42.0.0
 add cali40this-host 127.0.0.1
 SETS
-    iptables-nft-restore <<RULES
+iptables-nft-restore <<RULES
 *raw
 :cali-OUTPUT - [0:0]
 :cali-PREROUTING - [0:0]
@@ -170,93 +162,3 @@ COMMIT
 -A cali-tw-$web -m comment --comment "cali:yZ2aB3cD4eF5gH6i" -j MARK --set-xmark 0x10000/0x10000
 COMMIT
 RULES
-}
-
-# Collects by hand: each file is the plain output of one command. What would differ from run to
-# run though nothing has changed (dates, a set's hash seed) is taken out.
-collect_by_hand() {
-    mkdir -p "$out/nodes/n1"
-    in_node() { ip netns exec "$node" "$@"; }
-    to() { cat > "$out/nodes/n1/$1"; }
-    in_node iptables-nft-save | sed 's/ on [A-Z][a-z][a-z] .*//' | to iptables-save
-    in_node ip6tables-nft-save | sed 's/ on [A-Z][a-z][a-z] .*//' | to ip6tables-save
-    in_node iptables-legacy-save | to iptables-legacy-save
-    in_node ip6tables-legacy-save | to ip6tables-legacy-save
-    in_node nft -j list ruleset | to nft.json
-    in_node nft -a list ruleset 2> /dev/null | to nft.txt
-    in_node ipset save -sorted | sed 's/ initval 0x[0-9a-f]*//' | to ipset.save
-    in_node ip -j -d addr | to ip-addr.json
-    in_node ip -j -d link | to ip-link.json
-    in_node ip -j -d route show table all | to ip-route.json
-    in_node ip -j -6 -d route show table all | to ip6-route.json
-    in_node ip -j rule | to ip-rule.json
-    in_node ip -j -6 rule | to ip6-rule.json
-    in_node ip -j neigh | to ip-neigh.json
-    in_node bridge -j fdb | to bridge-fdb.json
-    for device in eth0 flannel.1 "$web" "$shell"; do
-        for way in ingress egress; do
-            echo "# tc filter show dev $device $way"
-            in_node tc filter show dev "$device" "$way" 2> /dev/null || true
-        done
-    done | to tc
-    in_node ip xfrm policy | to xfrm
-    # A kernel without IPVS has no such file, and no virtual services.
-    in_node sh -c 'cat /proc/net/ip_vs 2> /dev/null || true' | to ipvs
-    in_node sysctl -a 2> /dev/null | grep -E "$settings" | to sysctl
-    cat > "$out/capture.json" <<CAPTURE
-{
- "schema": "unmasq.capture/v1",
- "created": "$created",
- "by": "examples/make-canal-rke.sh"
-}
-CAPTURE
-}
-
-settings='^net\.(ipv[46]\.conf\.[^ ]*\.(accept_local|forwarding|route_localnet|rp_filter|src_valid_mark|use_oif_addrs_only) |ipv4\.ip_forward |bridge\.bridge-nf-call)'
-
-wire() {
-    ip netns add "$node"
-    ip netns add "$outside"
-    # The node's addresses are usable at once; the other ends say nothing of themselves.
-    ip netns exec "$node" sysctl -qw net.ipv6.conf.all.accept_dad=0 \
-        net.ipv6.conf.default.accept_dad=0
-    ip netns exec "$outside" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 \
-        net.ipv6.conf.default.disable_ipv6=1
-    pair eth0 02:42:0a:00:00:0b
-    pair "$web" ee:ee:ee:ee:ee:ee
-    pair "$shell" ee:ee:ee:ee:ee:ee
-}
-
-pair() {
-    ip -n "$outside" link add "$1" type veth peer name "$1" address "$2" netns "$node"
-    ip -n "$outside" link set "$1" up
-}
-
-case "${1-}" in
-state)
-    state
-    exit
-    ;;
-esac
-
-out=$(cd "$(dirname "$0")" && pwd)/canal-rke
-created=$(date -u ${SOURCE_DATE_EPOCH:+-d "@$SOURCE_DATE_EPOCH"} +%Y-%m-%dT%H:%M:%SZ)
-node=unmasq-$$-example
-outside=unmasq-$$-outside
-clean() {
-    ip netns del "$node" 2> /dev/null || true
-    ip netns del "$outside" 2> /dev/null || true
-}
-trap clean EXIT
-trap 'exit 1' INT TERM
-wire
-ip netns exec "$node" sh "$0" state
-# Carrier and IPv6 addresses settle a moment after the devices are up.
-sleep 2
-rm -rf "$out"
-if [ -n "${1-}" ]; then
-    ip netns exec "$node" "$1" collect --node n1 -o "$out"
-else
-    collect_by_hand
-fi
-echo "wrote $out"

@@ -1,0 +1,144 @@
+//! Which finding a row of the matrix belongs to, and how bad that is.
+//!
+//! In: a row's cell. Out: a [`Judgement`]. Whether an expectation or a setting is broken is asked
+//! elsewhere ([`crate::expect`], [`crate::dependent`]) and raises the severity.
+//!
+//! | what is rewritten | is |
+//! |---|---|
+//! | somebody outside, and the Service promises `Local` | an error |
+//! | a pod on its way to a pod, also by a cluster IP | an error |
+//! | somebody outside by a rule that nobody wants there | a warning |
+//! | as a setting says (`externalTrafficPolicy: Cluster`, `masqueradeAll`) | for information |
+//! | a node's own calls, a pod that calls itself, egress | as expected |
+
+use crate::matrix::{Cause, Cell, Client, Entry, Fate, Policy, Why};
+use crate::{FindingId, Owner, Severity};
+
+/// What a row means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Nothing is lost.
+    Fine,
+    /// The source is rewritten, and that hurts nobody who didn't say so.
+    Expected(Suspect),
+    /// It belongs to a finding.
+    Found(Suspect, Severity),
+    /// It isn't answered.
+    NotAnswered,
+    /// It can't be told.
+    Unknown,
+}
+
+/// A kind of finding with the rule that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Suspect {
+    pub(crate) id: FindingId,
+    pub(crate) cause: Cause,
+}
+
+/// Judges a row by itself.
+pub(crate) fn judge(cell: &Cell) -> Judgement {
+    let causes = match &cell.fate {
+        Fate::Preserved => return Judgement::Fine,
+        Fate::Rewritten(causes) => causes,
+        Fate::NoAnswer(_) | Fate::Dropped(_) | Fate::Rejected(_) | Fate::Lost => {
+            return Judgement::NotAnswered;
+        }
+        Fate::Unknown(_) => return Judgement::Unknown,
+    };
+    // The first rule is the one to mend: what comes after it sees the client no more.
+    let Some(cause) = causes.first() else { return Judgement::Unknown };
+    let id = kind(cell, cause);
+    let suspect = Suspect { id, cause: cause.clone() };
+    match severity(cell, id) {
+        Some(severity) => Judgement::Found(suspect, severity),
+        None => Judgement::Expected(suspect),
+    }
+}
+
+fn outside(cell: &Cell) -> bool {
+    matches!(cell.client, Client::Outside(_))
+}
+
+/// Whether pods meet without leaving the cluster.
+fn between_pods(cell: &Cell) -> bool {
+    let direct = matches!(cell.entry, Entry::Pod | Entry::ClusterIp);
+    direct && cell.client == Client::Pod
+}
+
+fn promised(cell: &Cell) -> bool {
+    let external = matches!(cell.entry, Entry::NodePort | Entry::LoadBalancer | Entry::ExternalIp);
+    external && outside(cell) && cell.policy == Some(Policy::Local)
+}
+
+fn kind(cell: &Cell, cause: &Cause) -> FindingId {
+    match (cause.owner, cause.why) {
+        (Owner::KubeProxy, Why::ExternalPolicy | Why::Hairpin) => {
+            FindingId::ExternalTrafficPolicyCluster
+        }
+        (Owner::KubeProxy, Why::NotAPod) => FindingId::ClusterCidrMismatch,
+        (Owner::KubeProxy, Why::MasqueradeAll) => FindingId::MasqueradeAll,
+        (Owner::Calico, _) if outside(cell) => FindingId::CalicoUnusedPool,
+        (Owner::Calico, _) => FindingId::CalicoPoolMasquerade,
+        // Rules of flannel in a base chain are those of old versions.
+        (Owner::Flannel, _) if cause.rule.contains("POSTROUTING:") => FindingId::StaleFlannelRules,
+        (Owner::Flannel, _) => FindingId::FlannelMasquerade,
+        (Owner::KubeRouter, _) => FindingId::KubeRouterPodEgress,
+        (Owner::IpMasqAgent | Owner::Kindnet | Owner::GceNodeSetup, _) => {
+            FindingId::IpMasqAgentList
+        }
+        (Owner::KlipperLb, _) => FindingId::KlipperLb,
+        (Owner::Portmap, _) => FindingId::PortmapMasquerade,
+        (Owner::ContainerEngine | Owner::Docker | Owner::Kubenet | Owner::Netavark, _) => {
+            FindingId::HostMasquerade
+        }
+        (Owner::Istio | Owner::Linkerd, _) => FindingId::MeshSource,
+        (Owner::Unclaimed, _) => FindingId::StrayMasquerade,
+        (
+            Owner::KubeProxy
+            | Owner::Kubelet
+            | Owner::AwsVpcCni
+            | Owner::Cilium
+            | Owner::Weave
+            | Owner::Tailscale
+            | Owner::Libvirt
+            | Owner::Firewalld
+            | Owner::OvnKubernetes
+            | Owner::Unmasq,
+            _,
+        ) => match (promised(cell), between_pods(cell)) {
+            (true, _) => FindingId::LocalYetRewritten,
+            (_, true) => FindingId::PodToPodRewritten,
+            (false, false) => FindingId::StrayMasquerade,
+        },
+    }
+}
+
+/// `None`: as expected.
+fn severity(cell: &Cell, id: FindingId) -> Option<Severity> {
+    let own_call = matches!(cell.client, Client::Node | Client::NodeElsewhere | Client::Endpoint);
+    if own_call || cell.entry == Entry::Outside {
+        return None;
+    }
+    if promised(cell) || (between_pods(cell) && id != FindingId::MasqueradeAll) {
+        return Some(Severity::Error);
+    }
+    match id {
+        FindingId::ExternalTrafficPolicyCluster | FindingId::KlipperLb => Some(Severity::Info),
+        // Somebody outside who calls a cluster IP or a pod isn't one whom objects make promises.
+        _ if outside(cell) && matches!(cell.entry, Entry::ClusterIp) => None,
+        // Pods that leave for a node: the plugins' defaults.
+        FindingId::FlannelMasquerade
+        | FindingId::CalicoPoolMasquerade
+        | FindingId::KubeRouterPodEgress
+        | FindingId::HostMasquerade
+        | FindingId::ClusterCidrMismatch
+        | FindingId::PortmapMasquerade
+        | FindingId::MeshSource
+            if !outside(cell) =>
+        {
+            Some(Severity::Info)
+        }
+        _ => Some(Severity::Warning),
+    }
+}

@@ -1,0 +1,237 @@
+//! Asks everything, and puts equal answers together.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
+use std::ops::Range;
+
+use unmasq_cluster::paths::{self, Caller, Paths, Way};
+use unmasq_eval::journey::Arrival;
+use unmasq_model::packet::Family;
+
+use super::cause::Causes;
+use super::questions::{Question, Questions};
+use super::{Cell, Client, Clients, Fate, Matrix, Placement, Row, Witness};
+
+/// Asks everything about a cluster. `progress` hears how many of how many Services are done; it
+/// is called from several threads.
+pub fn build(
+    paths: &Paths<'_>,
+    clients: &Clients,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Matrix {
+    let questions = Questions::new(paths, clients);
+    let services = paths.cluster().objects.services.len();
+    let mut first = Part::new(paths);
+    questions.direct().iter().for_each(|question| first.ask(question));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Small shares, so that no thread waits long for another's last one; in order, so that the
+    // same input gives the same bytes.
+    let shares = share(services, (threads * 8).max(1));
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    let work = || {
+        let mut parts: Vec<(usize, Part)> = Vec::new();
+        loop {
+            let number = next.fetch_add(1, order);
+            let Some(range) = shares.get(number) else { return parts };
+            let mut part = Part::new(paths);
+            for service in range.clone() {
+                questions.of_service(service).iter().for_each(|question| part.ask(question));
+                progress(done.fetch_add(1, order) + 1, services);
+            }
+            parts.push((number, part));
+        }
+    };
+    let mut parts: Vec<(usize, Part)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(join).collect()
+    });
+    parts.sort_by_key(|(number, _)| *number);
+    parts.into_iter().for_each(|(_, part)| first.add(part));
+    first.matrix()
+}
+
+/// What a thread gave; its panic goes on here.
+fn join<T>(worker: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Ranges of about the same size that cover `0..count`.
+fn share(count: usize, parts: usize) -> Vec<Range<usize>> {
+    let size = count.div_ceil(parts).max(1);
+    (0..count).step_by(size).map(|start| start..(start + size).min(count)).collect()
+}
+
+/// Answers so far.
+struct Part<'p, 'c> {
+    paths: &'p Paths<'c>,
+    causes: Causes<'p, 'c>,
+    rows: BTreeMap<Cell, Found>,
+    asked: usize,
+    assumptions: BTreeMap<String, usize>,
+}
+
+/// A row without its cell.
+struct Found {
+    count: usize,
+    services: Vec<u32>,
+    witness: Witness,
+}
+
+impl<'p, 'c> Part<'p, 'c> {
+    fn new(paths: &'p Paths<'c>) -> Self {
+        let causes = Causes::new(paths);
+        Part { paths, causes, rows: BTreeMap::new(), asked: 0, assumptions: BTreeMap::new() }
+    }
+
+    fn ask(&mut self, question: &Question) {
+        self.asked += 1;
+        match self.paths.ways(&question.call) {
+            Ok(ways) => {
+                for (number, way) in ways.iter().enumerate() {
+                    self.note(question, number, way);
+                }
+            }
+            Err(why) => {
+                let fate = Fate::Unknown(without_addresses(&why));
+                let cell = self.cell(question, None, fate);
+                let witness = Witness {
+                    call: question.call.clone(),
+                    way: 0,
+                    service: question.service,
+                    rewriters: Vec::new(),
+                    seen: None,
+                    reached: None,
+                };
+                self.put(cell, witness);
+            }
+        }
+    }
+
+    fn note(&mut self, question: &Question, number: usize, way: &Way) {
+        for assumption in way.there.assumptions.iter() {
+            match self.assumptions.get_mut(assumption) {
+                Some(count) => *count += 1,
+                None => drop(self.assumptions.insert(assumption.clone(), 1)),
+            }
+        }
+        let fate = self.fate(way);
+        let cell = self.cell(question, Some(way), fate);
+        let witness = Witness {
+            call: question.call.clone(),
+            way: number,
+            service: question.service,
+            rewriters: way.rewriters().collect(),
+            seen: way.seen(),
+            reached: way.reached().and_then(|end| end.address),
+        };
+        self.put(cell, witness);
+    }
+
+    fn put(&mut self, cell: Cell, witness: Witness) {
+        let service = witness.service.map(|(service, _)| service);
+        let found = match self.rows.entry(cell) {
+            Place::Occupied(found) => found.into_mut(),
+            Place::Vacant(place) => place.insert(Found { count: 0, services: Vec::new(), witness }),
+        };
+        found.count += 1;
+        if let Some(service) = service.filter(|service| found.services.last() != Some(service)) {
+            found.services.push(service);
+        }
+    }
+
+    fn fate(&mut self, way: &Way) -> Fate {
+        let last = way.there.legs.last();
+        match &way.fate {
+            paths::Fate::Preserved => Fate::Preserved,
+            paths::Fate::Rewritten => {
+                let causes = &mut self.causes;
+                Fate::Rewritten(way.there.legs.iter().filter_map(|leg| causes.of(leg)).collect())
+            }
+            paths::Fate::NoAnswer(why) => Fate::NoAnswer(without_addresses(why)),
+            paths::Fate::Dropped(reason) => Fate::Dropped(self.causes.refusal(last, *reason)),
+            paths::Fate::Rejected(reason) => Fate::Rejected(self.causes.refusal(last, *reason)),
+            paths::Fate::Lost => Fate::Lost,
+            paths::Fate::Unknown(why) => {
+                let why = why.first().map_or("no reason is known", String::as_str);
+                Fate::Unknown(without_addresses(why))
+            }
+        }
+    }
+
+    fn cell(&self, question: &Question, way: Option<&Way>, fate: Fate) -> Cell {
+        let reached = way.filter(|way| way.seen().is_some()).and_then(Way::reached);
+        let end = way.filter(|_| reached.is_some()).and_then(|way| way.there.legs.last());
+        let node = end.and_then(|leg| self.paths.node_of(leg.host));
+        let left = way.is_some_and(|way| way.there.arrival == Arrival::Left);
+        let placement = match node {
+            _ if question.entry == super::Entry::Outside && left => Placement::None,
+            None => Placement::None,
+            Some(node) if node == question.taker => Placement::Here,
+            Some(_) => Placement::Elsewhere,
+        };
+        let elsewhere = question.call.from.node() != question.taker;
+        let address = reached.and_then(|end| end.address);
+        let client = match (&question.call.from, &question.outside) {
+            (Caller::Pod { address: own, .. }, _) if Some(*own) == address => Client::Endpoint,
+            (Caller::Pod { .. }, _) if elsewhere => Client::PodElsewhere,
+            (Caller::Pod { .. }, _) => Client::Pod,
+            (Caller::Node(_), _) if elsewhere => Client::NodeElsewhere,
+            (Caller::Node(_), _) => Client::Node,
+            (Caller::Outside { .. }, Some(outside)) => Client::Outside(outside.clone()),
+            (Caller::Outside { .. }, None) => Client::Outside(super::Outside::Anybody),
+        };
+        Cell {
+            entry: question.entry,
+            policy: question.policy,
+            client,
+            placement,
+            family: Family::of(question.call.to),
+            protocol: question.call.protocol,
+            fate,
+            hops: way.map_or(0, |way| self.paths.hops(way)),
+        }
+    }
+
+    /// Takes another's answers over, which come after its own.
+    fn add(&mut self, other: Part<'_, '_>) {
+        self.asked += other.asked;
+        for (assumption, count) in other.assumptions {
+            *self.assumptions.entry(assumption).or_default() += count;
+        }
+        for (cell, found) in other.rows {
+            match self.rows.entry(cell) {
+                Place::Vacant(place) => drop(place.insert(found)),
+                Place::Occupied(own) => {
+                    let own = own.into_mut();
+                    own.count += found.count;
+                    own.services.extend(found.services);
+                }
+            }
+        }
+    }
+
+    fn matrix(self) -> Matrix {
+        let row = |(cell, found): (Cell, Found)| {
+            let Found { count, services, witness } = found;
+            Row { cell, count, services, witness }
+        };
+        Matrix {
+            rows: self.rows.into_iter().map(row).collect(),
+            asked: self.asked,
+            assumptions: self.assumptions,
+        }
+    }
+}
+
+/// A sentence without what differs from answer to answer.
+fn without_addresses(why: &str) -> String {
+    let words = why.split(' ').map(|word| {
+        let bare = word.trim_end_matches(',');
+        let address = bare.parse::<std::net::SocketAddr>().is_ok()
+            || bare.parse::<std::net::IpAddr>().is_ok();
+        if address { word.replace(bare, "another address") } else { word.to_owned() }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

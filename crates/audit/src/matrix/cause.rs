@@ -1,0 +1,126 @@
+//! Which rule rewrites, and why, in words that don't differ from Service to Service.
+
+use std::collections::BTreeMap;
+
+use unmasq_cluster::Cluster;
+use unmasq_cluster::paths::{Paths, Walked};
+use unmasq_eval::journey::Leg;
+use unmasq_eval::trace::{By, Hit, Outcome, Reason, RuleId};
+use unmasq_model::host::Host;
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, Chain, Table};
+
+use super::{Cause, Refusal, Why};
+use crate::owner::{find, set_names};
+use crate::shape::tests_origin;
+use crate::{Owner, chain_owner, label, owner};
+
+/// Causes, with what was found out about rules before.
+pub(super) struct Causes<'p, 'c> {
+    paths: &'p Paths<'c>,
+    rules: BTreeMap<(usize, RuleId), (Owner, String)>,
+    /// Of each node: texts that are its own, and what stands for them.
+    own: Vec<Vec<(String, &'static str)>>,
+}
+
+impl<'p, 'c> Causes<'p, 'c> {
+    pub(super) fn new(paths: &'p Paths<'c>) -> Self {
+        let own = paths.cluster().nodes.iter().map(|node| own(paths.cluster(), &node.name));
+        Causes { paths, rules: BTreeMap::new(), own: own.collect() }
+    }
+
+    /// The cause of a leg's rewriting.
+    pub(super) fn of(&mut self, leg: &Leg) -> Option<Cause> {
+        let rule = leg.outcome.rewritten_by?;
+        let host = self.paths.host(leg.host)?;
+        let (owner, name) = self.named(leg.host, host, rule);
+        Some(Cause { owner, rule: name, why: why(host, &leg.outcome) })
+    }
+
+    /// Whose rule refused a packet.
+    pub(super) fn refusal(&self, leg: Option<&Leg>, reason: Option<Reason>) -> Refusal {
+        let by = leg.and_then(|leg| {
+            let host = self.paths.host(leg.host)?;
+            match &leg.outcome.hits.last()?.by {
+                By::Rule(rule) => Some(owner(host, *rule)),
+                By::Policy { table, chain } => Some(chain_owner(host, *table, *chain)),
+                By::Kernel(_) => None,
+            }
+        });
+        let by = by.filter(|_| matches!(reason, Some(Reason::Rule | Reason::Policy)));
+        Refusal { reason, owner: by }
+    }
+
+    fn named(&mut self, at: usize, host: &Host, rule: RuleId) -> (Owner, String) {
+        if let Some(known) = self.rules.get(&(at, rule)) {
+            return known.clone();
+        }
+        let mut name = label(host, rule);
+        // A chain of one Service, named by a hash, or its place in the pod of a load balancer.
+        if let Some(node) = self.paths.node_of(at) {
+            for (text, what) in self.own.get(node).into_iter().flatten() {
+                name = name.replace(text.as_str(), what);
+            }
+        }
+        if let Some(Walked::Pod { .. }) = self.paths.walked(at) {
+            name = format!("{name} (in a pod)");
+        }
+        let named = (owner(host, rule), name);
+        self.rules.insert((at, rule), named.clone());
+        named
+    }
+}
+
+/// Texts in rules that belong to one node.
+fn own(cluster: &Cluster, node: &str) -> Vec<(String, &'static str)> {
+    let Some(object) = cluster.objects.node(node) else { return Vec::new() };
+    let pods = object.spec.pod_cidrs.iter().map(|net| (net.to_string(), "<node's pods>"));
+    pods.collect()
+}
+
+/// Why a rewriting rule acted: the chain in which the mark that it asks for was set, or from which
+/// the chain was called that sets it.
+fn why(host: &Host, outcome: &Outcome) -> Why {
+    let by = outcome.rewritten_by.and_then(|rule| find(host, rule));
+    // kube-proxy from 1.36 on, in nftables mode.
+    let hairpin = |(table, _, rule): (&Table, &Chain, &Rule)| {
+        set_names(table, rule).any(|set| set == "hairpin-connections")
+    };
+    if by.is_some_and(hairpin) {
+        return Why::Hairpin;
+    }
+    if outcome.because.is_empty() {
+        return Why::ItsTests;
+    }
+    let earlier = outcome.because.iter().rev().filter_map(|index| match outcome.hits.get(*index) {
+        Some(Hit { by: By::Rule(rule), .. }) => find(host, *rule),
+        Some(Hit { by: By::Policy { .. } | By::Kernel(_), .. }) | None => None,
+    });
+    let known =
+        earlier.into_iter().find_map(|(table, chain, rule)| of_kube_proxy(table, chain, rule));
+    known.unwrap_or(Why::Marked)
+}
+
+/// Chains of kube-proxy (pkg/proxy/iptables/proxier.go, pkg/proxy/nftables/proxier.go of
+/// kubernetes/kubernetes; KUBE-XLB and KUBE-FW up to 1.23, the chains of node ports of IPVS mode).
+fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|one| chain.name.starts_with(one));
+    let (external, service, endpoint): (&[&str], &[&str], &[&str]) = match table.backend {
+        Backend::Legacy | Backend::IptablesNft => (
+            &["KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-", "KUBE-NODEPORTS", "KUBE-NODE-PORT"],
+            &["KUBE-SVC-", "KUBE-SERVICES"],
+            &["KUBE-SEP-"],
+        ),
+        Backend::Nft if *table.name == *"kube-proxy" => {
+            (&["external-"], &["service"], &["endpoint-"])
+        }
+        Backend::Nft => return None,
+    };
+    if begins(external) {
+        Some(Why::ExternalPolicy)
+    } else if begins(service) {
+        Some(if tests_origin(rule) { Why::NotAPod } else { Why::MasqueradeAll })
+    } else {
+        begins(endpoint).then_some(Why::Hairpin)
+    }
+}

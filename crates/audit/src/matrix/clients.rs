@@ -1,0 +1,176 @@
+//! Who outside of the cluster matters: anybody, and everybody whom a rule or a setting names.
+//!
+//! A rule that masquerades by the source's network only shows with a client of that network.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use unmasq_cluster::Cluster;
+use unmasq_model::expr::End;
+use unmasq_model::host::Host;
+use unmasq_model::ipset::{Content, IpSet};
+use unmasq_model::rule::{Step, Test};
+use unmasq_model::ruleset::{ChainKind, Hook};
+
+use super::Outside;
+use crate::shape::source_network;
+
+/// No more networks that rules name than this: each is a question for every Service.
+const MAX_NAMED: usize = 8;
+
+/// Addresses that belong to nobody (RFC 5737, RFC 3849): anybody.
+const ANYBODY: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
+];
+
+/// Who calls from outside, and who is called there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// Callers with an address each.
+    pub callers: Vec<(Outside, IpAddr)>,
+    /// Whom pods call outside.
+    pub destinations: Vec<IpAddr>,
+    /// What was left out, a sentence each.
+    pub left_out: Vec<String>,
+}
+
+impl Clients {
+    /// Anybody, and those whom the rules of the cluster's nodes name as a source.
+    pub fn of(cluster: &Cluster) -> Clients {
+        let mut clients = Clients::default();
+        clients.callers.extend(ANYBODY.map(|address| (Outside::Anybody, address)));
+        clients.destinations.extend(ANYBODY);
+        let inside = inside(cluster);
+        let mut named = BTreeSet::new();
+        for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
+            named.extend(named_by(host));
+        }
+        // A network with pods in it is the cluster's.
+        let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
+        named.retain(|net| net.prefix_len() > 0 && !known(net));
+        if named.len() > MAX_NAMED {
+            let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
+            clients.left_out.push(format!(
+                "clients of these networks, which rules name as a source, were not asked: {}",
+                left.join(", ")
+            ));
+        }
+        for net in named.into_iter().take(MAX_NAMED) {
+            if let Some(address) = somebody(net, &inside) {
+                clients.callers.push((Outside::NamedByRule(net), address));
+            }
+        }
+        clients
+    }
+
+    /// Adds the clients of a network that a setting or an expectation names.
+    pub fn add(&mut self, cluster: &Cluster, net: IpNet) {
+        let outside = Outside::NamedBySetting(net);
+        if self.callers.iter().any(|(known, _)| *known == outside) {
+            return;
+        }
+        if let Some(address) = somebody(net, &inside(cluster)) {
+            self.callers.push((outside, address));
+        }
+    }
+
+    /// Adds a network that pods call.
+    pub fn add_destination(&mut self, cluster: &Cluster, net: IpNet) {
+        let address = somebody(net, &inside(cluster));
+        self.destinations.extend(address.filter(|one| !self.destinations.contains(one)));
+    }
+}
+
+/// The networks of the cluster itself: whoever is in one isn't outside.
+pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
+    let mut inside: Vec<IpNet> = Vec::new();
+    for node in &cluster.nodes {
+        if let Some(object) = cluster.objects.node(&node.name) {
+            inside.extend(&object.spec.pod_cidrs);
+            let addresses = object.status.addresses.iter();
+            let own = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
+            inside.extend(own.map(IpNet::from));
+        }
+        // Networks of the node's own bridges: those in them are containers.
+        for link in node.host.iter().flat_map(|host| host.links.iter().flatten()) {
+            if link.kind.as_deref() == Some("bridge") {
+                inside.extend(link.addresses.iter().filter_map(|address| address.network()));
+            }
+        }
+    }
+    inside.extend(cluster.pod_addresses().map(|(address, _)| IpNet::from(address)));
+    for service in &cluster.objects.services {
+        let ips = service.spec.cluster_ips.iter().chain(&service.spec.cluster_ip);
+        inside.extend(ips.copied().map(IpNet::from));
+    }
+    IpNet::aggregate(&inside)
+}
+
+/// An address of a network that is in none of others, not its first.
+pub(super) fn somebody(net: IpNet, others: &[IpNet]) -> Option<IpAddr> {
+    let within = |bits: u8| bits.min(net.max_prefix_len());
+    // Some places in the network, far from one another.
+    let candidates =
+        [0x0714_u32, 0x14, 0x7_0714, 0xfffe, 0x3, 0x1, 0x0].into_iter().map(|offset| {
+            let size = u32::from(within(net.max_prefix_len() - net.prefix_len()));
+            let offset = if size >= 32 { offset } else { offset & ((1 << size) - 1) };
+            match net {
+                IpNet::V4(net) => {
+                    IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Net::network(&net)) | offset))
+                }
+                IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from(
+                    u128::from(Ipv6Net::network(&net)) | u128::from(offset),
+                )),
+            }
+        });
+    let free = |address: &IpAddr| !others.iter().any(|other| other.contains(address));
+    candidates
+        .filter(free)
+        .find(|address| *address != net.network() || net.prefix_len() == net.max_prefix_len())
+}
+
+/// The networks that a host's source nat rules want the source to be in.
+fn named_by(host: &Host) -> Vec<IpNet> {
+    let mut named = Vec::new();
+    for table in host.ruleset.tables.iter().filter(|table| !table.dormant) {
+        let translates = |hook| {
+            table.chains.iter().any(|chain| {
+                chain
+                    .base
+                    .is_some_and(|base| base.kind == ChainKind::Nat && base.hook == Some(hook))
+            })
+        };
+        if !translates(Hook::Postrouting) {
+            continue;
+        }
+        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+            for step in &rule.steps {
+                match step {
+                    Step::Test(Test::IpSet { set, ends, negated: false, .. })
+                        if ends.first() == Some(&End::Source) =>
+                    {
+                        named.extend(networks(host, set));
+                    }
+                    Step::Test(test) => named.extend(source_network(test)),
+                    Step::Do(_) => {}
+                }
+            }
+        }
+    }
+    named.sort();
+    named.dedup();
+    named
+}
+
+/// The networks of a set; not single addresses, of which a set may have thousands.
+fn networks(host: &Host, name: &str) -> Vec<IpNet> {
+    let Some(IpSet { content: Content::Hash(set), .. }) =
+        host.ipsets.as_ref().and_then(|sets| sets.get(name))
+    else {
+        return Vec::new();
+    };
+    let elements = set.iter().map(|(element, _)| element.first);
+    elements.filter(|net| net.prefix_len() < net.max_prefix_len()).collect()
+}

@@ -1,0 +1,211 @@
+//! One JSON document: an object, or a List of objects, each read by itself.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::Objects;
+
+/// Why an object can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON.
+    #[error("this is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Neither an object nor a list of some.
+    #[error("an object without a kind")]
+    NoKind,
+    /// A field that is not what it should be.
+    #[error("{object}: {path}: {error}")]
+    Field {
+        /// Kind, namespace and name.
+        object: String,
+        /// Where in it.
+        path: String,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+/// An object that can't be read, and where its text begins in the document.
+#[derive(Debug)]
+pub struct Found {
+    /// Bytes before it.
+    pub offset: usize,
+    /// Why it can't be read.
+    pub error: Error,
+}
+
+/// What an object is, before it is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header<'a> {
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    api_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    address_type: Option<Cow<'a, str>>,
+}
+
+/// The name of an object whose fields may be wrong.
+#[derive(Deserialize, Default)]
+struct Named {
+    #[serde(default)]
+    metadata: Option<Name>,
+}
+
+#[derive(Deserialize, Default)]
+struct Name {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+/// Lists in Lists that are looked into; nothing writes even two.
+const DEPTH: usize = 4;
+
+impl Objects {
+    /// Adds the objects of one JSON document, and tells of each that can't be read.
+    pub fn add_each(&mut self, text: &str, problem: &mut dyn FnMut(Found)) {
+        self.add_as(text, None, DEPTH, &mut |item, error| {
+            // Items are parts of the text.
+            let offset = (item.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+            problem(Found { offset, error });
+        });
+    }
+
+    /// Items of a ServiceList, as the API server gives it, don't say their kind themselves.
+    fn add_as(
+        &mut self,
+        text: &str,
+        kind_of_list: Option<&str>,
+        depth: usize,
+        problem: &mut dyn FnMut(&str, Error),
+    ) {
+        let header: Header = match serde_json::from_str(text) {
+            // An array is as good as a struct to serde.
+            Ok(_) if !text.trim_start().starts_with('{') => return problem(text, Error::NoKind),
+            Ok(header) => header,
+            Err(error) if error.is_data() && !text.trim_start().starts_with('{') => {
+                return problem(text, Error::NoKind);
+            }
+            Err(error) => return problem(text, error.into()),
+        };
+        let Some(kind) = header.kind.as_deref().or(kind_of_list) else {
+            return problem(text, Error::NoKind);
+        };
+        match (kind.strip_suffix("List"), header.items) {
+            (Some(of), items) if depth > 0 => {
+                let of = Some(of).filter(|of| !of.is_empty());
+                for item in items.iter().flatten() {
+                    self.add_as(item.get(), of, depth - 1, problem);
+                }
+            }
+            _ => {
+                let is_of_names = header.address_type.as_deref() == Some("FQDN");
+                let group = header.api_version.as_deref().map(group);
+                if let Err(error) = self.add_object(kind, group, is_of_names, text) {
+                    problem(text, error);
+                }
+            }
+        }
+    }
+
+    /// Other APIs have a Service too (serving.knative.dev), so the group counts where it is said.
+    fn add_object(
+        &mut self,
+        kind: &str,
+        group: Option<&str>,
+        is_of_names: bool,
+        text: &str,
+    ) -> Result<(), Error> {
+        let is = |groups: &[&str]| group.is_none_or(|group| groups.contains(&group));
+        match kind {
+            "Service" if is(&[""]) => self.services.push(object(kind, text)?),
+            "EndpointSlice" if is(&["discovery.k8s.io"]) => {
+                if !is_of_names {
+                    self.endpoint_slices.push(object(kind, text)?);
+                }
+            }
+            "Endpoints" if is(&[""]) => self.endpoints.push(object(kind, text)?),
+            "Node" if is(&[""]) => self.nodes.push(object(kind, text)?),
+            "Pod" if is(&[""]) => self.pods.push(object(kind, text)?),
+            "Namespace" if is(&[""]) => self.namespaces.push(object(kind, text)?),
+            "ConfigMap" if is(&[""]) => self.config_maps.push(object(kind, text)?),
+            "NetworkPolicy" if is(&["networking.k8s.io", "extensions"]) => {
+                self.network_policies.push(object(kind, text)?);
+            }
+            "Ingress" if is(&["networking.k8s.io", "extensions"]) => {
+                self.ingresses.push(object(kind, text)?);
+            }
+            "ServiceCIDR" if is(&["networking.k8s.io"]) => {
+                self.service_cidrs.push(object(kind, text)?);
+            }
+            "DaemonSet" if is(&["apps", "extensions"]) => {
+                self.daemon_sets.push(object(kind, text)?);
+            }
+            "Deployment" if is(&["apps", "extensions"]) => {
+                self.deployments.push(object(kind, text)?);
+            }
+            "IPPool" if is(&CALICO) => self.ip_pools.push(object(kind, text)?),
+            "FelixConfiguration" if is(&CALICO) => {
+                self.felix_configurations.push(object(kind, text)?);
+            }
+            _ => {
+                let name = match group {
+                    None | Some("") => kind.to_owned(),
+                    Some(group) => format!("{kind}.{group}"),
+                };
+                *self.others.entry(name).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The groups of Calico's CRDs and of its API server.
+const CALICO: [&str; 2] = ["crd.projectcalico.org", "projectcalico.org"];
+
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Reads one object; an error says which object and which field. Keeping the path takes time, so
+/// that is only done where there is an error.
+fn object<T: DeserializeOwned>(kind: &str, text: &str) -> Result<T, Error> {
+    if let Ok(object) = serde_json::from_str(text) {
+        return Ok(object);
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| Error::Field {
+        object: format!("{kind} {}", named(text)),
+        path: error.path().to_string(),
+        error: without_position(&error.into_inner().to_string()).to_owned(),
+    })
+}
+
+fn named(text: &str) -> Name {
+    serde_json::from_str::<Named>(text).ok().and_then(|named| named.metadata).unwrap_or_default()
+}
+
+/// `namespace/name`
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(self.name.as_deref().unwrap_or("without a name"))
+    }
+}
+
+/// The position is one in the object, and nobody sees it by itself: the path says more.
+fn without_position(error: &str) -> &str {
+    error.rsplit_once(" at line ").map_or(error, |(error, _)| error)
+}
