@@ -12,4 +12,5 @@ mod evidence;
 #[cfg(test)]
 mod fixture;
 pub mod json;
+mod names;
 pub mod terminal;
