@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use unmasq_model::packet::Family;
 
 use crate::cluster::plan::Kind;
-use crate::cluster::rules::is_local;
+use crate::cluster::rules::{is_local, pod_namespace};
 use crate::cluster::{Cluster, POD_PORT, Progress};
 use crate::matrix::{self, Matrix};
 use crate::scenario::{Scenario, Tells};
@@ -221,7 +221,8 @@ impl Session {
                 (Kind::Node, _) => files.insert(format!("nodes/{name}/{file}"), text),
                 (Kind::Pod, Some(node)) => {
                     let node = &self.cluster.plan.hosts[node].name;
-                    files.insert(format!("nodes/{node}/pods/default_{name}/{file}"), text)
+                    let pod = format!("{}_{name}", pod_namespace(name));
+                    files.insert(format!("nodes/{node}/pods/{pod}/{file}"), text)
                 }
                 (Kind::Pod | Kind::Outside | Kind::Gateway | Kind::Proxy | Kind::Switch, _) => None,
             };

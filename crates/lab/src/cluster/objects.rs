@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use unmasq_model::packet::Family;
 
 use super::plan::Plan;
+use super::rules;
 use crate::kubernetes::{Objects, TargetPort};
-use crate::scenario::Scenario;
+use crate::scenario::{Node, Scenario};
 
 /// All objects as Kubernetes shows them, by plural.
 #[derive(Debug, Clone)]
@@ -96,7 +97,7 @@ fn plural(object: &Value) -> String {
 }
 
 fn nodes(scenario: &Scenario) -> Vec<Value> {
-    let node = |node: &crate::scenario::Node| {
+    let node = |node: &Node| {
         let ranges: Vec<String> = node.pods.iter().map(ToString::to_string).collect();
         let mut addresses: Vec<Value> = node
             .addresses
@@ -115,29 +116,63 @@ fn nodes(scenario: &Scenario) -> Vec<Value> {
 }
 
 fn pods(scenario: &Scenario, plan: &Plan) -> Vec<Value> {
-    let pod = |pod: &crate::scenario::Pod| {
-        let addresses: &[IpAddr] =
-            plan.index(&pod.name).map_or(&[], |index| &plan.hosts[index].addresses);
-        let ips: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
-        let node = scenario.nodes.iter().find(|node| node.name == pod.node);
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": pod.name, "namespace": "default", "labels": pod.labels},
-            "spec": {"nodeName": pod.node, "containers": [{
-                "name": "echo",
-                "ports": [{"containerPort": super::POD_PORT, "protocol": "TCP"},
-                          {"containerPort": super::POD_PORT, "protocol": "UDP"}],
-            }]},
-            "status": {
-                "phase": "Running",
-                "hostIP": node.and_then(|node| node.addresses.first()),
-                "podIP": addresses.first(),
-                "podIPs": ips,
-                "conditions": [{"type": "Ready", "status": "True"}],
-            },
-        })
+    let echo = json!([{
+        "name": "echo",
+        "ports": [{"containerPort": super::POD_PORT, "protocol": "TCP"},
+                  {"containerPort": super::POD_PORT, "protocol": "UDP"}],
+    }]);
+    let named = |name: &str| scenario.nodes.iter().find(|node| node.name == name);
+    let own = scenario
+        .pods
+        .iter()
+        .filter_map(|own| Some(pod(plan, named(&own.node)?, &own.name, &json!(own.labels), &echo)));
+    let balancers = scenario.nodes.iter().filter_map(|node| balancer_pod(scenario, plan, node));
+    own.chain(balancers).collect()
+}
+
+/// The pod of klipper-lb on a node, if there is one (pkg/cloudprovider/servicelb.go of k3s,
+/// `newDaemonSet`). The lab keeps it where klipper-lb is switched off, without containers.
+fn balancer_pod(scenario: &Scenario, plan: &Plan, node: &Node) -> Option<Value> {
+    let settings = scenario.programs.klipper.as_ref()?;
+    let (namespace, name) = settings.service.split_once('/')?;
+    let labels = json!({
+        "app": rules::BALANCER_PODS.to_owned() + name,
+        "svccontroller.k3s.cattle.io/svcname": name,
+        "svccontroller.k3s.cattle.io/svcnamespace": namespace,
+    });
+    let service = scenario.manifests.iter().find(|object| {
+        object["kind"] == "Service"
+            && object["metadata"]["name"] == name
+            && object["metadata"]["namespace"].as_str().unwrap_or("default") == namespace
+    })?;
+    let container = |port: &Value| {
+        let (number, protocol) = (&port["port"], port["protocol"].as_str().unwrap_or("TCP"));
+        let name = format!("lb-{}-{number}", protocol.to_lowercase());
+        let port = json!({
+            "name": name, "containerPort": number, "hostPort": number, "protocol": protocol,
+        });
+        json!({"name": name, "ports": [port]})
     };
-    scenario.pods.iter().map(pod).collect()
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let containers: Vec<Value> = ports.filter(|_| settings.enabled).map(container).collect();
+    Some(pod(plan, node, &rules::balancer_pod(&node.name), &labels, &json!(containers)))
+}
+
+fn pod(plan: &Plan, node: &Node, name: &str, labels: &Value, containers: &Value) -> Value {
+    let addresses: &[IpAddr] = plan.index(name).map_or(&[], |index| &plan.hosts[index].addresses);
+    let ips: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": rules::pod_namespace(name), "labels": labels},
+        "spec": {"nodeName": node.name, "containers": containers},
+        "status": {
+            "phase": "Running",
+            "hostIP": node.addresses.first(),
+            "podIP": addresses.first(),
+            "podIPs": ips,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    })
 }
 
 /// A slice for each family of a Service with a selector.

@@ -388,6 +388,11 @@ pub fn balancer_pod(node: &str) -> String {
 /// What the names of klipper-lb's pods begin with.
 pub const BALANCER_PODS: &str = "svclb-";
 
+/// The Kubernetes namespace of a pod of that name.
+pub fn pod_namespace(name: &str) -> &'static str {
+    if name.starts_with(BALANCER_PODS) { "kube-system" } else { "default" }
+}
+
 /// A load balancer's addresses of a family.
 pub fn balancer_addresses(service: &Service, family: Family) -> Vec<IpAddr> {
     let ingress = service.status.load_balancer.ingress.iter();

@@ -4,6 +4,7 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+mod capture;
 mod spread;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     };
     let all = BUILTIN.iter().map(trial);
     trials::run(all.chain([
+        ("capture::every_pod_has_its_state", Box::new(capture::pods) as Run),
         ("spread::uneven", Box::new(spread::uneven) as Run),
         ("spread::extra_hop", Box::new(spread::extra_hop) as Run),
     ]))
