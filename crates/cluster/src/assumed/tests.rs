@@ -141,3 +141,66 @@ fn what_was_captured_or_follows_from_nothing_is_not_filled_in() {
     assert_eq!(elements(&found, "cali40masq-ipam-pools"), expected);
     assert!(found.assumptions[0].text.contains("has nothing in it"), "{:?}", found.assumptions);
 }
+
+/// The files of a folder of the repository, by their paths in it.
+fn folder(path: &str) -> BTreeMap<String, Vec<u8>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    let mut files = BTreeMap::new();
+    let mut open = vec![root.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_walk_that_rests_on_an_assumed_set_ends_as_with_the_captured_one() {
+    use unmasq_eval::Evaluator;
+    use unmasq_eval::trace::{Options, Query, Trace};
+    use unmasq_model::packet::{Packet, Protocol};
+
+    let trace = |cluster: &Cluster| -> Trace {
+        let host = cluster.nodes[0].host.as_ref().unwrap();
+        let [from, to] = ["192.168.7.20", "10.0.0.11"].map(|ip| ip.parse().unwrap());
+        let packet = Packet::open(Protocol::TCP, from, Some(41000), to, Some(30080));
+        Evaluator::new(host, Options::default()).trace(&Query::opening(packet, Some("eth0")))
+    };
+    let ends = |trace: &Trace| {
+        let end = |o: &unmasq_eval::trace::Outcome| {
+            (o.verdict, o.source.after, o.destination.after, o.unknown.len())
+        };
+        trace.outcomes.iter().map(end).collect::<Vec<_>>()
+    };
+    let read = |files: &BTreeMap<String, Vec<u8>>| {
+        let contents = read::capture(files).unwrap();
+        assert_eq!(contents.problems, []);
+        Cluster::new(contents.nodes, contents.objects, Overrides::default())
+    };
+    let mut files = folder("examples/canal-rke");
+    let captured = trace(&read(&files));
+    let masqueraded = ends(&captured);
+    assert_eq!(masqueraded.len(), 1, "{captured:#?}");
+    assert!(masqueraded[0].1.to_string().starts_with("10.0.0.11:"), "{masqueraded:?}");
+
+    let sets = files.keys().filter(|path| path.ends_with("/ipset.save")).cloned();
+    for path in sets.collect::<Vec<_>>() {
+        files.remove(&path);
+    }
+    // A capture without the record of it.
+    files.insert("capture.json".into(), br#"{"schema": "unmasq.capture/v1"}"#.to_vec());
+    assert_ne!(ends(&trace(&read(&files))), masqueraded);
+    files.insert("kubernetes/ippools.crd.projectcalico.org.yaml".into(), POOLS.as_bytes().to_vec());
+    let assumed = trace(&read(&files));
+    assert_eq!(ends(&assumed), masqueraded);
+    let names =
+        |text: &String| text.starts_with("the set cali40masq-ipam-pools has 192.168.0.0/16");
+    assert_eq!(assumed.assumptions.iter().filter(|text| names(text)).count(), 1);
+}
