@@ -3,15 +3,18 @@
 //! asked for by names.
 //!
 //! ```text
-//! kubernetes/*.json, manifests ─ kubernetes ─▶ Objects ─┐
-//! nodes/*/…                    ─ parse ─▶ Node ─────────┼─▶ Cluster ─ paths ─▶ Way, host by host
-//! processes, files/…           ────────▶ settings ──────┘
+//! kubernetes/*.json, manifests ─ read ─▶ Objects ─┐
+//! nodes/*/…                    ─ read ─▶ Nodes ───┴─▶ Cluster::new ─ paths ─▶ Way, host by host
+//!                                                       │  settings: what programs are told to do
+//!                                                       │  networks: ranges, and what they are for
+//!                                                       └  assumed: sets that were not captured
 //! ```
 //!
 //! In: texts that somebody else read. Out: values. What was not seen stays `None` or is listed in
 //! [`Cluster::missing`]; what follows from other things is filled in and listed in
 //! [`Cluster::assumptions`]. It judges nothing: that is `unmasq-audit`.
 
+mod assumed;
 pub mod kubernetes;
 pub mod networks;
 pub mod paths;
@@ -126,7 +129,11 @@ impl Cluster {
             let texts = ranges.into_iter().filter_map(|ranges| ranges.assumption.clone());
             assumptions.extend(texts.map(|text| Assumption { node: None, set: None, text }));
         }
-        Cluster { nodes, objects, overrides, settings, networks, assumptions, missing: Vec::new() }
+        let missing = Vec::new();
+        let mut cluster =
+            Cluster { nodes, objects, overrides, settings, networks, assumptions, missing };
+        assumed::fill_in(&mut cluster);
+        cluster
     }
 
     /// The node of that name.
