@@ -9,6 +9,7 @@
 //! shape last; what fits nothing is [`Owner::Unclaimed`], never a guess. What happens to packets is
 //! not decided here: that is `unmasq-eval`.
 
+pub mod dependent;
 pub mod expect;
 mod finding;
 mod findings;
