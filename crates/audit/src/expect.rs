@@ -3,7 +3,8 @@
 //! In: the text of the file ([`parse`]; docs/expectations.md is its guide, schemas/expect.v1.json
 //! checks it). Out: [`Expectations`], which say whom else to ask for in the matrix
 //! ([`Expectations::add_to`]), and judge its rows ([`Expectations::judge`],
-//! [`Expectations::broken`]).
+//! [`Expectations::broken`]). And the other way round: [`propose`] writes such a file for a
+//! cluster as it is.
 //!
 //! ```text
 //! expect.yaml ─ parse ─▶ Expectations ─┬─ add_to ─▶ Clients ─▶ Matrix ─┐
@@ -14,6 +15,7 @@
 //! NetworkPolicy) isn't judged here, and no file is opened.
 
 mod judge;
+mod propose;
 mod read;
 
 use std::net::IpAddr;
@@ -26,6 +28,7 @@ use unmasq_model::packet::Family;
 use crate::matrix::{Clients, Entry};
 
 pub use judge::{Breach, Verdict};
+pub use propose::propose;
 pub use read::{Error, parse};
 
 /// The `schema` of the format.

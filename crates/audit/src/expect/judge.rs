@@ -244,7 +244,7 @@ fn calls(from: &Source, row: &Row) -> bool {
 }
 
 /// Addresses that nobody on the internet has: RFC 1918, 6598, 3927, 4193, 4291.
-fn is_private(address: IpAddr) -> bool {
+pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();

@@ -1,4 +1,5 @@
-//! Tests of the reader and the judge; those of the proposal are beside it.
+//! Tests of the reader, the judge and the proposal.
 
 mod judge;
+mod propose;
 mod read;

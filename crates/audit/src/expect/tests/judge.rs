@@ -29,7 +29,7 @@ fn cluster() -> Cluster {
     Cluster::new(Vec::new(), objects, unmasq_cluster::Overrides::default())
 }
 
-fn rewritten() -> Fate {
+pub(super) fn rewritten() -> Fate {
     let cause =
         Cause { owner: Owner::KubeProxy, rule: "masquerade".into(), why: Why::ExternalPolicy };
     Fate::Rewritten(vec![cause])
@@ -80,7 +80,7 @@ fn external(fate: Fate, services: &[u32]) -> Row {
     row(OUTSIDE, "203.0.113.77", Entry::NodePort, "10.0.0.11", fate, services)
 }
 
-fn egress(to: &str, fate: Fate) -> Row {
+pub(super) fn egress(to: &str, fate: Fate) -> Row {
     let from = if to.contains(':') { "fd00::5" } else { "10.42.0.5" };
     row(Client::Pod, from, Entry::Outside, to, fate, &[])
 }
