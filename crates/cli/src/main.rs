@@ -11,6 +11,7 @@ mod args;
 mod collect;
 mod endpoint;
 mod expect;
+mod explain;
 mod lab;
 mod output;
 mod source;
