@@ -1,22 +1,25 @@
-//! The source matrix as a table: one line for equal answers, with the cause and the Services below.
+//! The source matrix as a table: one line for equal answers, whatever their family and protocol, with the cause and the Services below.
 //!
 //! ```text
 //! Services, called by a node's port (externalTrafficPolicy: Cluster)
-//! ! REWRITTEN  somebody outside     to another node   ipv4 tcp    1204 calls
+//! ! REWRITTEN  somebody outside     to another node   ipv4+6 tcp    1204 calls
 //!              by KUBE-POSTROUTING (kube-proxy), because externalTrafficPolicy is Cluster
 //!              default/api, default/web, shop/cart and 409 more
-//!   PRESERVED  a pod                to the same node  ipv4 tcp      37 calls
+//!   PRESERVED  a pod                to the same node  ipv4 tcp        37 calls
 //! ```
+
+use std::collections::BTreeSet;
 
 use unmasq_audit::matrix::{
     Cause, Cell, Client, Entry, Fate, Outside, Placement, Policy, Refusal, Row, Why,
 };
-use unmasq_audit::{Audit, Owner, Severity};
+use unmasq_audit::{Audit, Finding, Owner, Severity};
+use unmasq_model::packet::{Family, Protocol};
 
 use super::super::paint::{Colour, Paint, clean};
 use super::super::plural;
 use super::{finding, heading, shortened};
-use crate::audit::{Subject, about_row};
+use crate::audit::Subject;
 use crate::evidence;
 
 /// Names of Services below a line.
@@ -32,14 +35,69 @@ pub(super) fn write(text: &mut String, audit: &Audit, subject: &Subject<'_>, pai
     }
     heading(text, "Who calls whom, and what becomes of the caller's address", paint);
     let mut group = None;
-    for (index, row) in rows.iter().enumerate() {
-        let of = (row.cell.entry, row.cell.policy);
+    for line in lines(rows) {
+        let of = (line.row.cell.entry, line.row.cell.policy);
         if group != Some(of) {
             heading(text, &title(of.0, of.1), paint);
             group = Some(of);
         }
-        write_row(text, index, row, audit, subject, paint);
+        write_line(text, &line, audit, subject, paint);
     }
+}
+
+/// Rows that differ only in family and protocol, for all of these families and protocols.
+struct Line<'a> {
+    /// The first of them.
+    row: &'a Row,
+    /// All of them, by index.
+    rows: Vec<usize>,
+    families: Vec<Family>,
+    protocols: Vec<Protocol>,
+}
+
+fn lines(rows: &[Row]) -> Vec<Line<'_>> {
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        match lines.iter_mut().find(|line| alike(line.row, row)) {
+            Some(line) => line.rows.push(index),
+            None => {
+                lines.push(Line { row, rows: vec![index], families: vec![], protocols: vec![] })
+            }
+        }
+    }
+    let split = lines.into_iter().flat_map(|line| {
+        let family = |index: &usize| rows[*index].cell.family;
+        let protocol = |index: &usize| rows[*index].cell.protocol;
+        let families: BTreeSet<Family> = line.rows.iter().map(family).collect();
+        let protocols: BTreeSet<Protocol> = line.rows.iter().map(protocol).collect();
+        if families.len() * protocols.len() == line.rows.len() {
+            let (families, protocols) = (Vec::from_iter(families), Vec::from_iter(protocols));
+            return vec![Line { families, protocols, ..line }];
+        }
+        let alone = |index: &usize| Line {
+            row: &rows[*index],
+            rows: vec![*index],
+            families: vec![family(index)],
+            protocols: vec![protocol(index)],
+        };
+        line.rows.iter().map(alone).collect()
+    });
+    split.collect()
+}
+
+fn alike(one: &Row, other: &Row) -> bool {
+    let (family, protocol) = (one.cell.family, one.cell.protocol);
+    one.services == other.services && one.cell == Cell { family, protocol, ..other.cell.clone() }
+}
+
+/// `ipv4 tcp`, `ipv4+6 tcp+udp`.
+fn packets(line: &Line<'_>) -> String {
+    let families = match line.families[..] {
+        [family] => family.to_string(),
+        [..] => "ipv4+6".to_owned(),
+    };
+    let protocols: Vec<String> = line.protocols.iter().map(ToString::to_string).collect();
+    format!("{families} {}", protocols.join("+"))
 }
 
 /// What is called, and the policy that governs it.
@@ -69,26 +127,29 @@ fn title(entry: Entry, policy: Option<Policy>) -> String {
     }
 }
 
-fn write_row(
+fn write_line(
     text: &mut String,
-    index: usize,
-    row: &Row,
+    line: &Line<'_>,
     audit: &Audit,
     subject: &Subject<'_>,
     paint: &Paint,
 ) {
+    let Line { row, rows, .. } = line;
     let cell = &row.cell;
-    let findings: Vec<_> = about_row(&audit.findings, index).collect();
+    let is_about = |finding: &&Finding| rows.iter().any(|row| finding.affected.rows.contains(row));
+    let findings: Vec<&Finding> = audit.findings.iter().filter(is_about).collect();
     let hurts = findings.iter().any(|finding| finding.severity >= Severity::Warning);
     let word = word(&cell.fate);
     let sign = if hurts { '!' } else { ' ' };
-    let calls = format!("{} {}", row.count, plural(row.count, "call", "calls"));
+    let count: usize = rows.iter().map(|index| audit.matrix.rows[*index].count).sum();
+    let calls = format!("{count} {}", plural(count, "call", "calls"));
+    let packets = packets(line);
     let (client, network) = client(&cell.client);
+    // The calls end in the same column.
+    let room = 27_usize.saturating_sub(packets.len());
     let line = format!(
-        "{sign} {word:<9}  {client:<20} {:<16}  {} {:<5}{calls:>12}\n",
+        "{sign} {word:<9}  {client:<20} {:<16}  {packets}{calls:>room$}\n",
         placement(cell.placement),
-        cell.family,
-        cell.protocol.to_string(),
     );
     text.push_str(&match colour(&cell.fate, hurts) {
         Some(colour) => line.replacen(word, &paint.colour(colour, word), 1),
@@ -108,7 +169,8 @@ fn write_row(
         below(text, &format!("goes from one node to another {often}"), paint);
     }
     if !findings.is_empty() {
-        let ids: Vec<&str> = findings.iter().map(|finding| finding.id.id()).collect();
+        let mut ids: Vec<&str> = findings.iter().map(|finding| finding.id.id()).collect();
+        ids.dedup();
         below(text, &format!("finding: {}", ids.join(", ")), paint);
     }
     let names = subject.services(row);
@@ -116,8 +178,9 @@ fn write_row(
         let names = paint.wrapped_from(INDENT, 0, &shortened(&names, FEW_NAMES, paint));
         text.push_str(&paint.dim_lines(&names));
     }
-    if paint.verbose {
-        finding::command(text, INDENT, &subject.witness(&row.witness), paint);
+    for index in rows.iter().filter(|_| paint.verbose) {
+        let witness = &audit.matrix.rows[*index].witness;
+        finding::command(text, INDENT, &subject.witness(witness), paint);
     }
 }
 

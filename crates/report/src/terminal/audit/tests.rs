@@ -1,5 +1,6 @@
 use unmasq_audit::matrix::Matrix;
 use unmasq_audit::{Affected, Totals};
+use unmasq_model::packet::{Family, Protocol};
 
 use super::*;
 use crate::audit::{fixture, of_service};
@@ -169,4 +170,34 @@ fn what_was_not_seen() {
     ends(&missing, "\nNot seen: every call could be told, and more would help.\n  a file\n");
     let totals = Totals { unknown: 1, ..Totals::default() };
     ends(&Audit { totals, ..everything }, "\nNot seen: 1 of 9 calls can't be told.\n");
+}
+
+#[test]
+fn rows_that_differ_in_family_and_protocol_share_a_line() {
+    let mut audit = fixture::healthy();
+    let row = audit.matrix.rows[0].clone();
+    let with = |family, protocol| {
+        let mut row = row.clone();
+        (row.cell.family, row.cell.protocol) = (family, protocol);
+        row
+    };
+    let all = [
+        with(Family::V4, Protocol::TCP),
+        with(Family::V4, Protocol::UDP),
+        with(Family::V6, Protocol::TCP),
+        with(Family::V6, Protocol::UDP),
+    ];
+    audit.matrix.rows = all.to_vec();
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert!(text.contains("to the same node  ipv4+6 tcp+udp    400 calls\n"), "{text}");
+    assert_eq!(text.matches("PRESERVED").count(), 1, "{text}");
+    // Not of all families and protocols: which ones must be told.
+    audit.matrix.rows = vec![all[0].clone(), all[3].clone()];
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert_eq!(text.matches("PRESERVED").count(), 2, "{text}");
+    // Other Services are another line.
+    audit.matrix.rows = all[..2].to_vec();
+    audit.matrix.rows[1].services = vec![0];
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert_eq!(text.matches("PRESERVED").count(), 2, "{text}");
 }
