@@ -79,6 +79,20 @@ impl Expectations {
         verdict
     }
 
+    /// The line that wants a source preserved of an answer that never came, as a sentence.
+    pub fn unanswered(&self, cluster: &Cluster, row: &Row, service: Option<u32>) -> Option<String> {
+        let silent = match &row.cell.fate {
+            Fate::NoAnswer(_) | Fate::Dropped(_) | Fate::Rejected(_) | Fate::Lost => true,
+            Fate::Preserved | Fate::Rewritten(_) | Fate::Unknown(_) => false,
+        };
+        let about = |flow: &&Flow| silent && self.is_about(cluster, flow, row, service);
+        let flow = self.preserved.iter().find(about)?;
+        let services: Vec<u32> = service.into_iter().collect();
+        let (place, who) = (self.place(flow), caller(row));
+        let what = called(cluster, row, &services);
+        Some(format!("{place}: {who} must reach {what} with their own address, and get no answer"))
+    }
+
     /// The lines that a row breaks, each with the Services for which it does.
     pub fn broken(&self, cluster: &Cluster, row: &Row) -> Vec<Breach> {
         let mut all = Vec::new();
