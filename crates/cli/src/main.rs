@@ -11,6 +11,7 @@ mod args;
 mod collect;
 mod endpoint;
 mod expect;
+mod expectations;
 mod explain;
 mod lab;
 mod output;
