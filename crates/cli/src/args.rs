@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, explain, lab, output, trace};
+use crate::{audit, collect, expectations, explain, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -32,6 +32,9 @@ enum Command {
     /// A cluster on this machine, in network namespaces: to see a source lost, and kept again
     #[command(after_help = lab::EXAMPLES)]
     Lab(lab::Args),
+    /// What must hold of sources in a cluster: a proposal of expect.yaml
+    #[command(after_help = expectations::EXAMPLES)]
+    Expect(expectations::Args),
     /// What a finding means and how to mend it, or what a component does to sources
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Args),
@@ -50,6 +53,7 @@ impl Args {
             Command::Audit(args) => audit::run(args),
             Command::Collect(args) => collect::run(args),
             Command::Lab(args) => lab::run(args),
+            Command::Expect(args) => expectations::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Completions { shell } => completions(*shell),
         }

@@ -13,6 +13,7 @@ mod audit;
 mod collect;
 mod endpoint;
 mod expect;
+mod expectations;
 mod explain;
 mod lab;
 mod output;

@@ -130,6 +130,7 @@ fn a_policy_that_lets_in_everybody_by_a_node() {
     // Nobody is rewritten; not before the policy; to an address that is left out.
     assert_eq!(ids(&nodes, rows("203.0.113.77", 1)), []);
     assert_eq!(ids(&nodes, rows("10.0.0.11", 0)), []);
+    assert_eq!(ids(&nodes, rows("10.0.0.12", 1)), []);
     // A gateway address of pods, which is no node's own.
     assert_eq!(ids(&shop("10.42.0.0/16"), rows("10.42.1.0", 1)), [FindingId::PolicyAllowsNode]);
     assert_eq!(ids(&shop("198.51.100.0/24"), rows("10.0.0.11", 1)), []);
