@@ -1,5 +1,6 @@
 //! Development commands: `cargo xtask COMMAND`. One module for each.
 
+mod bench_audit;
 mod bench_trace;
 mod bless;
 mod deps;
@@ -7,6 +8,7 @@ mod differential;
 mod examples;
 mod generate_cluster;
 mod generate_node;
+mod measure;
 mod mutants;
 mod scenarios;
 mod test;
@@ -37,6 +39,8 @@ enum Command {
     GenerateCluster(generate_cluster::Args),
     /// Measure the whole `unmasq trace` command on a generated node
     BenchTrace(bench_trace::Args),
+    /// Measure the whole `unmasq audit` command on generated clusters
+    BenchAudit(bench_audit::Args),
     /// Compare the evaluator with the kernel: random rulesets, real packets
     Differential(differential::Args),
     /// Run the lab's scenarios and write docs/scenarios
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::GenerateNode(args) => generate_node::run(&args),
         Command::GenerateCluster(args) => generate_cluster::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
+        Command::BenchAudit(args) => bench_audit::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Examples(args) => examples::run(&args),

@@ -14,13 +14,16 @@ mod describe;
 use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::Service;
 use unmasq_cluster::paths::{Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Protocol};
 
-use crate::judge::{Judgement, Suspect, judge};
-use crate::matrix::{self, Clients, Matrix, Row};
+use crate::dependent::{self, Broken};
+use crate::expect::{Expectations, Verdict};
+use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
+use crate::matrix::{self, Clients, Entry, Matrix, Row};
 use crate::{
     Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, short_text,
 };
@@ -35,31 +38,29 @@ pub struct Request {
 /// Audits a cluster. `progress` hears how many of how many Services are done, from any thread.
 pub fn audit(
     cluster: &Cluster,
+    expectations: &Expectations,
     request: Request,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Audit {
-    let clients = Clients::of(cluster);
+    let dependences = dependent::dependences(cluster);
+    let mut clients = Clients::of(cluster);
+    expectations.add_to(cluster, &mut clients);
+    dependent::add_to(&dependences, cluster, &mut clients);
     let paths = Paths::new(cluster, Options { strict: request.strict, ..Options::default() });
     let matrix = matrix::build(&paths, &clients, progress);
-    let context = Context { cluster, paths: &paths, matrix: &matrix };
+    let context = Context { cluster, expectations, paths: &paths, matrix: &matrix };
+    let broken = dependent::broken(cluster, &matrix, &dependences);
     let mut groups: BTreeMap<(FindingId, String), Group> = BTreeMap::new();
     let mut totals = totals(cluster);
     for (index, row) in matrix.rows.iter().enumerate() {
-        let count = row.count;
-        match judge(&row.cell) {
-            Judgement::Fine => totals.preserved += count,
-            Judgement::Expected(_) => totals.rewritten_as_expected += count,
-            Judgement::NotAnswered => totals.not_answered += count,
-            Judgement::Unknown => totals.unknown += count,
-            Judgement::Found(suspect, severity) => {
-                totals.rewritten += count;
-                let subject = context.subject(row, &suspect);
-                let group = groups
-                    .entry((suspect.id, subject))
-                    .or_insert_with(|| Group::new(suspect.clone(), severity));
-                group.add(index, row, severity);
-            }
-        }
+        let judgement = context.judge(index, row, &broken);
+        *totals.of(&judgement) += row.count;
+        let Judged::Found { suspect, severity, breaks } = judgement else { continue };
+        let subject = context.subject(row, &suspect);
+        let group = groups
+            .entry((suspect.id, subject))
+            .or_insert_with(|| Group::new(suspect.clone(), severity));
+        group.add(index, row, severity, breaks);
     }
     let found = groups.iter().map(|((_, subject), group)| context.finding(subject, group));
     let mut findings: Vec<Finding> = found.collect();
@@ -67,6 +68,9 @@ pub fn audit(
     findings.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| name(a).cmp(&name(b))));
     let mut missing = cluster.missing.clone();
     missing.extend(clients.left_out.iter().cloned());
+    missing.extend(expectations.mismatches(cluster));
+    missing.extend(expectations.unjudged(cluster, &matrix));
+    missing.extend(dependent::unjudged(&dependences));
     let assumptions = assumptions(cluster, &matrix);
     Audit { findings, matrix, totals, assumptions, missing }
 }
@@ -83,6 +87,7 @@ fn name(finding: &Finding) -> (FindingId, &str) {
 /// What findings are made from.
 pub(crate) struct Context<'a, 'c> {
     pub(crate) cluster: &'c Cluster,
+    pub(crate) expectations: &'a Expectations,
     pub(crate) paths: &'a Paths<'c>,
     pub(crate) matrix: &'a Matrix,
 }
@@ -103,14 +108,112 @@ impl Group {
         Group { suspect, severity, rows, families, breaks }
     }
 
-    fn add(&mut self, index: usize, row: &Row, severity: Severity) {
+    fn add(&mut self, index: usize, row: &Row, severity: Severity, breaks: Vec<String>) {
         self.severity = self.severity.max(severity);
+        for sentence in breaks {
+            if !self.breaks.contains(&sentence) {
+                self.breaks.push(sentence);
+            }
+        }
         self.rows.push(index);
         self.families.insert(row.cell.family);
     }
 }
 
+/// What a row means once expectations and settings are heard.
+enum Judged {
+    Fine,
+    Expected,
+    Found { suspect: Suspect, severity: Severity, breaks: Vec<String> },
+    NotAnswered,
+    Unknown,
+}
+
 impl<'c> Context<'_, 'c> {
+    /// Judges a row by itself, by what is expected, and by the settings that it breaks.
+    fn judge(&self, index: usize, row: &Row, broken: &[Broken]) -> Judged {
+        let expected = self.expectations.broken(self.cluster, row);
+        let settings = broken.iter().filter(|broken| broken.rows.contains(&index));
+        let mut breaks: Vec<String> = expected.into_iter().map(|breach| breach.sentence).collect();
+        breaks.extend(settings.map(|broken| broken.sentence.clone()));
+        let raised = |suspect: Suspect, severity: Option<Severity>| {
+            let severity = if breaks.is_empty() { severity } else { Some(Severity::Error) };
+            match severity {
+                Some(severity) => Judged::Found { suspect, severity, breaks: breaks.clone() },
+                None => Judged::Expected,
+            }
+        };
+        match judge(&row.cell) {
+            // As somebody wants it: told in another way, or to be translated.
+            Judgement::Found(..) if breaks.is_empty() && self.is_wanted(row) => Judged::Expected,
+            Judgement::Found(suspect, severity) => raised(suspect, Some(severity)),
+            Judgement::Expected(suspect) => raised(suspect, None),
+            Judgement::Fine if !breaks.is_empty() => {
+                raised(Suspect::nobody(FindingId::ExpectationBroken), None)
+            }
+            Judgement::Fine => Judged::Fine,
+            Judgement::Unknown => Judged::Unknown,
+            Judgement::NotAnswered => {
+                let Some(line) = self.unanswered(row) else { return Judged::NotAnswered };
+                let suspect = Suspect::nobody(self.why_silent(row));
+                Judged::Found { suspect, severity: Severity::Error, breaks: vec![line] }
+            }
+        }
+    }
+
+    /// Whether an expectation says that a rewritten source is right, for all Services of the row.
+    fn is_wanted(&self, row: &Row) -> bool {
+        let wanted = |service: Option<u32>| {
+            self.expectations.judge(self.cluster, row, service) == Verdict::Kept
+        };
+        match row.services.is_empty() {
+            true => wanted(None),
+            false => row.services.iter().all(|service| wanted(Some(*service))),
+        }
+    }
+
+    /// The expectation that a row without an answer breaks. Nodes that drop what they have no
+    /// endpoint for do as they should, unless a load balancer is known to send it to them.
+    fn unanswered(&self, row: &Row) -> Option<String> {
+        let without_endpoint = is_drop_without_endpoint(&row.cell);
+        let balanced = |service: &Service| {
+            row.cell.entry == Entry::LoadBalancer
+                && self.expectations.health_checks(service) == Some(false)
+        };
+        let service = |index: &u32| self.cluster.objects.services.get(*index as usize);
+        let hurt = |index: &u32| !without_endpoint || service(index).is_some_and(balanced);
+        let mut lines = row
+            .services
+            .iter()
+            .filter(|index| hurt(index))
+            .filter_map(|index| self.expectations.unanswered(self.cluster, row, Some(*index)));
+        lines.next().or_else(|| {
+            let alone = row.services.is_empty();
+            alone.then(|| self.expectations.unanswered(self.cluster, row, None)).flatten()
+        })
+    }
+
+    /// Why a row has no answer: a load balancer that asks nobody, or a network that a node takes
+    /// for its own.
+    fn why_silent(&self, row: &Row) -> FindingId {
+        if is_drop_without_endpoint(&row.cell) {
+            return FindingId::LocalPolicyUnsafe;
+        }
+        let caller = self.caller(row);
+        let outside = matches!(row.cell.client, crate::matrix::Client::Outside(_));
+        let links = || {
+            let hosts = self.cluster.nodes.iter().filter_map(|node| node.host.as_ref());
+            let links = hosts.flat_map(|host| host.links.iter().flatten());
+            links.filter(|link| link.kind.as_deref() == Some("bridge"))
+        };
+        let nets = || links().flat_map(|link| &link.addresses).filter_map(|one| one.network());
+        let taken = |address: std::net::IpAddr| nets().any(|net| net.contains(&address));
+        match outside && caller.is_some_and(taken) {
+            true => FindingId::OverlappingRanges,
+            false => FindingId::NoReply,
+        }
+    }
+
     /// Which one of its kind a suspect is.
     fn subject(&self, row: &Row, suspect: &Suspect) -> String {
         match suspect.id {
@@ -123,6 +226,12 @@ impl<'c> Context<'_, 'c> {
             }
             FindingId::KubeRouterPodEgress => row.cell.family.to_string(),
             FindingId::StrayMasquerade => suspect.cause.rule.clone(),
+            FindingId::OverlappingRanges | FindingId::LocalPolicyUnsafe | FindingId::NoReply => {
+                let (service, _) = row.witness.service.unzip();
+                let service =
+                    service.and_then(|index| self.cluster.objects.services.get(index as usize));
+                service.map_or_else(String::new, Service::full_name)
+            }
             _ => String::new(),
         }
     }
@@ -316,6 +425,18 @@ fn assumptions(cluster: &Cluster, matrix: &Matrix) -> Vec<String> {
         all.push("pods have no rules of their own (their namespaces were not captured)".to_owned());
     }
     all
+}
+
+impl Totals {
+    fn of(&mut self, judged: &Judged) -> &mut usize {
+        match judged {
+            Judged::Fine => &mut self.preserved,
+            Judged::Expected => &mut self.rewritten_as_expected,
+            Judged::Found { .. } => &mut self.rewritten,
+            Judged::NotAnswered => &mut self.not_answered,
+            Judged::Unknown => &mut self.unknown,
+        }
+    }
 }
 
 /// Whose rule a group is about, for people.

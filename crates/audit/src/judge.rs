@@ -11,7 +11,7 @@
 //! | as a setting says (`externalTrafficPolicy: Cluster`, `masqueradeAll`) | for information |
 //! | a node's own calls, a pod that calls itself, egress | as expected |
 
-use crate::matrix::{Cause, Cell, Client, Entry, Fate, Policy, Why};
+use crate::matrix::{Cause, Cell, Client, Entry, Fate, Placement, Policy, Why};
 use crate::{FindingId, Owner, Severity};
 
 /// What a row means.
@@ -34,6 +34,14 @@ pub(crate) enum Judgement {
 pub(crate) struct Suspect {
     pub(crate) id: FindingId,
     pub(crate) cause: Cause,
+}
+
+impl Suspect {
+    /// A kind of finding that no rule is to blame for.
+    pub(crate) fn nobody(id: FindingId) -> Suspect {
+        let cause = Cause { owner: Owner::Unclaimed, rule: String::new(), why: Why::ItsTests };
+        Suspect { id, cause }
+    }
 }
 
 /// Judges a row by itself.
@@ -118,10 +126,15 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
 /// `None`: as expected.
 fn severity(cell: &Cell, id: FindingId) -> Option<Severity> {
     let own_call = matches!(cell.client, Client::Node | Client::NodeElsewhere | Client::Endpoint);
-    // kube-router announces pods to routers outside, where their own addresses are of use.
-    let announced = id == FindingId::KubeRouterPodEgress;
-    if own_call || (cell.entry == Entry::Outside && !announced) {
+    if own_call {
         return None;
+    }
+    if cell.entry == Entry::Outside {
+        // That pods go out translated is what most want; kube-router's way is a flag to think of.
+        return (id == FindingId::KubeRouterPodEgress).then_some(Severity::Info);
+    }
+    if cell.entry == Entry::Node {
+        return Some(Severity::Info);
     }
     if promised(cell) || (between_pods(cell) && id != FindingId::MasqueradeAll) {
         return Some(Severity::Error);
@@ -144,4 +157,13 @@ fn severity(cell: &Cell, id: FindingId) -> Option<Severity> {
         }
         _ => Some(Severity::Warning),
     }
+}
+
+/// Whether a node dropped what it has no endpoint for, under `Local`: a load balancer that asks
+/// for health doesn't send it there.
+pub(crate) fn is_drop_without_endpoint(cell: &Cell) -> bool {
+    matches!(cell.entry, Entry::LoadBalancer | Entry::NodePort | Entry::ExternalIp)
+        && cell.policy == Some(Policy::Local)
+        && cell.placement == Placement::None
+        && matches!(&cell.fate, Fate::Dropped(refusal) if refusal.owner == Some(Owner::KubeProxy))
 }

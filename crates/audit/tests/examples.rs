@@ -1,9 +1,12 @@
 //! The captures in `examples/`, audited: what a person reads first, and what mends it. Expected
 //! values are the settings that the scenarios of these captures were made with.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use unmasq_audit::expect::Expectations;
 use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Severity, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
 
@@ -13,7 +16,7 @@ fn example(name: &str) -> Audit {
     add(&root, &root, &mut files);
     let contents = read::capture(&files).unwrap();
     let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
-    audit(&cluster, Request::default(), &|_, _| {})
+    audit(&cluster, &Expectations::default(), Request::default(), &|_, _| {})
 }
 
 fn add(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{collect, lab, output, trace};
+use crate::{audit, collect, expectations, explain, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -23,12 +23,21 @@ enum Command {
     /// What happens to a packet, and which rule rewrites its source
     #[command(after_help = trace::EXAMPLES, after_long_help = trace::MORE)]
     Trace(trace::Args),
+    /// Where a cluster loses sources, whose rule takes them, by which setting, and what mends it
+    #[command(after_help = audit::EXAMPLES, after_long_help = audit::MORE)]
+    Audit(audit::Args),
     /// Collect this node's network state into a capture; changes nothing on the node
     #[command(after_help = collect::EXAMPLES)]
     Collect(collect::Args),
     /// A cluster on this machine, in network namespaces: to see a source lost, and kept again
     #[command(after_help = lab::EXAMPLES)]
     Lab(lab::Args),
+    /// What must hold of sources in a cluster: a proposal of expect.yaml
+    #[command(after_help = expectations::EXAMPLES)]
+    Expect(expectations::Args),
+    /// What a finding means and how to mend it, or what a component does to sources
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -41,8 +50,11 @@ impl Args {
     pub(crate) fn run(&self) -> anyhow::Result<Exit> {
         match &self.command {
             Command::Trace(args) => trace::run(args),
+            Command::Audit(args) => audit::run(args),
             Command::Collect(args) => collect::run(args),
             Command::Lab(args) => lab::run(args),
+            Command::Expect(args) => expectations::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Completions { shell } => completions(*shell),
         }
     }

@@ -1,5 +1,6 @@
-//! `ADDR[:PORT]` on the command line.
+//! `ADDR[:PORT]`, and names of pods, nodes and Services, on the command line.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An address, and a port if one was named.
@@ -35,6 +36,89 @@ pub(crate) fn parse(text: &str) -> Result<Endpoint, String> {
         }
     };
     Ok(Endpoint { address, port: port.map(parse_port).transpose()? })
+}
+
+/// Somebody who calls or is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// By an address.
+    Address(Endpoint),
+    /// `pod/NAMESPACE/NAME[:PORT]`
+    Pod(Name, Option<u16>),
+    /// `node/NAME[:PORT]`
+    Node(String, Option<u16>),
+    /// `service/NAMESPACE/NAME[:PORT]`, the port by its name or number.
+    Service(Name, Option<PortName>),
+}
+
+/// A name in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PortName {
+    Number(u16),
+    Name(String),
+}
+
+/// Who calls: no Service does.
+pub(crate) fn parse_caller(text: &str) -> Result<Place, String> {
+    match parse_place(text)? {
+        Place::Service(name, _) => {
+            Err(format!("a Service calls nobody: name one of its pods (pod/{}/…)", name.namespace))
+        }
+        place @ (Place::Address(_) | Place::Pod(..) | Place::Node(..)) => Ok(place),
+    }
+}
+
+/// Who calls or is called.
+pub(crate) fn parse_place(text: &str) -> Result<Place, String> {
+    let (kind, rest) = match text.split_once('/') {
+        Some(("pod", rest)) => ("pod", rest),
+        Some(("node", rest)) => ("node", rest),
+        Some(("service" | "svc", rest)) => ("service", rest),
+        Some(_) | None => return parse(text).map(Place::Address),
+    };
+    // No name of Kubernetes has a colon.
+    let (name, port) = match rest.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (rest, None),
+    };
+    if kind == "node" {
+        if name.is_empty() || name.contains('/') {
+            return Err(format!("`{text}`: write node/NAME or node/NAME:PORT"));
+        }
+        return Ok(Place::Node(name.to_owned(), port.map(parse_port).transpose()?));
+    }
+    let name = match name.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Name { namespace: namespace.to_owned(), name: name.to_owned() }
+        }
+        Some(_) | None => return Err(format!("`{text}`: write {kind}/NAMESPACE/NAME")),
+    };
+    if kind == "pod" {
+        return Ok(Place::Pod(name, port.map(parse_port).transpose()?));
+    }
+    let port = match port {
+        None => None,
+        Some("") => return Err(format!("`{text}`: the port is missing after the colon")),
+        Some(port) if port.starts_with(|c: char| c.is_ascii_digit()) => {
+            // A port's name may begin with a digit, but is not a number.
+            Some(port.parse().map_or_else(|_| PortName::Name(port.to_owned()), PortName::Number))
+        }
+        Some(port) => Some(PortName::Name(port.to_owned())),
+    };
+    Ok(Place::Service(name, port))
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -73,6 +157,39 @@ mod tests {
             let expected = Endpoint { address: address.parse().unwrap(), port };
             assert_eq!(parse(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn names_with_and_without_ports() {
+        let name = || Name { namespace: "shop".to_owned(), name: "api".to_owned() };
+        let web = || Some(PortName::Name("3scale".to_owned()));
+        for (text, expected) in [
+            ("pod/shop/api", Place::Pod(name(), None)),
+            ("pod/shop/api:80", Place::Pod(name(), Some(80))),
+            ("node/n1.example", Place::Node("n1.example".to_owned(), None)),
+            ("node/n1:30080", Place::Node("n1".to_owned(), Some(30080))),
+            ("service/shop/api", Place::Service(name(), None)),
+            ("svc/shop/api:3scale", Place::Service(name(), web())),
+            ("service/shop/api:443", Place::Service(name(), Some(PortName::Number(443)))),
+        ] {
+            assert_eq!(parse_place(text), Ok(expected), "{text}");
+        }
+        let address = parse_place("[fd00::1]:80");
+        assert_eq!(address, Ok(Place::Address(parse("[fd00::1]:80").unwrap())));
+        for (text, expected) in [
+            ("pod/api", "write pod/NAMESPACE/NAME"),
+            ("pod//api", "write pod/NAMESPACE/NAME"),
+            ("service/shop/", "write service/NAMESPACE/NAME"),
+            ("service/shop/api:", "the port is missing"),
+            ("pod/shop/api:http", "`http` is not a port"),
+            ("node/", "write node/NAME"),
+            ("node/a/b", "write node/NAME"),
+            ("deployment/shop/api", "one address is wanted"),
+        ] {
+            let error = parse_place(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!(parse_caller("service/shop/api").unwrap_err().contains("pod/shop/"));
     }
 
     #[test]

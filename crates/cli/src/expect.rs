@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use unmasq_cluster::paths::{Fate, Way};
 use unmasq_eval::trace::{Disposition, Outcome, Trace, Verdict};
 
 use crate::output::Exit;
@@ -17,25 +18,41 @@ pub(crate) enum Expected {
     Dropped,
 }
 
+/// Whether each outcome of a trace meets it; `None`: it can't be told.
+pub(crate) fn of_trace(expected: Expected, trace: &Trace) -> Vec<Option<bool>> {
+    trace.outcomes.iter().map(|outcome| meets(expected, outcome)).collect()
+}
+
+/// The same of each way of a call over several hosts. A call without an answer has not arrived
+/// with any source that somebody could use.
+pub(crate) fn of_ways(expected: Expected, ways: &[Way]) -> Vec<Option<bool>> {
+    let fates = ways.iter().map(|way| match &way.fate {
+        Fate::Preserved => Some(expected == Expected::Preserved),
+        Fate::Rewritten => Some(expected == Expected::Rewritten),
+        Fate::Dropped(_) | Fate::Rejected(_) | Fate::Lost => Some(expected == Expected::Dropped),
+        Fate::NoAnswer(_) => Some(false),
+        Fate::Unknown(_) => None,
+    });
+    fates.collect()
+}
+
 /// All outcomes must meet it. One that surely doesn't decides, else one that can't be told.
-pub(crate) fn check(expected: Expected, trace: &Trace) -> Exit {
-    let mut unknown = trace.outcomes.is_empty();
-    for outcome in &trace.outcomes {
-        match meets(expected, outcome) {
-            Some(true) => {}
-            Some(false) => return Exit::NotAsExpected,
-            None => unknown = true,
-        }
+pub(crate) fn check(met: &[Option<bool>]) -> Exit {
+    if met.contains(&Some(false)) {
+        Exit::NotAsExpected
+    } else if met.is_empty() || met.contains(&None) {
+        Exit::Unknown
+    } else {
+        Exit::Done
     }
-    if unknown { Exit::Unknown } else { Exit::Done }
 }
 
 /// What to say of an answer that is not as expected; `None` if it is.
-pub(crate) fn complaint(expected: Expected, trace: &Trace) -> Option<String> {
-    let of = trace.outcomes.len();
-    let count = |wanted| trace.outcomes.iter().filter(|o| meets(expected, o) == wanted).count();
+pub(crate) fn complaint(expected: Expected, met: &[Option<bool>]) -> Option<String> {
+    let of = met.len();
+    let count = |wanted| met.iter().filter(|met| **met == wanted).count();
     let expected_word = expected.to_possible_value().map_or(String::new(), |v| v.get_name().into());
-    match check(expected, trace) {
+    match check(met) {
         Exit::NotAsExpected => Some(format!(
             "expected {expected_word}: {} of {of} outcomes otherwise",
             count(Some(false))
@@ -134,7 +151,8 @@ mod tests {
                 assumptions: Vec::new(),
                 outcomes: outcomes.iter().map(|(v, d)| outcome(*v, *d)).collect(),
             };
-            assert_eq!(check(*expected, &trace), *exit, "{expected:?} {outcomes:?}");
+            let met = of_trace(*expected, &trace);
+            assert_eq!(check(&met), *exit, "{expected:?} {outcomes:?}");
         }
     }
 }

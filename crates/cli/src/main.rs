@@ -1,18 +1,23 @@
 //! The `unmasq` command: arguments, wiring, exit codes.
 //!
-//! It holds no knowledge of rules or packets: it reads a host (`unmasq-host`, `unmasq-parse`),
-//! asks the evaluator (`unmasq-eval`) and prints the answer (`unmasq-report`).
+//! It holds no knowledge of rules or packets: it reads a host (`unmasq-host`, `unmasq-parse`) or a
+//! cluster (`unmasq-cluster`), asks the evaluator (`unmasq-eval`) or for an audit (`unmasq-audit`),
+//! and prints the answer (`unmasq-report`).
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 mod args;
+mod audit;
 mod collect;
 mod endpoint;
 mod expect;
+mod expectations;
+mod explain;
 mod lab;
 mod output;
+mod path;
 mod source;
 mod trace;
 

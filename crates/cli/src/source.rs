@@ -1,9 +1,13 @@
-//! Where a host comes from: a capture, or the machine that the command runs on.
+//! Where a host or a cluster comes from: a capture, or the machine that the command runs on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
+use ipnet::IpNet;
+use unmasq_cluster::read::Problem;
+use unmasq_cluster::{Cluster, Overrides};
 use unmasq_host::collect::Options;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
@@ -22,18 +26,57 @@ pub(crate) struct Loaded {
     failed: Vec<String>,
 }
 
+/// Files of a capture, by their paths in it.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
 /// Reads the node of a capture, or this machine.
-pub(crate) fn load(capture: Option<&Path>, node: Option<&str>) -> anyhow::Result<Loaded> {
+pub(crate) fn load(capture: Option<(&Path, &Files)>, node: Option<&str>) -> anyhow::Result<Loaded> {
     match capture {
-        Some(path) => from_capture(path, node),
+        Some((path, files)) => from_capture(path, files, node),
         None => from_this_machine(node),
     }
 }
 
-fn from_capture(path: &Path, node: Option<&str>) -> anyhow::Result<Loaded> {
-    let files = unmasq_host::capture::read(path)?;
+/// Whether a question is about one node: it is named, or there is no other.
+pub(crate) fn is_one_node(files: &Files, node: Option<&str>) -> bool {
+    let several = || {
+        unmasq_parse::capture::parse(files).is_ok_and(|capture| capture.node_names().count() > 1)
+    };
+    node.is_some() || !several()
+}
+
+/// Reads a whole capture. `cluster_cidrs`: the ranges of pods, if the user said them.
+pub(crate) fn cluster(
+    path: &Path,
+    files: &Files,
+    cluster_cidrs: Vec<IpNet>,
+) -> anyhow::Result<Cluster> {
+    let contents =
+        unmasq_cluster::read::capture(files).with_context(|| path.display().to_string())?;
+    let problems: Vec<String> =
+        contents.problems.iter().map(Problem::to_string).map(|it| output::clean(&it)).collect();
+    tell("of the objects could not be read", "part", &problems, false);
+    let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
+    Ok(Cluster::new(contents.nodes, contents.objects, overrides))
+}
+
+/// This machine as a cluster of one node, without objects.
+pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
+    let loaded = from_this_machine(None)?;
+    loaded.tell_diagnostics(false);
+    let node = unmasq_cluster::Node {
+        name: loaded.host.name.to_string(),
+        host: Some(loaded.host),
+        diagnostics: loaded.diagnostics,
+        ..unmasq_cluster::Node::default()
+    };
+    let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
+    Ok(Cluster::new(vec![node], unmasq_cluster::kubernetes::Objects::default(), overrides))
+}
+
+fn from_capture(path: &Path, files: &Files, node: Option<&str>) -> anyhow::Result<Loaded> {
     let capture =
-        unmasq_parse::capture::parse(&files).with_context(|| path.display().to_string())?;
+        unmasq_parse::capture::parse(files).with_context(|| path.display().to_string())?;
     let names: Vec<&str> = capture.node_names().collect();
     let name = choose(&names, node)?;
     let Some(node) = capture.node(name) else { bail!("the capture has no node {name}") };

@@ -1,7 +1,7 @@
 //! `unmasq trace`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, ValueEnum};
@@ -12,10 +12,11 @@ use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Packet, Protocol};
 use unmasq_report::{json, terminal};
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, Place};
 use crate::expect::{self, Expected};
 use crate::output::{self, Exit};
-use crate::source;
+use crate::path::{self, Entry};
+use crate::source::{self, Files};
 
 /// The command of the examples, in a clone of the repository: a client outside calls a node port
 /// of the example cluster.
@@ -36,6 +37,12 @@ pub(crate) const MORE: &str = concat!(
     "\n  The same for a script, which fails if the address is lost on any way:\n    ",
     example!(),
     " \\\n      --json --expect preserved\n",
+    "  A pod calls a Service; over all nodes on the way, and back:\n",
+    "    unmasq trace examples/kube-proxy-cluster-policy \\\n",
+    "      --from pod/default/tool-1 --to service/default/web:http\n",
+    "  Somebody outside calls its node port on n3:\n",
+    "    unmasq trace examples/kube-proxy-cluster-policy \\\n",
+    "      --from 198.51.100.7:40000 --to service/default/web:http --entry nodeport --via n3\n",
     "  This node itself, as root:\n",
     "    unmasq trace --from 2001:db8::9 --to '[fd00::1]:443' --in eth0\n",
     "\n",
@@ -44,6 +51,10 @@ pub(crate) const MORE: &str = concat!(
     "  1  --expect: some outcome is certainly otherwise\n",
     "  2  wrong usage, or input that can't be read\n",
     "  3  --expect: some outcome can't be told, and none is otherwise\n",
+    "\n",
+    "With names, or without --node where the capture has several nodes, the packet is\n",
+    "followed from node to node, and its answer back. With --node and addresses, one\n",
+    "node's rules are walked.\n",
     "\n",
     "A packet can have several outcomes, one for each endpoint of a Service for\n",
     "instance. `preserved` and `rewritten` are met only by packets that arrive or\n",
@@ -55,52 +66,118 @@ pub(crate) const MORE: &str = concat!(
 pub(crate) struct Args {
     /// A capture: a directory, .tar, .tar.gz or .tar.zst. Left out: this host (needs root)
     capture: Option<PathBuf>,
-    /// Source. Without a port it is unknown, and a rule that tests it has an unknown result
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = endpoint::parse)]
-    from: Endpoint,
-    /// Destination
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = endpoint::parse)]
-    to: Endpoint,
-    /// Protocol; icmp means ICMPv6 between IPv6 addresses
-    #[arg(long, value_enum, default_value_t = Proto::Tcp)]
-    proto: Proto,
-    /// The node, where the capture has several; for this host, the name to call it by
+    /// Who calls: ADDR[:PORT], pod/NAMESPACE/NAME[:PORT] or node/NAME[:PORT]. Without a port it
+    /// is unknown, and a rule that tests it has an unknown result
+    #[arg(long, value_name = "ADDR[:PORT]|NAME", value_parser = endpoint::parse_caller)]
+    pub(crate) from: Place,
+    /// Who is called: the same, or service/NAMESPACE/NAME[:PORT] with the port's name or number
+    #[arg(long, value_name = "ADDR[:PORT]|NAME", value_parser = endpoint::parse_place)]
+    pub(crate) to: Place,
+    /// Protocol; icmp means ICMPv6 between IPv6 addresses. Left out: tcp, or that of the Service's
+    /// port
+    #[arg(long, value_enum)]
+    pub(crate) proto: Option<Proto>,
+    /// By which address a Service is called. Left out: its cluster IP, and for a caller outside
+    /// the load balancer's, a node's port or an external IP, whichever it has first
+    #[arg(long, value_enum)]
+    pub(crate) entry: Option<Entry>,
+    /// The node whose port is called, or by which a packet from outside comes in
+    #[arg(long, value_name = "NODE")]
+    pub(crate) via: Option<String>,
+    /// The address family to use where names have addresses of both. Left out: ipv4 if possible
+    #[arg(long, value_enum)]
+    pub(crate) family: Option<FamilyName>,
+    /// One node's rules only, from addresses; for this host, the name to call it by
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// The device that the packet comes in by. Left out: the one of the route back to the source;
     /// a source that the node owns is sent by the node itself
     #[arg(long = "in", value_name = "IFACE")]
-    in_device: Option<String>,
+    pub(crate) in_device: Option<String>,
     /// The packet's mark on arrival, decimal or 0x…
     #[arg(long, value_name = "N", value_parser = parse_mark, default_value = "0")]
-    mark: u32,
+    pub(crate) mark: u32,
     /// Take nothing for granted: what would be an assumption makes the answer unknown
     #[arg(long)]
-    strict: bool,
-    /// Print the answer as JSON (unmasq.trace/v1, schemas/trace.v1.json)
+    pub(crate) strict: bool,
+    /// Print the answer as JSON (unmasq.trace/v1, schemas/trace.v1.json; over several nodes
+    /// unmasq.path/v1, schemas/path.v1.json)
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Show every rule that was looked at, and everything in full
     #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    pub(crate) verbose: bool,
     /// Exit with 1 if some outcome is otherwise, and with 3 if that can't be told
     #[arg(long, value_enum)]
-    expect: Option<Expected>,
+    pub(crate) expect: Option<Expected>,
 }
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Proto {
+pub(crate) enum Proto {
     Tcp,
     Udp,
     Icmp,
     Sctp,
 }
 
-/// Answers.
+impl Proto {
+    /// The protocol between addresses of a family.
+    pub(crate) fn of(self, family: Family) -> Protocol {
+        match (self, family) {
+            (Proto::Tcp, _) => Protocol::TCP,
+            (Proto::Udp, _) => Protocol::UDP,
+            (Proto::Sctp, _) => Protocol::SCTP,
+            (Proto::Icmp, Family::V4) => Protocol::ICMP,
+            (Proto::Icmp, Family::V6) => Protocol::ICMPV6,
+        }
+    }
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FamilyName {
+    Ipv4,
+    Ipv6,
+}
+
+/// Answers: of one node's rules, or over several nodes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let packet = packet(args)?;
-    let loaded = source::load(args.capture.as_deref(), args.node.as_deref())?;
+    let addresses = match (&args.from, &args.to) {
+        (Place::Address(from), Place::Address(to)) => Some((*from, *to)),
+        (Place::Address(_) | Place::Pod(..) | Place::Node(..) | Place::Service(..), _) => None,
+    };
+    if let Some((from, to)) = addresses {
+        // Before anything is read: an error of usage is told at once.
+        packet(args, from, to)?;
+    }
+    let over_nodes = addresses.is_none() || args.via.is_some() || args.entry.is_some();
+    if over_nodes && args.node.is_some() {
+        bail!("--node walks one node's rules from addresses: leave it out with names and --via");
+    }
+    let Some(capture) = &args.capture else {
+        return match addresses {
+            Some((from, to)) if !over_nodes => one_node(args, from, to, None),
+            Some(_) | None => bail!("names and --via need a capture with the cluster's nodes"),
+        };
+    };
+    let files = unmasq_host::capture::read(capture)?;
+    match addresses {
+        Some((from, to)) if !over_nodes && source::is_one_node(&files, args.node.as_deref()) => {
+            one_node(args, from, to, Some((capture, &files)))
+        }
+        Some(_) | None => path::run(args, &source::cluster(capture, &files, Vec::new())?),
+    }
+}
+
+fn one_node(
+    args: &Args,
+    from: Endpoint,
+    to: Endpoint,
+    capture: Option<(&Path, &Files)>,
+) -> anyhow::Result<Exit> {
+    let packet = packet(args, from, to)?;
+    let loaded = source::load(capture, args.node.as_deref())?;
     loaded.tell_diagnostics(args.verbose);
     let host = &loaded.host;
     if let Some(device) = &args.in_device {
@@ -120,15 +197,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     output::write(&mut io::stdout(), text.as_bytes())?;
     let Some(expected) = args.expect else { return Ok(Exit::Done) };
-    let exit = expect::check(expected, &trace);
-    if let Some(complaint) = expect::complaint(expected, &trace) {
-        output::warn(&complaint);
-    }
-    Ok(exit)
+    Ok(tell(expected, &expect::of_trace(expected, &trace)))
 }
 
-fn packet(args: &Args) -> anyhow::Result<Packet> {
-    let (from, to) = (args.from, args.to);
+/// Tells what is not as expected.
+pub(crate) fn tell(expected: Expected, met: &[Option<bool>]) -> Exit {
+    if let Some(complaint) = expect::complaint(expected, met) {
+        output::warn(&complaint);
+    }
+    expect::check(met)
+}
+
+fn packet(args: &Args, from: Endpoint, to: Endpoint) -> anyhow::Result<Packet> {
     let family = Family::of(to.address);
     if Family::of(from.address) != family {
         bail!(
@@ -137,13 +217,7 @@ fn packet(args: &Args) -> anyhow::Result<Packet> {
             to.address
         );
     }
-    let protocol = match (args.proto, family) {
-        (Proto::Tcp, _) => Protocol::TCP,
-        (Proto::Udp, _) => Protocol::UDP,
-        (Proto::Sctp, _) => Protocol::SCTP,
-        (Proto::Icmp, Family::V4) => Protocol::ICMP,
-        (Proto::Icmp, Family::V6) => Protocol::ICMPV6,
-    };
+    let protocol = args.proto.unwrap_or(Proto::Tcp).of(family);
     if !protocol.has_ports() && (from.port.is_some() || to.port.is_some()) {
         bail!("{protocol} has no ports: leave them out of --from and --to");
     }

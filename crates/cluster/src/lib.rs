@@ -3,16 +3,20 @@
 //! asked for by names.
 //!
 //! ```text
-//! kubernetes/*.json, manifests ─ kubernetes ─▶ Objects ─┐
-//! nodes/*/…                    ─ parse ─▶ Node ─────────┼─▶ Cluster ─ paths ─▶ Way, host by host
-//! processes, files/…           ────────▶ settings ──────┘
+//! kubernetes/*.json, manifests ─ read ─▶ Objects ─┐
+//! nodes/*/…                    ─ read ─▶ Nodes ───┴─▶ Cluster::new ─ paths ─▶ Way, host by host
+//!                                                       │  settings: what programs are told to do
+//!                                                       │  networks: ranges, and what they are for
+//!                                                       └  assumed: sets that were not captured
 //! ```
 //!
 //! In: texts that somebody else read. Out: values. What was not seen stays `None` or is listed in
 //! [`Cluster::missing`]; what follows from other things is filled in and listed in
 //! [`Cluster::assumptions`]. It judges nothing: that is `unmasq-audit`.
 
+mod assumed;
 pub mod kubernetes;
+pub mod networks;
 pub mod paths;
 pub mod read;
 pub mod settings;
@@ -22,9 +26,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kubernetes::Objects;
+use networks::Networks;
 use settings::Settings;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
+use unmasq_model::packet::Family;
 
 /// A cluster, as far as it was seen.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +43,8 @@ pub struct Cluster {
     pub overrides: Overrides,
     /// What programs are configured to do.
     pub settings: Settings,
+    /// The address ranges that are in use.
+    pub networks: Networks,
     /// What was filled in, a sentence each; answers that rest on one name it.
     pub assumptions: Vec<Assumption>,
     /// What would have helped and was not there, a sentence each, with how to get it.
@@ -114,7 +122,18 @@ impl Cluster {
         let mut nodes: Vec<Node> = nodes.into_iter().chain(others).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let settings = Settings::new(&nodes, &objects);
-        Cluster { nodes, objects, overrides, settings, ..Cluster::default() }
+        let networks = Networks::new(&nodes, &objects, &settings, &overrides);
+        let mut assumptions = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let ranges = [networks.cluster_pods(family), networks.services(family)];
+            let texts = ranges.into_iter().filter_map(|ranges| ranges.assumption.clone());
+            assumptions.extend(texts.map(|text| Assumption { node: None, set: None, text }));
+        }
+        let missing = Vec::new();
+        let mut cluster =
+            Cluster { nodes, objects, overrides, settings, networks, assumptions, missing };
+        assumed::fill_in(&mut cluster);
+        cluster
     }
 
     /// The node of that name.

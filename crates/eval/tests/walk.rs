@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use unmasq_eval::Evaluator;
 use unmasq_eval::trace::{By, Options, Outcome, Query, RuleId, Trace};
-use unmasq_model::host::Host;
+use unmasq_model::host::{AssumedSet, Beyond, Host};
+use unmasq_model::origin::FileId;
 use unmasq_model::packet::{Packet, Protocol};
 
 const ADDRESSES: &str = r#"[
@@ -273,6 +274,51 @@ fn a_set_that_was_not_captured_is_unknown_only_where_it_matters() {
     let none: [String; 0] = [];
     assert_eq!(only(&masquerade, "10.42.0.7:40000", "9.9.9.9:53").unknown, none);
     assert_eq!(only(&host_with("LOG"), "10.42.0.7:40000", "8.8.8.8:53").unknown, none);
+}
+
+#[test]
+fn a_set_that_follows_from_something_else_is_an_assumption() {
+    let rules =
+        ["-A POSTROUTING -m set --match-set pods src -m set ! --match-set pods dst -j MASQUERADE"];
+    let (sets, diagnostics) =
+        unmasq_parse::ipset::parse("create pods hash:net\nadd pods 10.42.0.0/16\n", FileId(0));
+    assert!(diagnostics.is_empty());
+    let assumed = AssumedSet { set: sets["pods"].clone(), text: "pods is 10.42.0.0/16".into() };
+    let without = host_with("nat", &["POSTROUTING ACCEPT"], &rules);
+    let host = Host { assumed_sets: [("pods".into(), assumed)].into(), ..without.clone() };
+
+    let plain = "Forwarded ? -> 8.8.8.8:53 out eth0";
+    check(&without, "10.42.0.7:40000", "8.8.8.8:53", None, plain);
+    let masqueraded = "Forwarded 10.0.0.11:40000 -> 8.8.8.8:53 out eth0";
+    check(&host, "10.42.0.7:40000", "8.8.8.8:53", None, masqueraded);
+    let said = |host: &Host| {
+        let assumptions = trace(host, "10.42.0.7:40000", "8.8.8.8:53", None).assumptions;
+        assumptions.iter().filter(|text| *text == "pods is 10.42.0.0/16").count()
+    };
+    assert_eq!((said(&host), said(&without)), (1, 0));
+
+    // What was captured counts, and says nothing of the kind.
+    let (captured, _) = unmasq_parse::ipset::parse("create pods hash:net\n", FileId(0));
+    let captured = Host { ipsets: Some(captured), ..host.clone() };
+    let untouched = "Forwarded 10.42.0.7:40000 -> 8.8.8.8:53 out eth0";
+    check(&captured, "10.42.0.7:40000", "8.8.8.8:53", None, untouched);
+    assert_eq!(said(&captured), 0);
+
+    // Nothing else is taken for granted of this host, so --strict finds this one.
+    let nothing = Beyond {
+        tc: Some(Vec::new()),
+        bpf: Some(Vec::new()),
+        ipvs: Some(Vec::new()),
+        xfrm: Some(Vec::new()),
+    };
+    let host = Host { beyond: nothing, ..host };
+    let strict = Options { strict: true, ..Options::default() };
+    let trace = trace_with(&host, "10.42.0.7:40000", "8.8.8.8:53", None, strict);
+    let lines: Vec<String> = trace.outcomes.iter().map(line).collect();
+    assert_eq!(lines, [plain]);
+    assert_eq!(trace.assumptions, [""; 0]);
+    let why = &trace.outcomes[0].unknown[0];
+    assert!(why.contains("ipset pods is not known: ipset.save was not captured"), "{why}");
 }
 
 #[test]

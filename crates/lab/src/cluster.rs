@@ -11,6 +11,7 @@
 //!
 //! It sends no traffic: that is [`crate::matrix`].
 
+mod change;
 pub mod objects;
 pub mod plan;
 pub mod rules;
@@ -59,6 +60,8 @@ pub struct Cluster {
     pub namespaces: Vec<Namespace>,
     /// What each host was loaded with.
     pub rules: Vec<HostRules>,
+    /// Why some hosts have new settings or rules and others old ones, if it is so.
+    between: Option<String>,
 }
 
 /// The state of all hosts as it was read.
@@ -88,33 +91,45 @@ impl Cluster {
             objects,
             namespaces,
             rules: Vec::new(),
+            between: None,
         };
+        let rules = written(scenario, &cluster.plan, &cluster.objects, &|_| None)?;
         cluster.wire()?;
         progress("loading rules");
-        cluster.load(&|_| None)?;
+        cluster.load(&rules)?;
+        cluster.rules = rules;
         Ok(cluster)
     }
 
     /// Takes over changed settings: what the owners of the rules would then write. `healthy`: the
     /// nodes that a load balancer's health checks let in, by Service; `None`: all.
+    ///
+    /// Everything that can be known to fail does before the first host is changed. After a failure
+    /// in the middle the cluster is neither as before nor as wanted, and takes no further change.
     pub fn apply(
         &mut self,
         scenario: &Scenario,
         healthy: &(dyn Fn(&Service) -> Option<Vec<usize>> + Sync),
     ) -> Result<()> {
-        let plan = plan::plan(scenario);
-        let names = |plan: &Plan| -> Vec<String> {
-            plan.hosts.iter().map(|host| host.name.clone()).collect()
-        };
-        if names(&plan) != names(&self.plan) {
-            bail!("a remedy can't add or remove hosts");
+        if let Some(why) = &self.between {
+            bail!("an earlier change failed half way ({why}); the cluster has to be built anew");
         }
-        self.scenario = scenario.clone();
-        self.manifests = Manifests::new(scenario, &plan)?;
-        self.objects = self.manifests.objects().context("manifests")?;
-        self.reroute(&plan)?;
-        self.plan = plan;
-        self.load(healthy)
+        let plan = plan::plan(scenario);
+        change::check(&self.plan, &plan)?;
+        let manifests = Manifests::new(scenario, &plan)?;
+        let objects = manifests.objects().context("manifests")?;
+        let rules = written(scenario, &plan, &objects, healthy)?;
+        if let Err(error) = self.reroute(&plan).and_then(|()| self.load(&rules)) {
+            self.between = Some(format!("{error:#}"));
+            return Err(error.context(
+                "the change failed half way: some hosts have it and others don't, so the cluster \
+                 has to be built anew",
+            ));
+        }
+        let scenario = scenario.clone();
+        let (namespaces, between) = (std::mem::take(&mut self.namespaces), None);
+        *self = Cluster { scenario, plan, manifests, objects, namespaces, rules, between };
+        Ok(())
     }
 
     /// A host's namespace by its name.
@@ -192,12 +207,7 @@ impl Cluster {
     }
 
     /// Replaces all rules, and forgets connections: they would keep their translations.
-    fn load(&mut self, healthy: &(dyn Fn(&Service) -> Option<Vec<usize>> + Sync)) -> Result<()> {
-        let all: Vec<usize> = self.nodes().collect();
-        let backends = |service: &Service| healthy(service).unwrap_or_else(|| all.clone());
-        let write = |host| rules::rules(&self.scenario, &self.plan, &self.objects, host, &backends);
-        let written: Vec<HostRules> =
-            (0..self.plan.hosts.len()).map(write).collect::<Result<_>>()?;
+    fn load(&self, written: &[HostRules]) -> Result<()> {
         self.each(|host| {
             let namespace = &self.namespaces[host];
             if self.rules.get(host).is_some_and(|rules| !rules.loads.is_empty()) {
@@ -211,9 +221,7 @@ impl Cluster {
                 namespace.enter(connections::forget)??;
             }
             Ok(())
-        })?;
-        self.rules = written;
-        Ok(())
+        })
     }
 
     /// Whether a host may have connections that keep a translation.
@@ -234,8 +242,7 @@ impl Cluster {
 
     /// The indices of the nodes.
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
-        let hosts = self.plan.hosts.iter().enumerate();
-        hosts.filter(|(_, host)| host.kind == Kind::Node).map(|(index, _)| index)
+        self.plan.nodes()
     }
 
     /// The nodes that have a ready endpoint of a Service.
@@ -354,6 +361,18 @@ impl State {
 fn parse(name: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<host::Host> {
     let capture = unmasq_parse::capture::parse(files).context("read the capture")?;
     Ok(capture.node(name).context("the capture has no node")?.host)
+}
+
+/// The rules of all hosts.
+fn written(
+    scenario: &Scenario,
+    plan: &Plan,
+    objects: &Objects,
+    healthy: &(dyn Fn(&Service) -> Option<Vec<usize>> + Sync),
+) -> Result<Vec<HostRules>> {
+    let backends = |service: &Service| healthy(service).unwrap_or_else(|| plan.nodes().collect());
+    let write = |host| rules::rules(scenario, plan, objects, host, &backends);
+    (0..plan.hosts.len()).map(write).collect()
 }
 
 /// Writes settings below /proc/sys. Those that the kernel doesn't have are passed over if they

@@ -72,7 +72,7 @@ pub fn exec(place: &Place, command: &[OsString], say: &dyn Fn(&str)) -> Result<E
     let signals = wait::Signals::hold()?;
     let mut command = Command::new(program);
     command.args(arguments).env("PATH", privilege::search_path());
-    match with_own_processes(&mut command).spawn() {
+    match prepared(&mut command, signals).spawn() {
         Ok(mut child) => signals.wait(&mut child).map(ended),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ended::NotFound(error)),
         // No process could be made: out of memory, or the cluster is being ended.
@@ -119,16 +119,16 @@ fn enter(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The command's process shows itself and those beside it before it begins: /proc is of the
-/// namespace that the process which mounts it is in itself (proc_init_fs_context in fs/proc/root.c).
+/// Before the command begins, its process lets go of the signals, and mounts /proc: that is of the
+/// namespace which the process that mounts it is in itself (proc_init_fs_context in fs/proc/root.c).
 #[allow(unsafe_code)]
-fn with_own_processes(command: &mut Command) -> &mut Command {
-    let show = || {
+fn prepared(command: &mut Command, signals: wait::Signals) -> &mut Command {
+    let prepare = move || {
         let _ = own(c"proc", c"/proc");
-        Ok(())
+        signals.let_go()
     };
     // SAFETY: the closure makes system calls only, and takes no memory.
-    unsafe { command.pre_exec(show) }
+    unsafe { command.pre_exec(prepare) }
 }
 
 /// Mounts what shows the namespaces that the process is in, over what shows others'.

@@ -10,12 +10,14 @@
 
 mod builtin;
 mod check;
+mod manifest;
+mod place;
 mod program;
+mod read;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -354,31 +356,6 @@ fn yes() -> bool {
 }
 
 impl Scenario {
-    /// Reads and checks a scenario.
-    pub fn parse(text: &str) -> Result<Scenario> {
-        let scenario: Scenario = read(text)?;
-        scenario.check()?;
-        Ok(scenario)
-    }
-
-    /// The states after each step of the remedy, with the step's number from 1.
-    pub fn after_steps(text: &str) -> Result<Vec<Scenario>> {
-        let mut document: Value = read(text)?;
-        let scenario = Scenario::parse(text)?;
-        let mut states = Vec::new();
-        for (number, step) in (1..).zip(&scenario.remedy) {
-            let place = || format!("step {number} of the remedy, {:?}", step.title);
-            merge(&mut document, &step.change);
-            let after: Scenario = serde_json::from_value(document.clone()).with_context(place)?;
-            after.check().with_context(place)?;
-            if after.nodes != scenario.nodes || after.pods != scenario.pods {
-                bail!("{}: nodes and pods stay as they are", place());
-            }
-            states.push(after);
-        }
-        Ok(states)
-    }
-
     /// The addresses in `externalIPs` of the Services, each once.
     pub fn external_addresses(&self) -> Vec<IpAddr> {
         let services = self.manifests.iter().filter(|object| object["kind"] == "Service");
@@ -397,30 +374,6 @@ impl Scenario {
         let has =
             |family: &Family| self.network.pods.iter().any(|net| Family::of(net.addr()) == *family);
         [Family::V4, Family::V6].into_iter().filter(has).collect()
-    }
-}
-
-/// YAML. The parser's message says where; the lines that it shows besides have it once more.
-fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_saphyr::from_str(text).map_err(|error| anyhow!("{}", error.without_snippet()))
-}
-
-/// RFC 7386: objects are merged, `null` removes, everything else replaces.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(target) = target else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.clone()).or_insert(Value::Null), value);
-        }
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Host {
     pub backends: Backends,
     /// ipsets by name.
     pub ipsets: Option<BTreeMap<Box<str>, IpSet>>,
+    /// Sets that were not captured and follow from something else, by name. They count only where
+    /// `ipsets` doesn't have the set, and then what rests on them is an assumption.
+    pub assumed_sets: BTreeMap<Box<str>, AssumedSet>,
     /// Devices.
     pub links: Option<Vec<Link>>,
     /// IPv4 routes.
@@ -52,6 +55,15 @@ impl Host {
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.as_ref()?.iter().find(|link| *link.name == *name)
     }
+}
+
+/// A set that was not captured and follows from something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssumedSet {
+    /// What it must have in it.
+    pub set: IpSet,
+    /// A sentence: what is assumed, and what it follows from.
+    pub text: Box<str>,
 }
 
 /// Whether a rule back end's rules are known.

@@ -1,7 +1,11 @@
-//! A small node of kube-proxy and Calico, and traces over it, written by hand.
+//! A small node of kube-proxy and Calico, and traces over it, written by hand; and the clusters of
+//! `examples`, which the lab made and captured.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
+use unmasq_cluster::{Cluster, Overrides};
 use unmasq_eval::trace::{
     By, Disposition, Effect, Endpoint, Hit, Outcome, Port, Reason, Rewrite, RuleId, Stage, Start,
     Trace, Verdict,
@@ -375,4 +379,25 @@ pub(crate) fn unknown(why: &[&str]) -> Outcome {
     outcome.source.after = Endpoint { address: None, port: Port::Unknown };
     outcome.unknown = why.iter().map(|why| (*why).to_owned()).collect();
     outcome
+}
+
+/// A captured cluster of `examples`.
+pub(crate) fn example(name: &str) -> Cluster {
+    let root = format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut files = BTreeMap::new();
+    let mut folders = vec![PathBuf::from(&root)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().display().to_string();
+                files.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    let contents = unmasq_cluster::read::capture(&files).unwrap();
+    assert_eq!(contents.problems, []);
+    Cluster::new(contents.nodes, contents.objects, Overrides::default())
 }

@@ -1,7 +1,10 @@
-//! `unmasq.trace/v1`: the answer as a document.
+//! `unmasq.trace/v1`: the answer as a document; the other documents are in modules of their own.
 //!
 //! `schemas/trace.v1.json` describes it, and a test holds the two together. Fields are added in a
 //! new version only; a reader may rely on there being no others.
+
+mod audit;
+mod path;
 
 use std::net::IpAddr;
 
@@ -13,6 +16,9 @@ use unmasq_eval::trace::{
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Packet, Transport};
 
+pub use audit::{AUDIT_SCHEMA, audit};
+pub use path::{PATH_SCHEMA, path_of_hosts};
+
 use crate::evidence::{self, Place};
 
 /// The document's schema.
@@ -22,7 +28,7 @@ pub const SCHEMA: &str = "unmasq.trace/v1";
 pub fn trace(trace: &Trace, host: &Host) -> impl Serialize {
     Document {
         schema: SCHEMA,
-        packet: packet(trace, host),
+        packet: packet(&trace.packet, device(&trace.start), host),
         assumptions: trace.assumptions.clone(),
         outcomes: trace.outcomes.iter().map(|it| outcome(it, host)).collect(),
     }
@@ -97,8 +103,15 @@ struct HitView {
     effect: String,
 }
 
-fn packet(trace: &Trace, host: &Host) -> PacketView {
-    let packet = &trace.packet;
+fn device(start: &Start) -> Option<&str> {
+    match start {
+        Start::In(device) => Some(device),
+        Start::Output | Start::Unknown => None,
+    }
+}
+
+/// A packet that comes into a host by a device, or is sent by the host.
+fn packet(packet: &Packet, device: Option<&str>, host: &Host) -> PacketView {
     let (source, destination) = ends(packet);
     PacketView {
         family: packet.family().to_string(),
@@ -106,10 +119,7 @@ fn packet(trace: &Trace, host: &Host) -> PacketView {
         source: source.to_string(),
         destination: destination.to_string(),
         node: host.name.to_string(),
-        r#in: match &trace.start {
-            Start::In(device) => Some(device.to_string()),
-            Start::Output | Start::Unknown => None,
-        },
+        r#in: device.map(ToOwned::to_owned),
     }
 }
 

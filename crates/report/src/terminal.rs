@@ -13,7 +13,10 @@
 //! Outcomes that end alike share an answer and one path; a Service with a thousand endpoints has
 //! one path, not a thousand.
 
+mod audit;
 mod group;
+mod hosts;
+mod page;
 mod paint;
 mod path;
 
@@ -23,7 +26,12 @@ use unmasq_eval::trace::{Disposition, Outcome, Start, Trace, Verdict};
 use unmasq_model::host::Host;
 
 use group::{Group, Kind};
+pub use page::{index, page};
 use paint::{Colour, Paint};
+
+pub use audit::{Extent, audit};
+pub use hosts::path_of_hosts;
+pub(crate) use hosts::probability;
 
 use crate::json::ends;
 
@@ -186,8 +194,6 @@ fn path_of(
     let Some(outcome) = group.outcomes.first() else {
         return;
     };
-    text.push('\n');
-    let path = path::Path::of(outcome, host, paint.verbose);
     let mut title = String::new();
     if of_several {
         let _ = write!(title, "path if {}", group.kind.word());
@@ -196,6 +202,21 @@ fn path_of(
         let start = if title.is_empty() { "path" } else { "," };
         let _ = write!(title, "{start} to {}", outcome.destination.after);
     }
+    walk(text, &title, outcome, host, (trace.start == Start::Output, "node"), paint);
+}
+
+/// A host's walk, hook by hook. `host_is`: whether it sends the packet itself, and what it is.
+fn walk(
+    text: &mut String,
+    title: &str,
+    outcome: &Outcome,
+    host: &Host,
+    host_is: (bool, &str),
+    paint: &Paint,
+) {
+    text.push('\n');
+    let path = path::Path::of(outcome, host, paint.verbose);
+    let mut title = paint::clean(title);
     if !path.folder.is_empty() {
         let start = if title.is_empty() { "files in" } else { "; files in" };
         let _ = write!(title, "{start} {}", paint::clean(path.folder));
@@ -205,22 +226,22 @@ fn path_of(
         text.push('\n');
     }
     path.write(text, paint);
-    let end = ending(outcome, trace.start == Start::Output);
+    let end = ending(outcome, host_is);
     if !end.is_empty() {
         let _ = writeln!(text, "{end}");
     }
 }
 
-fn ending(outcome: &Outcome, sent_by_the_node: bool) -> String {
+fn ending(outcome: &Outcome, (sent_by_itself, what): (bool, &str)) -> String {
     let out = outcome.out.as_deref().map(paint::clean);
     match (outcome.verdict, out, outcome.next_hop) {
         (Verdict::Delivered, ..) => {
-            "delivered to the node itself, whether something listens there or not".to_owned()
+            format!("delivered to the {what} itself, whether something listens there or not")
         }
         (Verdict::Forwarded, Some(out), Some(hop)) => format!("leaves by {out} to {hop}"),
         (Verdict::Forwarded, Some(out), None) => format!("leaves by {out}"),
         (Verdict::Forwarded, None, _) => "leaves".to_owned(),
-        (Verdict::Dropped, ..) if sent_by_the_node => {
+        (Verdict::Dropped, ..) if sent_by_itself => {
             "dropped; the sending program may be told \"Operation not permitted\"".to_owned()
         }
         (Verdict::Dropped, ..) => "dropped; the sender hears nothing".to_owned(),

@@ -303,6 +303,7 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     fn ipset(&mut self, name: &str, ends: &[End], negated: bool, return_nomatch: bool) -> Tested {
+        let member = self.ipset_member(name, ends, return_nomatch);
         // Two lookups of one set with one key agree, even if nobody knows what they find.
         let key = || {
             let packet = &self.packet;
@@ -317,7 +318,7 @@ impl<'h> Walk<'_, 'h, '_> {
                 .collect();
             format!("ipset {name} {return_nomatch} {}", fields.join(" "))
         };
-        match self.ipset_member(name, ends, return_nomatch) {
+        match member {
             Member::No => Tested::of(negated),
             Member::Yes => Tested::of(!negated),
             Member::State => Tested::State { key: Some(key()), negated },
@@ -325,20 +326,27 @@ impl<'h> Walk<'_, 'h, '_> {
         }
     }
 
-    fn ipset_member(&self, name: &str, ends: &[End], return_nomatch: bool) -> Member {
-        let Some(sets) = &self.evaluator.host.ipsets else {
-            return Member::Unknown(format!(
-                "the content of ipset {name} is not known: ipset.save was not captured"
-            ));
-        };
-        let Some(set) = sets.get(name) else {
-            return Member::Unknown(format!("ipset {name} is not in ipset.save"));
-        };
-        self.in_set(set, ends, return_nomatch)
+    /// A set that was not captured may follow from something else, which is then an assumption.
+    fn ipset_member(&mut self, name: &str, ends: &[End], return_nomatch: bool) -> Member {
+        let host = self.evaluator.host;
+        if let Some(set) = host.ipsets.as_ref().and_then(|sets| sets.get(name)) {
+            return self.in_set(set, ends, return_nomatch);
+        }
+        if let Some(assumed) = host.assumed_sets.get(name)
+            && self.assume(assumed.text.to_string()).is_ok()
+        {
+            return self.in_set(&assumed.set, ends, return_nomatch);
+        }
+        Member::Unknown(match host.ipsets {
+            None => {
+                format!("the content of ipset {name} is not known: ipset.save was not captured")
+            }
+            Some(_) => format!("ipset {name} is not in ipset.save"),
+        })
     }
 
     /// `ip_set_test` (net/netfilter/ipset/ip_set_core.c).
-    fn in_set(&self, set: &IpSet, ends: &[End], return_nomatch: bool) -> Member {
+    fn in_set(&mut self, set: &IpSet, ends: &[End], return_nomatch: bool) -> Member {
         let found = match &set.content {
             Content::Opaque(opaque) => {
                 return Member::Unknown(format!("ipset {} is not understood: {opaque}", set.name));
@@ -375,7 +383,7 @@ impl<'h> Walk<'_, 'h, '_> {
 
     /// `list_set_ktest` (net/netfilter/ipset/ip_set_list_set.c): the members in order.
     fn in_list(
-        &self,
+        &mut self,
         list: &IpSet,
         names: &[Box<str>],
         ends: &[End],

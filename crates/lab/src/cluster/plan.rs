@@ -494,6 +494,12 @@ impl Plan {
         self.hosts.iter().position(|host| host.name == name)
     }
 
+    /// The indices of the nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        let hosts = self.hosts.iter().enumerate();
+        hosts.filter(|(_, host)| host.kind == Kind::Node).map(|(index, _)| index)
+    }
+
     /// A host's address of a family by which others call it.
     pub fn address(&self, host: usize, family: Family) -> Option<IpAddr> {
         self.hosts[host].addresses.iter().copied().find(|address| Family::of(*address) == family)

@@ -11,27 +11,40 @@ use rustix::process::{Pid, Signal, kill_process};
 const PASSED: [Signal; 6] =
     [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2];
 
-/// Signals that wait to be taken. Children don't inherit that: std begins each with an empty mask.
-pub(super) struct Signals(libc::sigset_t);
+/// Signals that wait to be taken, and those that did before. Children inherit that.
+#[derive(Clone, Copy)]
+pub(super) struct Signals {
+    held: libc::sigset_t,
+    before: libc::sigset_t,
+}
 
 impl Signals {
     /// Holds them from here on.
     #[allow(unsafe_code)]
     pub(super) fn hold() -> Result<Signals> {
         let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset(3) initializes the set, which lives on; the others read and write it.
-        let (set, failed) = unsafe {
+        let mut before = MaybeUninit::zeroed();
+        // SAFETY: sigemptyset(3) initializes the one set, and zeroes are a valid value of the other;
+        // the calls read and write these two, which live on.
+        let (signals, failed) = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            let mut set = set.assume_init();
+            let mut held = set.assume_init();
             for signal in PASSED.into_iter().chain([Signal::CHILD]) {
-                libc::sigaddset(&mut set, signal.as_raw());
+                libc::sigaddset(&mut held, signal.as_raw());
             }
-            (set, libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()))
+            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, &held, before.as_mut_ptr());
+            (Signals { held, before: before.assume_init() }, failed)
         };
-        match failed {
-            0 => Ok(Signals(set)),
-            error => Err(io::Error::from_raw_os_error(error)).context("hold signals"),
-        }
+        result(failed).context("hold signals")?;
+        Ok(signals)
+    }
+
+    /// Lets go of them, in a child that is no program of its own yet.
+    #[allow(unsafe_code)]
+    pub(super) fn let_go(&self) -> io::Result<()> {
+        // SAFETY: the set is initialized, and the call may be made between fork and exec
+        // (signal-safety(7)).
+        result(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) })
     }
 
     /// Waits for the child's end, and passes signals on to it.
@@ -56,7 +69,7 @@ impl Signals {
         loop {
             let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
             // SAFETY: the set is initialized, and the kernel writes at most a siginfo_t.
-            let number = unsafe { libc::sigwaitinfo(&self.0, info.as_mut_ptr()) };
+            let number = unsafe { libc::sigwaitinfo(&self.held, info.as_mut_ptr()) };
             if number < 0 {
                 let error = io::Error::last_os_error();
                 // Stopped and continued.
@@ -72,5 +85,13 @@ impl Signals {
                 return Ok((signal, code <= libc::SI_USER));
             }
         }
+    }
+}
+
+/// What pthread functions return.
+fn result(error: i32) -> io::Result<()> {
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
 }

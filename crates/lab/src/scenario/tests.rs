@@ -1,3 +1,5 @@
+use super::manifest::{CARRIED, SERVED};
+use super::read::merge;
 use super::*;
 
 #[test]
@@ -73,4 +75,99 @@ fn the_example_of_the_guide_fits_together_and_the_guide_lists_all_scenarios() {
     for (name, _) in BUILTIN {
         assert!(GUIDE.contains(&format!("| `{name}` |")), "{name}");
     }
+}
+
+/// The example with one text in the place of another.
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(example().matches(from).count(), 1, "{from}");
+    example().replace(from, to)
+}
+
+/// What is said of a text, and the line that it names.
+fn complaint(text: &str) -> (String, String) {
+    let error = Scenario::after_steps(text).map(|_| ()).unwrap_err();
+    let error = format!("{error:#}");
+    let number = error.split_once("line ").and_then(|(_, rest)| rest.split_once(':'));
+    let number: usize = number.unwrap_or_else(|| panic!("{error}")).0.parse().unwrap();
+    (error, text.lines().nth(number - 1).unwrap().trim().to_owned())
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_its_line_and_path() {
+    // Of the example's two manifests, the second is the remedy's: it is indented more.
+    let found = "      type: NodePort\n      selector: {app: web}";
+    let remedy = "            type: NodePort\n            selector: {app: web}";
+    let local = "            externalTrafficPolicy: Local\n";
+    for (text, path, what, line) in [
+        (
+            changed(local, "            externalTrafficPolicy: 7\n"),
+            ": remedy[0].change.manifests[0].spec.externalTrafficPolicy: ",
+            "invalid type",
+            "externalTrafficPolicy: 7",
+        ),
+        (
+            changed("    change:\n", "    change:\n      programs: {kube-proxy: {mode: [x]}}\n"),
+            ": remedy[0].change.programs.kube-proxy.mode: ",
+            "invalid type: sequence",
+            "programs: {kube-proxy: {mode: [x]}}",
+        ),
+        (
+            changed(
+                "    change:\n",
+                "    change:\n      programs:\n        calico:\n          pools:\n            \
+                 - name: a\n              cidr: 10.42.0.0/16\n              nat-outgoing: \"off\"\n",
+            ),
+            ": remedy[0].change.programs.calico.pools[0].nat-outgoing: ",
+            "invalid type: string \"off\", expected a boolean",
+            "nat-outgoing: \"off\"",
+        ),
+        (
+            changed("    change:\n", "    change:\n      network: {pods: null}\n"),
+            ": remedy[0].change.network: ",
+            "missing field `pods`",
+            "network: {pods: null}",
+        ),
+        (
+            changed(found, "      type: NodePort\n      selector: {app: [web]}"),
+            ": manifests[0].spec.selector.app: ",
+            "invalid type: sequence",
+            "selector: {app: [web]}",
+        ),
+        (
+            changed("    kind: Service\n    metadata: {name: web, namespace: default}\n    spec:",
+                    "    kind: Servce\n    metadata: {name: web, namespace: default}\n    spec:"),
+            ": manifests[0].kind: ",
+            "\"Servce\" is no kind that the lab knows: it serves Service, and carries",
+            "kind: Servce",
+        ),
+        (
+            changed(remedy, "            type: NodePort\n            ports: 80\n            selector: {app: web}")
+                .replace("            ports: [{port: 80, targetPort: 8080, nodePort: 30080}]\n", ""),
+            ": remedy[0].change.manifests[0].spec.ports: ",
+            "invalid type: integer `80`, expected a sequence",
+            "ports: 80",
+        ),
+        (
+            changed("remedy:\n", "  - {apiVersion: v1, kind: Pod, metadata: {name: x}}\nremedy:\n"),
+            ": manifests[1].kind: ",
+            "Pod objects follow from nodes, pods and Services",
+            "- {apiVersion: v1, kind: Pod, metadata: {name: x}}",
+        ),
+    ] {
+        let (error, at) = complaint(&text);
+        assert!(error.contains(path) && error.contains(what), "{path}{what}\n{error}");
+        assert_eq!(at, line, "{error}");
+    }
+    let carried = "  - {apiVersion: v1, kind: ConfigMap, metadata: {name: x}}\nremedy:\n";
+    assert_eq!(Scenario::after_steps(&changed("remedy:\n", carried)).unwrap().len(), 1);
+}
+
+/// The schema lists the same kinds.
+#[test]
+fn the_schema_knows_the_same_kinds() {
+    let schema: Value = serde_json::from_str(SCHEMA_TEXT).unwrap();
+    let kinds = &schema["properties"]["manifests"]["items"]["properties"]["kind"]["enum"];
+    let kinds: Vec<&str> = kinds.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let known: Vec<&str> = std::iter::once(SERVED).chain(CARRIED.iter().copied()).collect();
+    assert_eq!(kinds, known);
 }

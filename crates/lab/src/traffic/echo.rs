@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use unmasq_model::packet::Protocol;
 
 use super::datagram;
@@ -56,8 +56,8 @@ impl Watch {
         Ok(watch)
     }
 
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(rustix::fd::AsFd::as_fd)
+    pub(super) fn sockets(&self) -> &[OwnedFd] {
+        &self.sockets
     }
 
     /// Notes what has come in.

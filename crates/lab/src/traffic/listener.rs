@@ -31,9 +31,43 @@ pub(super) fn open(any: IpAddr, port: u16) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Accepts what waits, but no more than there is room for. Gives when to go on, if the system has no
-/// room: poll would say at once again that somebody waits.
-pub(super) fn accept(
+/// Whether connections are accepted: not more than so many at once, and none for a while when the
+/// system has no room, because poll would say at once again that somebody waits.
+#[derive(Debug)]
+pub(super) struct Gate {
+    most: usize,
+    /// When accepting goes on after a pause.
+    resume: Option<Instant>,
+}
+
+impl Gate {
+    pub(super) fn new(most: usize) -> Gate {
+        Gate { most, resume: None }
+    }
+
+    /// Whether it is open for more than there are.
+    pub(super) fn is_open(&self, count: usize) -> bool {
+        self.resume.is_none_or(|resume| resume <= Instant::now()) && count < self.most
+    }
+
+    /// When it opens by itself, while it is closed.
+    pub(super) fn opens(&self, count: usize) -> Option<Instant> {
+        self.resume.filter(|_| !self.is_open(count))
+    }
+
+    /// Accepts what waits, but no more than there is room for.
+    pub(super) fn accept(
+        &mut self,
+        listener: &TcpListener,
+        count: usize,
+        each: impl FnMut(TcpStream, SocketAddr),
+    ) {
+        self.resume = accept(listener, self.most.saturating_sub(count), each);
+    }
+}
+
+/// Gives when to go on, if the system has no room.
+fn accept(
     listener: &TcpListener,
     room: usize,
     mut each: impl FnMut(TcpStream, SocketAddr),

@@ -1,7 +1,7 @@
 //! A hop between client and server that has connections of its own: the server sees the hop's
 //! address, and is told the client's in another way, or not at all.
 //!
-//! One thread with one poll loop for each hop. It stays inside the hop's namespace, where it makes
+//! One thread for each hop. It stays inside the hop's namespace, where it makes
 //! the connections to the upstreams.
 
 use std::io;
@@ -11,13 +11,12 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
 
-use super::listener::{self, addresses};
+use super::listener::{self, Gate, addresses};
 use super::pair::{Broken, Pair, Upstream};
 use super::proxy_protocol::Version;
-use super::worker::{Worker, until};
+use super::worker::{self, Waits, Work, Worker};
 use crate::namespace;
 
 /// Connections of clients at once; others wait in the listening sockets' queues.
@@ -68,7 +67,7 @@ impl Proxy {
                 Ok(passing) => {
                     // The receiver waits for it below.
                     let _ = tell.send(Ok(()));
-                    passing.run(stop);
+                    worker::run(passing, stop);
                 }
                 Err(error) => drop(tell.send(Err(error))),
             }
@@ -86,16 +85,15 @@ struct Passing {
     pairs: Vec<Pair>,
     /// How many upstreams have been chosen.
     turns: usize,
-    /// When accepting goes on after a pause.
-    resume: Option<Instant>,
+    gate: Gate,
 }
 
-/// What is ready, by index.
-#[derive(Default)]
-struct Ready {
-    stop: bool,
-    listeners: Vec<usize>,
-    pairs: Vec<Option<Broken>>,
+/// Who waits, by index.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Listener(usize),
+    Client(usize),
+    Upstream(usize),
 }
 
 impl Passing {
@@ -106,70 +104,12 @@ impl Passing {
         }
         let listeners = addresses().map(|any| listener::open(any, hop.port));
         let listeners = listeners.collect::<io::Result<_>>().context("listen")?;
-        Ok(Passing { hop, listeners, pairs: Vec::new(), turns: 0, resume: None })
-    }
-
-    fn run(mut self, stop: &OwnedFd) {
-        loop {
-            let ready = match self.wait(stop) {
-                Ok(ready) if ready.stop => return,
-                Ok(ready) => ready,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Without poll there is nothing that could be passed on; clients see it.
-                Err(_) => return,
-            };
-            self.go_on(&ready.pairs);
-            for index in ready.listeners {
-                self.accept(index);
-            }
-        }
-    }
-
-    fn wait(&self, stop: &OwnedFd) -> io::Result<Ready> {
-        enum Owner {
-            Stop,
-            Listener(usize),
-            Client(usize),
-            Upstream(usize),
-        }
-        let mut owners = vec![Owner::Stop];
-        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        let accepts = self.resume.is_none_or(|resume| resume <= Instant::now())
-            && self.pairs.len() < MAX_PAIRS;
-        for (index, listener) in self.listeners.iter().enumerate().filter(|_| accepts) {
-            owners.push(Owner::Listener(index));
-            fds.push(PollFd::new(listener, PollFlags::IN));
-        }
-        for (index, pair) in self.pairs.iter().enumerate() {
-            owners.push(Owner::Client(index));
-            fds.push(PollFd::new(&pair.client, pair.client_waits_for()));
-            if let Upstream::Connecting(stream) | Upstream::Connected(stream) = &pair.upstream {
-                owners.push(Owner::Upstream(index));
-                fds.push(PollFd::new(stream, pair.upstream_waits_for()));
-            }
-        }
-        let deadlines = self.pairs.iter().map(|pair| pair.deadline);
-        let resume = self.resume.filter(|_| !accepts);
-        poll(&mut fds, until(deadlines.chain(resume).min()).as_ref())?;
-        let mut ready = Ready { pairs: vec![None; self.pairs.len()], ..Ready::default() };
-        for (owner, fd) in owners.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()) {
-            let broken = fd.revents().intersects(PollFlags::ERR | PollFlags::HUP);
-            match owner {
-                Owner::Stop => ready.stop = true,
-                Owner::Listener(index) => ready.listeners.push(*index),
-                Owner::Client(index) => {
-                    ready.pairs[*index].get_or_insert_default().client = broken;
-                }
-                Owner::Upstream(index) => {
-                    ready.pairs[*index].get_or_insert_default().upstream = broken;
-                }
-            }
-        }
-        Ok(ready)
+        let gate = Gate::new(MAX_PAIRS);
+        Ok(Passing { hop, listeners, pairs: Vec::new(), turns: 0, gate })
     }
 
     /// Goes on with the pairs that are ready, and ends those that took too long.
-    fn go_on(&mut self, ready: &[Option<Broken>]) {
+    fn pass_on(&mut self, ready: &[Option<Broken>]) {
         let now = Instant::now();
         let (hop, turns) = (&self.hop, &mut self.turns);
         let mut ready = ready.iter();
@@ -184,8 +124,8 @@ impl Passing {
 
     fn accept(&mut self, index: usize) {
         let (hop, turns, pairs) = (&self.hop, &mut self.turns, &mut self.pairs);
-        let room = MAX_PAIRS.saturating_sub(pairs.len());
-        self.resume = listener::accept(&self.listeners[index], room, |stream, source| {
+        let count = pairs.len();
+        self.gate.accept(&self.listeners[index], count, |stream, source| {
             // One that fails here is gone already.
             if let Ok(mut pair) = Pair::new(stream, source, hop.proxy_protocol)
                 && pair.go_on(hop.forward, Broken::default(), || hop.choose(turns))
@@ -193,6 +133,43 @@ impl Passing {
                 pairs.push(pair);
             }
         });
+    }
+}
+
+impl Work for Passing {
+    type Owner = Owner;
+
+    fn wait_for<'w>(&'w self, waits: &mut Waits<'w, Owner>) -> Option<Instant> {
+        if self.gate.is_open(self.pairs.len()) {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                waits.add(Owner::Listener(index), listener, PollFlags::IN);
+            }
+        }
+        for (index, pair) in self.pairs.iter().enumerate() {
+            waits.add(Owner::Client(index), &pair.client, pair.client_waits_for());
+            if let Upstream::Connecting(stream) | Upstream::Connected(stream) = &pair.upstream {
+                waits.add(Owner::Upstream(index), stream, pair.upstream_waits_for());
+            }
+        }
+        let deadlines = self.pairs.iter().map(|pair| pair.deadline);
+        deadlines.chain(self.gate.opens(self.pairs.len())).min()
+    }
+
+    fn go_on(&mut self, ready: &[(Owner, PollFlags)]) {
+        let mut pairs: Vec<Option<Broken>> = vec![None; self.pairs.len()];
+        let mut listeners = Vec::new();
+        for (owner, events) in ready {
+            let broken = events.intersects(PollFlags::ERR | PollFlags::HUP);
+            match *owner {
+                Owner::Listener(index) => listeners.push(index),
+                Owner::Client(index) => pairs[index].get_or_insert_default().client = broken,
+                Owner::Upstream(index) => pairs[index].get_or_insert_default().upstream = broken,
+            }
+        }
+        self.pass_on(&pairs);
+        for index in listeners {
+            self.accept(index);
+        }
     }
 }
 

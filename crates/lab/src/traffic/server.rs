@@ -1,22 +1,20 @@
 //! Any number of places, served by one thread with one poll loop.
 
-use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
 
 use super::connection::{Connection, Service};
 use super::datagram;
 use super::echo::Watch;
 use super::health::Health;
 use super::inside;
-use super::listener::{self, addresses};
-use super::worker::{Worker, until};
+use super::listener::{self, Gate, addresses};
+use super::worker::{self, Waits, Work, Worker};
 
 /// Connections at once; others wait in the listening sockets' queues.
 const MAX_CONNECTIONS: usize = 4096;
@@ -60,8 +58,9 @@ impl Server {
             let opened = opened.and_then(|opened| opened);
             sockets.tcp.extend(opened.with_context(|| format!("listen at health port {port}"))?);
         }
-        let serving = Serving { sockets, connections: Vec::new(), resume: None };
-        Ok(Server { _worker: Worker::start("server", |stop| serving.run(stop))? })
+        let gate = Gate::new(MAX_CONNECTIONS);
+        let serving = Serving { sockets, connections: Vec::new(), gate };
+        Ok(Server { _worker: Worker::start("server", |stop| worker::run(serving, stop))? })
     }
 }
 
@@ -115,94 +114,21 @@ fn listen(port: u16, service: &Arc<Service>) -> Result<Vec<(TcpListener, Arc<Ser
 struct Serving {
     sockets: Sockets,
     connections: Vec<Connection>,
-    /// When accepting goes on after a pause.
-    resume: Option<Instant>,
+    gate: Gate,
 }
 
-/// What is ready, by index.
-#[derive(Default)]
-struct Ready {
-    stop: bool,
-    tcp: Vec<usize>,
-    udp: Vec<usize>,
-    echo: Vec<usize>,
-    connections: Vec<bool>,
+/// Who waits, by index.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Tcp(usize),
+    Udp(usize),
+    Echo(usize),
+    Connection(usize),
 }
 
 impl Serving {
-    fn run(mut self, stop: &OwnedFd) {
-        loop {
-            let ready = match self.wait(stop) {
-                Ok(ready) if ready.stop => return,
-                Ok(ready) => ready,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Without poll there is nothing that could be served; clients see it.
-                Err(_) => return,
-            };
-            for index in ready.udp {
-                self.sockets.udp[index].serve();
-            }
-            for index in ready.echo {
-                self.sockets.echo[index].serve();
-            }
-            self.go_on(&ready.connections);
-            for index in ready.tcp {
-                self.accept(index);
-            }
-        }
-    }
-
-    fn wait(&self, stop: &OwnedFd) -> io::Result<Ready> {
-        enum Owner {
-            Stop,
-            Tcp(usize),
-            Udp(usize),
-            Echo(usize),
-            Connection(usize),
-        }
-        let mut owners = vec![Owner::Stop];
-        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        let accepts = self.resume.is_none_or(|resume| resume <= Instant::now())
-            && self.connections.len() < MAX_CONNECTIONS;
-        if accepts {
-            for (index, (listener, _)) in self.sockets.tcp.iter().enumerate() {
-                owners.push(Owner::Tcp(index));
-                fds.push(PollFd::new(listener, PollFlags::IN));
-            }
-        }
-        for (index, listener) in self.sockets.udp.iter().enumerate() {
-            owners.push(Owner::Udp(index));
-            fds.push(PollFd::new(listener, PollFlags::IN));
-        }
-        for (index, watch) in self.sockets.echo.iter().enumerate() {
-            for socket in watch.sockets() {
-                owners.push(Owner::Echo(index));
-                fds.push(PollFd::from_borrowed_fd(socket, PollFlags::IN));
-            }
-        }
-        for (index, connection) in self.connections.iter().enumerate() {
-            owners.push(Owner::Connection(index));
-            fds.push(PollFd::new(connection, connection.waits_for()));
-        }
-        let deadlines = self.connections.iter().map(|connection| connection.deadline);
-        let resume = self.resume.filter(|_| !accepts);
-        poll(&mut fds, until(deadlines.chain(resume).min()).as_ref())?;
-        let mut ready =
-            Ready { connections: vec![false; self.connections.len()], ..Ready::default() };
-        for (owner, _) in owners.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()) {
-            match owner {
-                Owner::Stop => ready.stop = true,
-                Owner::Tcp(index) => ready.tcp.push(*index),
-                Owner::Udp(index) => ready.udp.push(*index),
-                Owner::Echo(index) => ready.echo.push(*index),
-                Owner::Connection(index) => ready.connections[*index] = true,
-            }
-        }
-        Ok(ready)
-    }
-
     /// Goes on with the connections that are ready, and ends those that took too long.
-    fn go_on(&mut self, ready: &[bool]) {
+    fn serve(&mut self, ready: &[bool]) {
         let now = Instant::now();
         let mut ready = ready.iter();
         self.connections.retain_mut(|connection| {
@@ -213,9 +139,9 @@ impl Serving {
 
     fn accept(&mut self, index: usize) {
         let (listener, service) = &self.sockets.tcp[index];
-        let room = MAX_CONNECTIONS.saturating_sub(self.connections.len());
         let connections = &mut self.connections;
-        self.resume = listener::accept(listener, room, |stream, source| {
+        let count = connections.len();
+        self.gate.accept(listener, count, |stream, source| {
             // One that fails here is gone already.
             if let Ok(mut connection) = Connection::new(stream, source, Arc::clone(service))
                 && connection.go_on()
@@ -223,5 +149,47 @@ impl Serving {
                 connections.push(connection);
             }
         });
+    }
+}
+
+impl Work for Serving {
+    type Owner = Owner;
+
+    fn wait_for<'w>(&'w self, waits: &mut Waits<'w, Owner>) -> Option<Instant> {
+        if self.gate.is_open(self.connections.len()) {
+            for (index, (listener, _)) in self.sockets.tcp.iter().enumerate() {
+                waits.add(Owner::Tcp(index), listener, PollFlags::IN);
+            }
+        }
+        for (index, listener) in self.sockets.udp.iter().enumerate() {
+            waits.add(Owner::Udp(index), listener, PollFlags::IN);
+        }
+        for (index, watch) in self.sockets.echo.iter().enumerate() {
+            for socket in watch.sockets() {
+                waits.add(Owner::Echo(index), socket, PollFlags::IN);
+            }
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            waits.add(Owner::Connection(index), connection, connection.waits_for());
+        }
+        let deadlines = self.connections.iter().map(|connection| connection.deadline);
+        deadlines.chain(self.gate.opens(self.connections.len())).min()
+    }
+
+    fn go_on(&mut self, ready: &[(Owner, PollFlags)]) {
+        let mut connections = vec![false; self.connections.len()];
+        let mut listeners = Vec::new();
+        for (owner, _) in ready {
+            match *owner {
+                Owner::Udp(index) => self.sockets.udp[index].serve(),
+                Owner::Echo(index) => self.sockets.echo[index].serve(),
+                Owner::Connection(index) => connections[index] = true,
+                Owner::Tcp(index) => listeners.push(index),
+            }
+        }
+        self.serve(&connections);
+        for index in listeners {
+            self.accept(index);
+        }
     }
 }

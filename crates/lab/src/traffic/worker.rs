@@ -5,8 +5,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::fd::OwnedFd;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 
 /// The thread. Dropping it ends it and waits for its end.
 #[derive(Debug)]
@@ -37,6 +38,53 @@ impl Drop for Worker {
             // Should it have panicked, it has said so.
             let _ = thread.join();
         }
+    }
+}
+
+/// What a worker waits for, and what it does when something is ready.
+pub(super) trait Work {
+    /// Who waits.
+    type Owner: Copy;
+
+    /// Adds everything that it waits for. Gives until when at most.
+    fn wait_for<'w>(&'w self, waits: &mut Waits<'w, Self::Owner>) -> Option<Instant>;
+
+    /// Goes on with what is ready, and ends what took too long.
+    fn go_on(&mut self, ready: &[(Self::Owner, PollFlags)]);
+}
+
+/// Files that are waited for, each with its owner.
+pub(super) struct Waits<'w, O> {
+    fds: Vec<PollFd<'w>>,
+    owners: Vec<O>,
+}
+
+impl<'w, O> Waits<'w, O> {
+    pub(super) fn add(&mut self, owner: O, fd: &'w impl AsFd, events: PollFlags) {
+        self.owners.push(owner);
+        self.fds.push(PollFd::new(fd, events));
+    }
+}
+
+/// Works until it is stopped.
+pub(super) fn run(mut work: impl Work, stop: &OwnedFd) {
+    loop {
+        let mut waits = Waits { fds: vec![PollFd::new(stop, PollFlags::IN)], owners: Vec::new() };
+        let deadline = work.wait_for(&mut waits);
+        let Waits { mut fds, owners } = waits;
+        match poll(&mut fds, until(deadline).as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            // Without poll there is nothing that could be served; clients see it.
+            Err(_) => return,
+        }
+        let [stop, fds @ ..] = &fds[..] else { return };
+        if !stop.revents().is_empty() {
+            return;
+        }
+        let ready = owners.into_iter().zip(fds.iter().map(PollFd::revents));
+        let ready: Vec<_> = ready.filter(|(_, events)| !events.is_empty()).collect();
+        work.go_on(&ready);
     }
 }
 

@@ -5,6 +5,7 @@
 mod trials;
 
 mod capture;
+mod change;
 mod spread;
 
 use std::path::Path;
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
     };
     let all = BUILTIN.iter().map(trial);
     trials::run(all.chain([
+        ("change::refused_before_anything_is_changed", Box::new(change::refused) as Run),
+        ("change::half_way_is_said_and_stays", Box::new(change::half_way) as Run),
         ("spread::uneven", Box::new(spread::uneven) as Run),
         ("capture::settings", Box::new(capture::settings) as Run),
         ("spread::extra_hop", Box::new(spread::extra_hop) as Run),

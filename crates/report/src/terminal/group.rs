@@ -164,7 +164,7 @@ fn cause(kind: Kind, outcome: &Outcome, host: &Host) -> String {
 }
 
 /// `by KUBE-SERVICES (kube-proxy): default/web:http has no endpoints`.
-fn decided_by(outcome: &Outcome, host: &Host) -> String {
+pub(super) fn decided_by(outcome: &Outcome, host: &Host) -> String {
     let reason = outcome.reason.map_or("reason not given", evidence::reason_name);
     let Some(hit) = outcome.hits.last() else { return format!("by the kernel: {reason}") };
     let effects = evidence::effects(host, hit);
@@ -200,7 +200,7 @@ fn address(endpoint: &Endpoint) -> String {
 }
 
 /// `a`, `a or b`, `one of 12 addresses`.
-fn some(values: impl Iterator<Item = String>, what: &str) -> String {
+pub(super) fn some(values: impl Iterator<Item = String>, what: &str) -> String {
     let mut distinct: Vec<String> = values.collect();
     distinct.sort();
     distinct.dedup();
@@ -212,11 +212,11 @@ fn some(values: impl Iterator<Item = String>, what: &str) -> String {
     }
 }
 
-fn sum(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
+pub(super) fn sum(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     values.into_iter().sum()
 }
 
-fn percent(share: Option<f64>) -> String {
+pub(super) fn percent(share: Option<f64>) -> String {
     match share {
         None => "?".to_owned(),
         Some(share) if share > 0.0 && share < 0.01 => "<1%".to_owned(),

@@ -28,6 +28,11 @@ impl Paint {
         Paint { color: style.color, verbose: style.verbose, width: style.width.max(40) }
     }
 
+    /// Whether colours can show anything.
+    pub(super) fn colored(&self) -> bool {
+        self.color
+    }
+
     /// Bold, in a colour.
     pub(super) fn colour(&self, colour: Colour, text: &str) -> String {
         self.sgr(
@@ -77,9 +82,15 @@ impl Paint {
 
     /// A paragraph, broken at blanks; a word that is too long keeps its line.
     pub(super) fn wrapped(&self, indent: &str, paragraph: &str) -> String {
+        self.wrapped_from(indent, 2, paragraph)
+    }
+
+    /// The same, with lines after the first indented by so many columns more.
+    pub(super) fn wrapped_from(&self, indent: &str, hanging: usize, paragraph: &str) -> String {
         let text = paragraph.trim_start();
         let leading = &paragraph[..paragraph.len() - text.len()];
-        self.hanging(&format!("{indent}{leading}"), &format!("{indent}  "), text)
+        let rest = format!("{indent}{}", " ".repeat(hanging));
+        self.hanging(&format!("{indent}{leading}"), &rest, text)
     }
 
     /// The same, behind one text in its first line, and behind another in those that follow.
@@ -105,12 +116,21 @@ impl Paint {
 
     /// The text, cut to so many columns unless everything was asked for.
     pub(super) fn cut(&self, text: &str, columns: usize) -> String {
-        if self.verbose || self::columns(text) <= columns {
-            return text.to_owned();
-        }
-        let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
-        format!("{}…", kept.trim_end())
+        if self.verbose { text.to_owned() } else { cut(text, columns) }
     }
+
+    /// The text in one line behind an indent, whatever was asked for.
+    pub(super) fn line(&self, text: &str, indent: usize) -> String {
+        cut(text, self.width.saturating_sub(indent))
+    }
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    if self::columns(text) <= columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
 }
 
 /// Columns that a text takes; colours take none.

@@ -47,7 +47,8 @@ fn of(
         breaks: Vec::new(),
     };
     let matrix = Matrix { rows, ..Matrix::default() };
-    let context = Context { cluster, paths: &paths, matrix: &matrix };
+    let expectations = crate::expect::Expectations::default();
+    let context = Context { cluster, paths: &paths, matrix: &matrix, expectations: &expectations };
     let described = describe(&context, subject, &group);
     assert!(described.title.chars().count() <= TITLE, "{}", described.title);
     for action in actions(&described) {

@@ -1,0 +1,110 @@
+//! Settings of a cluster that only work if sources arrive.
+//!
+//! In: a cluster's objects. Out: [`Dependence`]s, a sentence and a place each ([`dependences`]),
+//! whose networks are asked for in the matrix ([`add_to`]); and, with the matrix, those that can't
+//! work ([`broken`]) or couldn't be judged ([`unjudged`]).
+//!
+//! Traefik's Middlewares and other controllers' own kinds of objects aren't read.
+
+mod find;
+mod judge;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use unmasq_cluster::Cluster;
+use unmasq_model::packet::Family;
+
+use crate::FindingId;
+use crate::expect::ToldBy;
+use crate::matrix::Clients;
+
+pub use find::dependences;
+pub use judge::broken;
+
+/// A setting whose effect depends on the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependence {
+    /// A sentence: what it does.
+    pub what: String,
+    /// Object and field.
+    pub place: String,
+    /// Of which kind.
+    pub kind: Kind,
+    /// The Services behind or in front of which it acts: indices in `objects.services`, in order.
+    /// Empty: none was found.
+    pub services: Vec<u32>,
+    /// The pods that it is for, if it is for pods.
+    pub pods: Vec<IpAddr>,
+    /// The networks that it names.
+    pub networks: Vec<IpNet>,
+    /// What is left out of them.
+    pub except: Vec<IpNet>,
+    /// The families that it can be about.
+    pub families: Vec<Family>,
+    /// How the one who judges learns the client's address, if not from the packet.
+    pub told_by: Option<ToldBy>,
+}
+
+/// Kinds of settings that depend on the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An `ipBlock` that a NetworkPolicy lets in.
+    NetworkPolicy,
+    /// `loadBalancerSourceRanges`
+    SourceRanges,
+    /// Who may ask an Ingress.
+    IngressAllowList,
+    /// How often each client may ask an Ingress.
+    IngressRateLimit,
+    /// Whose word about clients a controller believes.
+    TrustedProxies,
+}
+
+/// A setting that can't work as it is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which: an index in what was judged.
+    pub dependence: usize,
+    /// The rows that show it, by index.
+    pub rows: Vec<usize>,
+    /// For which Services: indices in `objects.services`, in order.
+    pub services: Vec<u32>,
+    /// A sentence with its place.
+    pub sentence: String,
+    /// What is found.
+    pub finding: FindingId,
+}
+
+/// Adds the networks that settings name as clients to those who are asked.
+pub fn add_to(dependences: &[Dependence], cluster: &Cluster, clients: &mut Clients) {
+    for dependence in dependences {
+        let names_clients = match dependence.kind {
+            Kind::NetworkPolicy | Kind::IngressAllowList => true,
+            // The matrix asks for these with the Service that has them; proxies aren't clients.
+            Kind::SourceRanges | Kind::IngressRateLimit | Kind::TrustedProxies => false,
+        };
+        for net in dependence.networks.iter().filter(|net| names_clients && net.prefix_len() > 0) {
+            clients.add(cluster, *net);
+        }
+    }
+}
+
+/// Settings that no Service or pod was found for, a sentence each.
+pub fn unjudged(dependences: &[Dependence]) -> Vec<String> {
+    let left = dependences.iter().filter(|one| one.services.is_empty() && one.pods.is_empty());
+    left.map(|one| {
+        let of = match one.kind {
+            Kind::NetworkPolicy => "no pod is selected",
+            Kind::SourceRanges => "there is no Service",
+            Kind::IngressAllowList | Kind::IngressRateLimit | Kind::TrustedProxies => {
+                "the Service of its controller was not found by its labels"
+            }
+        };
+        format!("{}: {of}, so it was not judged", one.place)
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests;

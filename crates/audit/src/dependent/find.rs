@@ -1,0 +1,236 @@
+//! Which settings depend on the source, as objects say.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::{
+    ClientRule, ClientRuleKind, ConfigMap, IpBlock, NetworkPolicy, Pod, Service, ServiceType,
+};
+use unmasq_model::packet::Family;
+
+use super::{Dependence, Kind};
+use crate::expect::ToldBy;
+
+/// The settings of a cluster that depend on the source, in order of kinds and objects.
+pub fn dependences(cluster: &Cluster) -> Vec<Dependence> {
+    let mut all = Vec::new();
+    for policy in cluster.objects.network_policies.iter().filter(|one| one.is_for_ingress()) {
+        of_policy(cluster, policy, &mut all);
+    }
+    for (index, service) in (0..).zip(&cluster.objects.services) {
+        all.extend(of_service(index, service));
+    }
+    for ingress in &cluster.objects.ingresses {
+        for rule in ingress.client_rules() {
+            all.push(of_ingress(cluster, &ingress.metadata.full_name(), rule));
+        }
+    }
+    for config in &cluster.objects.config_maps {
+        all.extend(trusted_proxies(cluster, config));
+    }
+    all
+}
+
+fn of_policy(cluster: &Cluster, policy: &NetworkPolicy, all: &mut Vec<Dependence>) {
+    let namespace = &policy.metadata.namespace;
+    let selected: Vec<&Pod> = cluster
+        .objects
+        .pods
+        .iter()
+        // A policy has no say over pods of the node's own network.
+        .filter(|pod| pod.metadata.namespace == *namespace && !pod.spec.host_network)
+        .filter(|pod| policy.spec.pod_selector.matches(&pod.metadata.labels))
+        .collect();
+    let pods: Vec<IpAddr> = selected.iter().flat_map(|pod| pod.ips()).collect();
+    let has_them = |service: &Service| {
+        let mut slices = cluster.objects.slices_of(service).flat_map(|slice| &slice.endpoints);
+        service.metadata.namespace == *namespace
+            && (selected.iter().any(|pod| service.selects(&pod.metadata.labels))
+                || slices.any(|one| one.addresses.iter().any(|address| pods.contains(address))))
+    };
+    let services = (0..).zip(&cluster.objects.services);
+    let services: Vec<u32> =
+        services.filter(|(_, one)| has_them(one)).map(|(index, _)| index).collect();
+    for (number, rule) in policy.spec.ingress.iter().enumerate() {
+        for (at, peer) in rule.from.iter().enumerate() {
+            let Some(IpBlock { cidr, except }) = &peer.ip_block else { continue };
+            let family = Family::of(cidr.addr());
+            all.push(Dependence {
+                what: format!("it lets clients of {cidr} reach its pods"),
+                place: format!(
+                    "NetworkPolicy {}, spec.ingress[{number}].from[{at}].ipBlock",
+                    policy.metadata.full_name()
+                ),
+                kind: Kind::NetworkPolicy,
+                services: services.clone(),
+                pods: pods.iter().copied().filter(|one| Family::of(*one) == family).collect(),
+                networks: vec![*cidr],
+                except: except.clone(),
+                families: vec![family],
+                told_by: None,
+            });
+        }
+    }
+}
+
+fn of_service(index: u32, service: &Service) -> Option<Dependence> {
+    let networks = service.spec.load_balancer_source_ranges.clone();
+    (service.spec.kind == ServiceType::LoadBalancer && !networks.is_empty()).then(|| Dependence {
+        what: format!("it lets {} reach the load balancer's address", list(&networks)),
+        place: format!("Service {}, spec.loadBalancerSourceRanges", service.full_name()),
+        kind: Kind::SourceRanges,
+        services: vec![index],
+        pods: Vec::new(),
+        families: families(&networks),
+        networks,
+        except: Vec::new(),
+        told_by: None,
+    })
+}
+
+fn of_ingress(cluster: &Cluster, ingress: &str, rule: ClientRule<'_>) -> Dependence {
+    let prefix = rule.annotation.split_once('/').map_or("", |(prefix, _)| prefix);
+    let services = controller(cluster, names(prefix));
+    let networks: Vec<IpNet> = match rule.kind {
+        ClientRuleKind::AllowList | ClientRuleKind::DenyList => networks(rule.value),
+        ClientRuleKind::RateLimit => Vec::new(),
+    };
+    let (what, kind) = match rule.kind {
+        ClientRuleKind::AllowList => {
+            ("it lets in clients by their address", Kind::IngressAllowList)
+        }
+        ClientRuleKind::DenyList => {
+            ("it keeps out clients by their address", Kind::IngressAllowList)
+        }
+        ClientRuleKind::RateLimit => ("it counts requests by client", Kind::IngressRateLimit),
+    };
+    let told_by = told_by(cluster, &services);
+    Dependence {
+        what: what.to_owned(),
+        place: format!("Ingress {ingress}, annotation {}", rule.annotation),
+        kind,
+        services,
+        pods: Vec::new(),
+        families: families(&networks),
+        networks,
+        except: Vec::new(),
+        told_by,
+    }
+}
+
+/// ingress-nginx believes `X-Forwarded-For` and the PROXY protocol of these, of everybody without
+/// a list (internal/ingress/controller/config/config.go, `ProxyRealIPCIDR`).
+fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> {
+    let told = told(config)?;
+    let services: Vec<u32> = controller(cluster, names("nginx.ingress.kubernetes.io"));
+    let services: Vec<u32> =
+        services.into_iter().filter(|index| is_of(cluster, *index, config)).collect();
+    let (networks, said) = match config.data.get(REAL_IP) {
+        Some(value) => (networks(value), value.as_str()),
+        None => (vec![everywhere(Family::V4), everywhere(Family::V6)], "everybody"),
+    };
+    let (what, field) = match told {
+        ToldBy::ProxyProtocol => ("the PROXY protocol", PROXY_PROTOCOL),
+        ToldBy::ForwardedFor => ("the header X-Forwarded-For", FORWARDED),
+    };
+    Some(Dependence {
+        what: format!("it believes {what} of {said}"),
+        place: format!("ConfigMap {}, {field} and {REAL_IP}", config.metadata.full_name()),
+        kind: Kind::TrustedProxies,
+        services,
+        pods: Vec::new(),
+        families: families(&networks),
+        networks,
+        except: Vec::new(),
+        told_by: Some(told),
+    })
+}
+
+const PROXY_PROTOCOL: &str = "use-proxy-protocol";
+const FORWARDED: &str = "use-forwarded-headers";
+const REAL_IP: &str = "proxy-real-ip-cidr";
+
+/// The label by which Helm charts name what they install.
+const NAME: &str = "app.kubernetes.io/name";
+
+/// Values of [`NAME`] in the charts of controllers, by the prefix of their annotations.
+fn names(prefix: &str) -> &'static [&'static str] {
+    match prefix {
+        "nginx.ingress.kubernetes.io" | "ingress.kubernetes.io" => &["ingress-nginx"],
+        "nginx.org" => &["nginx-ingress"],
+        "haproxy.org" => &["kubernetes-ingress", "haproxy-ingress"],
+        "haproxy-ingress.github.io" => &["haproxy-ingress"],
+        "traefik.ingress.kubernetes.io" => &["traefik"],
+        _ => &[],
+    }
+}
+
+/// The Services by which a controller is called from outside.
+fn controller(cluster: &Cluster, names: &[&str]) -> Vec<u32> {
+    let is_its = |service: &Service| {
+        let external = match service.spec.kind {
+            ServiceType::NodePort | ServiceType::LoadBalancer => true,
+            ServiceType::ClusterIp => !service.spec.external_ips.is_empty(),
+            ServiceType::ExternalName => false,
+        };
+        external && service.metadata.labels.get(NAME).is_some_and(|name| names.contains(&&**name))
+    };
+    let services = (0..).zip(&cluster.objects.services);
+    services.filter(|(_, service)| is_its(service)).map(|(index, _)| index).collect()
+}
+
+/// Whether a ConfigMap is that of the controller with this Service: same namespace, same label.
+fn is_of(cluster: &Cluster, service: u32, config: &ConfigMap) -> bool {
+    let Some(service) = cluster.objects.services.get(service as usize) else { return false };
+    let (own, of) = (&config.metadata, &service.metadata);
+    let alike = own.labels.get(NAME).is_none_or(|name| of.labels.get(NAME) == Some(name));
+    own.namespace == of.namespace && alike
+}
+
+/// How a controller is told clients' addresses. Where it has several Services, all have it so.
+fn told_by(cluster: &Cluster, services: &[u32]) -> Option<ToldBy> {
+    let mut configs = cluster.objects.config_maps.iter();
+    configs.find_map(|config| {
+        let its = !services.is_empty() && services.iter().all(|one| is_of(cluster, *one, config));
+        told(config).filter(|_| its)
+    })
+}
+
+fn told(config: &ConfigMap) -> Option<ToldBy> {
+    let is_on = |key: &str| config.data.get(key).is_some_and(|value| value == "true");
+    if is_on(PROXY_PROTOCOL) {
+        return Some(ToldBy::ProxyProtocol);
+    }
+    is_on(FORWARDED).then_some(ToldBy::ForwardedFor)
+}
+
+/// Networks and addresses between commas.
+fn networks(text: &str) -> Vec<IpNet> {
+    let words = text.split([',', ' ', '\n']).filter(|word| !word.is_empty());
+    words
+        .filter_map(|word| {
+            let net = word.parse::<IpNet>().map(|net| net.trunc());
+            net.or_else(|_| word.parse::<IpAddr>().map(IpNet::from)).ok()
+        })
+        .collect()
+}
+
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// Both, where no network is named.
+fn families(networks: &[IpNet]) -> Vec<Family> {
+    let has = |family: &Family| {
+        networks.is_empty() || networks.iter().any(|net| Family::of(net.addr()) == *family)
+    };
+    [Family::V4, Family::V6].into_iter().filter(has).collect()
+}
+
+fn list(networks: &[IpNet]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,188 @@
+//! Which settings can't work, by what becomes of sources.
+//!
+//! Where a setting judges decides what it sees. A NetworkPolicy's rules stand in the forward hook
+//! of the endpoint's node, before that node's own masquerade in postrouting; kube-proxy judges
+//! source ranges where the packet comes in; a controller sees what arrives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use unmasq_cluster::Cluster;
+use unmasq_cluster::paths::Caller;
+
+use super::{Broken, Dependence, Kind};
+use crate::expect::ToldBy;
+use crate::matrix::{Client, Entry, Fate, Matrix, Row};
+use crate::{FindingId, Owner};
+
+/// The settings that can't work, in their order.
+pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) -> Vec<Broken> {
+    let mut all = Vec::new();
+    for (index, dependence) in dependences.iter().enumerate() {
+        let mut found: BTreeMap<FindingId, (Vec<usize>, BTreeSet<u32>, String)> = BTreeMap::new();
+        for (number, row) in matrix.rows.iter().enumerate() {
+            let of = |service: &&u32| dependence.services.contains(service);
+            let services: Vec<u32> = row.services.iter().filter(of).copied().collect();
+            let (Some(caller), false) = (outside(row), services.is_empty()) else { continue };
+            if !dependence.families.contains(&row.cell.family) {
+                continue;
+            }
+            let Some((finding, why)) = judge(cluster, dependence, row, caller) else { continue };
+            let place = &dependence.place;
+            let (rows, known, _) = found.entry(finding).or_insert_with(|| {
+                (Vec::new(), BTreeSet::new(), format!("{place}: {}, {why}", dependence.what))
+            });
+            rows.push(number);
+            known.extend(services);
+        }
+        all.extend(found.into_iter().map(|(finding, (rows, services, sentence))| Broken {
+            dependence: index,
+            rows,
+            services: services.into_iter().collect(),
+            sentence,
+            finding,
+        }));
+    }
+    all
+}
+
+/// The address of a caller outside, of a row that is about a Service's outer entries.
+fn outside(row: &Row) -> Option<IpAddr> {
+    let external = match row.cell.entry {
+        Entry::NodePort | Entry::LoadBalancer | Entry::ExternalIp => true,
+        Entry::Pod | Entry::Node | Entry::Outside | Entry::ClusterIp => false,
+    };
+    match (&row.cell.client, &row.witness.call.from) {
+        (Client::Outside(_), Caller::Outside { address, .. }) if external => Some(*address),
+        _ => None,
+    }
+}
+
+fn judge(
+    cluster: &Cluster,
+    dependence: &Dependence,
+    row: &Row,
+    caller: IpAddr,
+) -> Option<(FindingId, String)> {
+    match dependence.kind {
+        Kind::NetworkPolicy => policy(cluster, dependence, row, caller),
+        Kind::SourceRanges => {
+            let early = row.cell.entry == Entry::LoadBalancer && is_rewritten_in_a_pod(row);
+            (early && names(dependence, caller)).then(|| {
+                let why = "and a load balancer's own pod rewrites their address before that";
+                (FindingId::SourceRangesSeeNode, why.to_owned())
+            })
+        }
+        Kind::IngressAllowList | Kind::IngressRateLimit => {
+            let told = dependence.told_by.is_some();
+            let seen = rewritten_to(row).filter(|_| !told)?;
+            let why = format!("and its controller sees {seen} in place of {caller}");
+            Some((FindingId::SourceRangesSeeNode, why))
+        }
+        Kind::TrustedProxies => trusted(dependence, row, caller),
+    }
+}
+
+fn policy(
+    cluster: &Cluster,
+    dependence: &Dependence,
+    row: &Row,
+    caller: IpAddr,
+) -> Option<(FindingId, String)> {
+    if !is_rewritten_before_its_node(row) {
+        return None;
+    }
+    let seen = row.witness.seen;
+    if names(dependence, caller) {
+        return match seen {
+            Some(seen) if names(dependence, seen) => None,
+            Some(seen) => {
+                let why = format!("and {caller} reaches them as {seen}, which it doesn't name");
+                Some((FindingId::PolicyCannotMatchClient, why))
+            }
+            None => {
+                let why = format!("and {caller} is rewritten on the way, and dropped");
+                Some((FindingId::PolicyCannotMatchClient, why))
+            }
+        };
+    }
+    // Somebody whom it doesn't name gets in by the address of a node.
+    let seen = seen?;
+    let nodes = || node_addresses(cluster);
+    let allowed = match names(dependence, seen) {
+        true => Some(seen),
+        false => {
+            let node = nodes().any(|address| address == seen);
+            nodes().find(|address| node && names(dependence, *address))
+        }
+    }?;
+    let why = format!(
+        "with {allowed}, which others' addresses are rewritten to: {caller} gets in as {seen}"
+    );
+    Some((FindingId::PolicyAllowsNode, why))
+}
+
+fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<(FindingId, String)> {
+    let finding = FindingId::ForwardedForUntrusted;
+    let by_header = match dependence.told_by? {
+        ToldBy::ForwardedFor => true,
+        ToldBy::ProxyProtocol => false,
+    };
+    if let Some(seen) = rewritten_to(row).filter(|seen| !names(dependence, *seen)) {
+        let why = format!("and sees {seen} in place of {caller}, which isn't among them");
+        return Some((finding, why));
+    }
+    let everybody =
+        dependence.networks.iter().any(|net| net.prefix_len() == 0 && net.contains(&caller));
+    let arrives = row.witness.seen.is_some();
+    (by_header && everybody && arrives)
+        .then(|| (finding, format!("so {caller}, who reaches it directly, can claim any address")))
+}
+
+fn names(dependence: &Dependence, address: IpAddr) -> bool {
+    dependence.networks.iter().any(|net| net.contains(&address))
+        && !dependence.except.iter().any(|net| net.contains(&address))
+}
+
+/// The address that arrives in place of the caller's.
+fn rewritten_to(row: &Row) -> Option<IpAddr> {
+    match &row.cell.fate {
+        Fate::Rewritten(_) => row.witness.seen,
+        Fate::Preserved
+        | Fate::NoAnswer(_)
+        | Fate::Dropped(_)
+        | Fate::Rejected(_)
+        | Fate::Lost
+        | Fate::Unknown(_) => None,
+    }
+}
+
+/// Whether the source is another before the endpoint's node gets the packet.
+fn is_rewritten_before_its_node(row: &Row) -> bool {
+    match &row.cell.fate {
+        Fate::Rewritten(_) => row.cell.hops > 0 || is_rewritten_in_a_pod(row),
+        // It was rewritten, so it got past the node that rewrote it, and was thrown away later.
+        Fate::Dropped(_) | Fate::Rejected(_) => !row.witness.rewriters.is_empty(),
+        Fate::Preserved | Fate::NoAnswer(_) | Fate::Lost | Fate::Unknown(_) => false,
+    }
+}
+
+/// Whether a pod of a load balancer rewrites it, before the rules of the Service see it.
+fn is_rewritten_in_a_pod(row: &Row) -> bool {
+    match &row.cell.fate {
+        Fate::Rewritten(causes) => causes
+            .iter()
+            .any(|cause| cause.owner == Owner::KlipperLb || cause.rule.ends_with("(in a pod)")),
+        Fate::Preserved
+        | Fate::NoAnswer(_)
+        | Fate::Dropped(_)
+        | Fate::Rejected(_)
+        | Fate::Lost
+        | Fate::Unknown(_) => false,
+    }
+}
+
+fn node_addresses(cluster: &Cluster) -> impl Iterator<Item = IpAddr> {
+    let all = cluster.objects.nodes.iter().flat_map(|node| &node.status.addresses);
+    all.filter_map(|one| one.address.parse().ok())
+}

@@ -1,0 +1,221 @@
+use serde_json::{Value, json};
+use unmasq_cluster::kubernetes::Objects;
+use unmasq_cluster::paths::{Call, Caller};
+use unmasq_model::packet::Protocol;
+
+use super::*;
+use crate::Owner;
+use crate::matrix::{
+    Cause, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Row, Why, Witness,
+};
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn cluster(documents: &[Value]) -> Cluster {
+    let mut objects = Objects::default();
+    documents.iter().for_each(|one| objects.add(one).unwrap());
+    Cluster::new(Vec::new(), objects, unmasq_cluster::Overrides::default())
+}
+
+/// Services 0 shop/api, 1 shop/web; one pod of web; a node; a policy of web that names `cidr`.
+fn shop(cidr: &str) -> Cluster {
+    cluster(&[
+        json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "api"},
+               "spec": {"type": "NodePort", "selector": {"app": "api"}}}),
+        json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+               "spec": {"type": "LoadBalancer", "selector": {"app": "web"}}}),
+        json!({"kind": "Pod", "metadata": {"namespace": "shop", "name": "w", "labels": {"app": "web"}},
+               "spec": {"nodeName": "n1"}, "status": {"podIP": "10.42.1.5"}}),
+        json!({"kind": "Node", "metadata": {"name": "n1"},
+               "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.11"}]}}),
+        json!({"kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1",
+               "metadata": {"namespace": "shop", "name": "p"},
+               "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [
+                   {"from": [{"podSelector": {}}, {"ipBlock": {"cidr": cidr, "except": ["10.0.0.12/32"]}}]}]}}),
+    ])
+}
+
+fn row(entry: Entry, from: &str, seen: Option<&str>, owner: Owner, hops: usize, to: &[u32]) -> Row {
+    let source = address(from);
+    let seen = seen.map(address);
+    let cause = Cause { owner, rule: "masquerade".into(), why: Why::ExternalPolicy };
+    let fate = match seen {
+        Some(seen) if seen == source => Fate::Preserved,
+        Some(_) => Fate::Rewritten(vec![cause]),
+        None => Fate::Lost,
+    };
+    let protocol = Protocol::TCP;
+    let call = Call {
+        from: Caller::Outside { node: 0, address: source },
+        source_port: None,
+        to: address("10.0.0.11"),
+        port: Some(30080),
+        protocol,
+    };
+    Row {
+        cell: Cell {
+            entry,
+            policy: None,
+            client: Client::Outside(Outside::Anybody),
+            placement: Placement::Here,
+            family: Family::V4,
+            protocol,
+            fate,
+            hops,
+        },
+        count: 1,
+        services: to.to_vec(),
+        witness: Witness {
+            call,
+            way: 0,
+            service: None,
+            rewriters: Vec::new(),
+            seen,
+            reached: None,
+        },
+    }
+}
+
+fn judged(cluster: &Cluster, rows: Vec<Row>) -> Vec<(FindingId, Vec<usize>, Vec<u32>, String)> {
+    let matrix = Matrix { rows, ..Matrix::default() };
+    let found = broken(cluster, &matrix, &dependences(cluster));
+    found.into_iter().map(|one| (one.finding, one.rows, one.services, one.sentence)).collect()
+}
+
+#[test]
+fn a_policy_is_found_with_its_pods_and_services() {
+    let cluster = shop("198.51.100.0/24");
+    let found = dependences(&cluster);
+    let [one] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(one.place, "NetworkPolicy shop/p, spec.ingress[0].from[1].ipBlock");
+    assert_eq!((&one.services[..], &one.pods[..]), (&[1][..], &[address("10.42.1.5")][..]));
+    assert_eq!(one.families, [Family::V4]);
+    let mut clients = Clients::default();
+    add_to(&found, &cluster, &mut clients);
+    assert_eq!(clients.callers.len(), 1);
+    assert!(one.networks[0].contains(&clients.callers[0].1));
+}
+
+#[test]
+fn a_policy_whose_client_comes_as_a_node() {
+    let (client, node) = ("198.51.100.20", Some("10.0.0.11"));
+    let proxy = Owner::KubeProxy;
+    let rows = vec![
+        row(Entry::NodePort, client, node, proxy, 1, &[0, 1]),
+        // Its own node masquerades after the policy's rules have judged.
+        row(Entry::NodePort, client, node, proxy, 0, &[1]),
+        row(Entry::NodePort, client, Some(client), proxy, 1, &[1]),
+        row(Entry::NodePort, "203.0.113.77", node, proxy, 1, &[1]),
+        row(Entry::NodePort, client, node, proxy, 1, &[0]),
+    ];
+    let sentence = "NetworkPolicy shop/p, spec.ingress[0].from[1].ipBlock: it lets clients of \
+                    198.51.100.0/24 reach its pods, and 198.51.100.20 reaches them as 10.0.0.11, \
+                    which it doesn't name";
+    let expected = (FindingId::PolicyCannotMatchClient, vec![0], vec![1], sentence.to_owned());
+    assert_eq!(judged(&shop("198.51.100.0/24"), rows), [expected]);
+}
+
+#[test]
+fn a_policy_that_lets_in_everybody_by_a_node() {
+    let rows = |seen, hops| {
+        vec![row(Entry::NodePort, "203.0.113.77", Some(seen), Owner::KubeProxy, hops, &[1])]
+    };
+    let ids = |cluster: &Cluster, rows| {
+        judged(cluster, rows).into_iter().map(|one| one.0).collect::<Vec<_>>()
+    };
+    let nodes = shop("10.0.0.0/24");
+    assert_eq!(ids(&nodes, rows("10.0.0.11", 1)), [FindingId::PolicyAllowsNode]);
+    // Nobody is rewritten; not before the policy; to an address that is left out.
+    assert_eq!(ids(&nodes, rows("203.0.113.77", 1)), []);
+    assert_eq!(ids(&nodes, rows("10.0.0.11", 0)), []);
+    assert_eq!(ids(&nodes, rows("10.0.0.12", 1)), []);
+    // A gateway address of pods, which is no node's own.
+    assert_eq!(ids(&shop("10.42.0.0/16"), rows("10.42.1.0", 1)), [FindingId::PolicyAllowsNode]);
+    assert_eq!(ids(&shop("198.51.100.0/24"), rows("10.0.0.11", 1)), []);
+}
+
+#[test]
+fn source_ranges_are_judged_before_kube_proxy_rewrites() {
+    let cluster =
+        cluster(&[json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["198.51.100.0/24"]}})]);
+    let of = |owner, entry| {
+        let found =
+            judged(&cluster, vec![row(entry, "198.51.100.20", Some("10.42.1.1"), owner, 1, &[0])]);
+        found.into_iter().map(|one| one.0).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Owner::KubeProxy, Entry::LoadBalancer), []);
+    assert_eq!(of(Owner::KlipperLb, Entry::NodePort), []);
+    assert_eq!(of(Owner::KlipperLb, Entry::LoadBalancer), [FindingId::SourceRangesSeeNode]);
+}
+
+/// An Ingress with an annotation, its controller as Service 0, and the controller's ConfigMap.
+fn nginx(annotation: &str, value: &str, data: Value) -> Cluster {
+    let labels = json!({"app.kubernetes.io/name": "ingress-nginx"});
+    cluster(&[
+        json!({"kind": "Service", "metadata": {"namespace": "in", "name": "c", "labels": labels},
+               "spec": {"type": "LoadBalancer"}}),
+        json!({"kind": "Ingress", "apiVersion": "networking.k8s.io/v1", "metadata": {
+            "namespace": "shop", "name": "site", "annotations": {annotation: value}}}),
+        json!({"kind": "ConfigMap", "metadata": {"namespace": "in", "name": "c", "labels": labels},
+               "data": data}),
+    ])
+}
+
+#[test]
+fn ingresses_need_what_their_controller_sees() {
+    let lost =
+        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let kept = || {
+        row(Entry::LoadBalancer, "203.0.113.77", Some("203.0.113.77"), Owner::KubeProxy, 0, &[0])
+    };
+    let ids = |cluster: &Cluster, rows| {
+        judged(cluster, rows).into_iter().map(|one| one.0).collect::<Vec<_>>()
+    };
+    let allow = "nginx.ingress.kubernetes.io/whitelist-source-range";
+    let limit = "nginx.ingress.kubernetes.io/limit-rps";
+    for (annotation, value) in [(allow, "198.51.100.0/24, 192.0.2.7"), (limit, "5")] {
+        let plain = nginx(annotation, value, json!({}));
+        assert_eq!(ids(&plain, vec![lost()]), [FindingId::SourceRangesSeeNode], "{annotation}");
+        assert_eq!(ids(&plain, vec![kept()]), [], "{annotation}");
+        let told = nginx(annotation, value, json!({"use-proxy-protocol": "true"}));
+        assert_eq!(ids(&told, vec![lost()]), [], "{annotation}");
+    }
+    let networks: Vec<IpNet> =
+        ["198.51.100.0/24", "192.0.2.7/32"].iter().map(|net| net.parse().unwrap()).collect();
+    let found = dependences(&nginx(allow, "198.51.100.0/24, 192.0.2.7", json!({})));
+    assert_eq!(found[0].networks, networks);
+    // Another controller's annotation: nobody knows where that one is.
+    let other = nginx("haproxy.org/whitelist", "192.0.2.0/24", json!({}));
+    assert_eq!(ids(&other, vec![lost()]), []);
+    let sentence = "Ingress shop/site, annotation haproxy.org/whitelist: the Service of its \
+                    controller was not found by its labels, so it was not judged";
+    assert_eq!(unjudged(&dependences(&other)), [sentence]);
+}
+
+#[test]
+fn headers_are_believed_of_somebody() {
+    let lost =
+        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let found = |data: Value| {
+        let cluster = nginx("x/y", "", data);
+        judged(&cluster, vec![lost()]).into_iter().map(|one| (one.0, one.3)).collect::<Vec<_>>()
+    };
+    let place = "ConfigMap in/c, use-forwarded-headers and proxy-real-ip-cidr: it believes the \
+                 header X-Forwarded-For of";
+    let of = |rest: &str| (FindingId::ForwardedForUntrusted, format!("{place} {rest}"));
+    assert_eq!(found(json!({})), []);
+    assert_eq!(
+        found(json!({"use-forwarded-headers": "true"})),
+        [of("everybody, so 203.0.113.77, who reaches it directly, can claim any address")]
+    );
+    let listed = |list: &str| json!({"use-forwarded-headers": "true", "proxy-real-ip-cidr": list});
+    assert_eq!(found(listed("10.0.0.0/24")), []);
+    assert_eq!(
+        found(listed("192.0.2.0/24")),
+        [of("192.0.2.0/24, and sees 10.0.0.11 in place of 203.0.113.77, which isn't among them")]
+    );
+    assert_eq!(found(json!({"use-proxy-protocol": "true"})), []);
+}

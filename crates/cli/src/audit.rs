@@ -1,0 +1,243 @@
+//! `unmasq audit`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, ValueEnum};
+use ipnet::IpNet;
+
+use unmasq_audit::{Audit, Request, Severity};
+use unmasq_cluster::Cluster;
+use unmasq_report::audit::{Subject, of_service};
+use unmasq_report::terminal::Extent;
+use unmasq_report::{json, terminal};
+
+use crate::output::{self, Exit};
+use crate::{path, source};
+
+/// What `-h` says at its end.
+pub(crate) const EXAMPLES: &str = "\
+Example:
+  unmasq audit examples/kube-proxy-cluster-policy
+
+More with --help.";
+
+/// What `--help` says at its end.
+pub(crate) const MORE: &str = "\
+Examples:
+  Where are sources lost, and what mends it? One screen, then everything:
+    unmasq audit examples/kube-proxy-cluster-policy
+  What concerns one Service:
+    unmasq audit examples/kube-proxy-cluster-policy --service default/web
+  The same for a script, which fails if something contradicts the settings:
+    unmasq audit examples/kube-proxy-cluster-policy --json --fail-on error
+
+Exit codes:
+  0  answered (with --fail-on: and nothing so bad was found)
+  1  --fail-on: something so bad was found
+  2  wrong usage, or input that can't be read
+  3  --fail-on: nothing so bad was found, and what is unknown could hide it";
+
+/// Audits a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A capture with the cluster's nodes: a directory, .tar, .tar.gz or .tar.zst. Left out: this
+    /// host alone (needs root)
+    capture: Option<PathBuf>,
+    /// What must hold, as YAML
+    // Nothing reads expectations yet: refused, and not shown.
+    #[arg(long, value_name = "FILE", hide = true)]
+    expect: Option<PathBuf>,
+    /// The range of all pods, where it can't be found in the capture; one for each family
+    #[arg(long, value_name = "CIDR")]
+    cluster_cidr: Vec<IpNet>,
+    /// Only what concerns this Service
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    service: Option<String>,
+    /// Print everything as JSON (unmasq.audit/v1, schemas/audit.v1.json)
+    #[arg(long)]
+    json: bool,
+    /// Exit with 1 if something as bad was found, and with 3 if what is unknown could hide it
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    fail_on: Option<FailOn>,
+    /// Take nothing for granted: what would be an assumption makes an answer unknown
+    #[arg(long)]
+    strict: bool,
+    /// One screen only: the verdict, the worst findings, and what was not seen
+    #[arg(short, long, visible_alias = "brief", action = ArgAction::SetTrue)]
+    quiet: bool,
+    /// Everything in full: all names, and the command that asks each answer again
+    #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "quiet")]
+    verbose: bool,
+}
+
+/// How bad something must be to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// An expectation or a promise is broken
+    Error,
+    /// Or something is likely unwanted
+    Warning,
+}
+
+/// Audits and prints.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.expect.is_some() {
+        bail!("--expect: expectations can't be read yet");
+    }
+    let cluster = load(args)?;
+    if let Some(service) = &args.service {
+        check_service(&cluster, service)?;
+    }
+    let whole = ask(&cluster, Request { strict: args.strict });
+    let audit = match &args.service {
+        Some(service) => of_service(&whole, &cluster, service),
+        None => whole,
+    };
+    let capture = args.capture.as_ref().map(|path| path.display().to_string());
+    let subject = Subject {
+        cluster: &cluster,
+        capture: capture.as_deref(),
+        service: args.service.as_deref(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let text = if args.json {
+        let mut text = serde_json::to_string_pretty(&json::audit(&audit, &subject))
+            .context("writing the answer as JSON")?;
+        text.push('\n');
+        text
+    } else {
+        let extent = if args.quiet { Extent::FirstScreen } else { Extent::Everything };
+        terminal::audit(&audit, &subject, extent, &output::style(args.verbose))
+    };
+    output::write(&mut io::stdout(), text.as_bytes())?;
+    Ok(args.fail_on.map_or(Exit::Done, |bound| judge(bound, &audit)))
+}
+
+fn load(args: &Args) -> anyhow::Result<Cluster> {
+    let cidrs = args.cluster_cidr.clone();
+    match &args.capture {
+        Some(capture) => from_capture(capture, cidrs),
+        None if source::is_root() => {
+            output::warn(
+                "note: this host alone is looked at, without Kubernetes objects; collect the \
+                 cluster's nodes into a capture to see them together",
+            );
+            source::cluster_of_this_machine(cidrs)
+        }
+        None => bail!("{HOW_TO_COLLECT}"),
+    }
+}
+
+const HOW_TO_COLLECT: &str = "\
+name a capture: a live cluster can't be asked yet. To make one:
+  on each node, as root:  unmasq collect -o NODE/ --node NODE
+  put them together:      mkdir -p capture/nodes; mv NODE/nodes/NODE capture/nodes/
+                          echo '{\"schema\": \"unmasq.capture/v1\"}' > capture/capture.json
+  where kubectl works:    mkdir -p capture/kubernetes
+    for kind in nodes pods services endpointslices.discovery.k8s.io; do
+      kubectl get $kind -A -o json > capture/kubernetes/$kind.json
+    done
+or run it as root on a node, for that node alone";
+
+fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
+    let files = unmasq_host::capture::read(capture)?;
+    let progress = Progress::new();
+    let nodes = unmasq_parse::capture::parse(&files).map_or(0, |it| it.node_names().count());
+    progress.show(&format!("reading {nodes} {}", if nodes == 1 { "node" } else { "nodes" }));
+    let cluster = source::cluster(capture, &files, cidrs);
+    progress.clear();
+    cluster
+}
+
+fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
+    let names: Vec<String> =
+        cluster.objects.services.iter().map(|service| service.full_name()).collect();
+    if names.iter().any(|name| name == wanted) {
+        return Ok(());
+    }
+    let near = path::nearest(wanted, names.iter().map(String::as_str));
+    bail!("there is no Service {wanted}{near}")
+}
+
+fn ask(cluster: &Cluster, request: Request) -> Audit {
+    let progress = Progress::new();
+    let audit = unmasq_audit::audit(cluster, request, &|done, of| {
+        progress.show(&format!("Service {done} of {of}"));
+    });
+    progress.clear();
+    audit
+}
+
+/// What is being done, in one line of standard error that is written over, on a terminal only.
+struct Progress {
+    /// How long the line is; `None`: nobody is there to read it.
+    shown: Option<Mutex<usize>>,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress { shown: io::stderr().is_terminal().then(|| Mutex::new(0)) }
+    }
+
+    fn show(&self, line: &str) {
+        let Some(shown) = &self.shown else { return };
+        // Nobody is told of a thread that panicked while it wrote: it is told by itself.
+        let Ok(mut before) = shown.lock() else { return };
+        let width = *before;
+        let _ = write!(io::stderr(), "\r{line:<width$}");
+        *before = line.chars().count();
+    }
+
+    fn clear(&self) {
+        self.show("");
+        if self.shown.is_some() {
+            let _ = write!(io::stderr(), "\r");
+        }
+    }
+}
+
+/// Whether something as bad was found, or could be hidden.
+fn judge(bound: FailOn, audit: &Audit) -> Exit {
+    let bound = match bound {
+        FailOn::Error => Severity::Error,
+        FailOn::Warning => Severity::Warning,
+    };
+    let hidden = || {
+        audit.totals.unknown > 0 || audit.totals.nodes_not_captured > 0 || audit.matrix.asked == 0
+    };
+    if audit.findings.iter().any(|finding| finding.severity >= bound) {
+        Exit::NotAsExpected
+    } else if hidden() {
+        Exit::Unknown
+    } else {
+        Exit::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unmasq_audit::Totals;
+    use unmasq_audit::matrix::Matrix;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        let asked = Audit { matrix: Matrix { asked: 9, ..Matrix::default() }, ..Audit::default() };
+        let totals = |unknown, nodes_not_captured| Audit {
+            totals: Totals { unknown, nodes_not_captured, ..Totals::default() },
+            ..asked.clone()
+        };
+        for (audit, expected) in [
+            (asked.clone(), Exit::Done),
+            (totals(1, 0), Exit::Unknown),
+            (totals(0, 1), Exit::Unknown),
+            (Audit::default(), Exit::Unknown),
+        ] {
+            assert_eq!(judge(FailOn::Warning, &audit), expected, "{:?}", audit.totals);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Questions about several nodes, asked of the binary: `trace` with names, and `audit`. The
+//! clusters are those of `examples`, where the lab sent the same packets for real.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const EXAMPLE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/kube-proxy-cluster-policy");
+
+fn unmasq(command: &str, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_unmasq"))
+        .args([command, EXAMPLE])
+        .args(arguments.split_whitespace())
+        .env_remove("CLICOLOR_FORCE")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn exits_with(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(output), stderr(output));
+}
+
+#[test]
+fn names_lead_over_the_nodes() {
+    for (question, first, way) in [
+        (
+            "--from pod/default/tool-1 --to service/default/web:http",
+            "source PRESERVED 10.42.1.3 -> 10.42.1.2:8080",
+            "pod default/tool-1 -> n1 -> pod default/web-1",
+        ),
+        (
+            "--from pod/default/tool-2 --to pod/default/web-1:8080 --family ipv6",
+            "source PRESERVED fd00:42:0:2::2 -> [fd00:42:0:1::2]:8080",
+            "pod default/tool-2 -> n2 -> flannel-v6.1 -> n1 -> pod default/web-1",
+        ),
+        (
+            "--from 198.51.100.7 --to svc/default/web:80 --proto udp --entry nodeport --via n3",
+            "source REWRITTEN 198.51.100.7 -> 10.42.3.0 by masquerading (kube-proxy) on n3",
+            "198.51.100.7 -> n3 -> flannel.1 -> n1 -> pod default/web-1",
+        ),
+        (
+            "--from node/n1 --to node/n2:22",
+            "source PRESERVED 10.0.0.11 -> 10.0.0.12:22",
+            "n1 -> eth0 -> n2",
+        ),
+        // Addresses alone, and no node: the capture has several.
+        (
+            "--from 10.42.2.2 --to 10.42.1.2:8080",
+            "source PRESERVED 10.42.2.2 -> 10.42.1.2:8080",
+            "pod default/tool-2 -> n2 -> flannel.1 -> n1 -> pod default/web-1",
+        ),
+    ] {
+        let output = unmasq("trace", question);
+        exits_with(&output, 0);
+        let text = stdout(&output);
+        assert!(text.starts_with(&format!("{first}\n")), "{question}: {text}");
+        assert!(text.contains(&format!("\n{way}\n")), "{question}: {text}");
+        assert_eq!(stderr(&output), "", "{question}");
+    }
+}
+
+#[test]
+fn what_was_chosen_is_noted() {
+    for (question, expected) in [
+        (
+            "--from 198.51.100.7 --to service/default/web:http",
+            "note: the caller is outside and calls by the load balancer's address; others with \
+             --entry\n\
+             note: the packet comes in by node n2, the first without an endpoint; another with \
+             --via\n",
+        ),
+        (
+            "--from pod/default/tool-1 --to service/default/web:http --entry nodeport",
+            "note: the port of node n2 is called, the first without an endpoint; another with \
+             --via\n",
+        ),
+    ] {
+        let output = unmasq("trace", question);
+        exits_with(&output, 0);
+        assert_eq!(stderr(&output), expected, "{question}");
+    }
+}
+
+#[test]
+fn errors_name_what_there_is() {
+    for (question, expected) in [
+        (
+            "--from pod/default/tool-1 --to service/default/wbe",
+            "there is no Service default/wbe; did you mean default/web?",
+        ),
+        (
+            "--from pod/default/tool-1 --to service/default/web",
+            "which port of Service default/web? It has http (80/tcp), udp (80/udp)",
+        ),
+        (
+            "--from pod/default/tool-1 --to service/default/web:https",
+            "Service default/web has no such port; it has http (80/tcp), udp (80/udp)",
+        ),
+        (
+            "--from pod/default/tol-1 --to node/n1",
+            "there is no pod default/tol-1; did you mean default/tool-1?",
+        ),
+        ("--from node/worker --to node/n1", "there is no node worker; there are n1, n2, n3"),
+        ("--from node/n1 --to node/n2 --entry lb", "--entry is about a Service"),
+        (
+            "--from node/n1 --to service/default/web:http --entry external-ip",
+            "Service default/web has no external IP of ipv4",
+        ),
+        ("--from 198.51.100.7 --to 203.0.113.1", "Name it with --via"),
+        ("--from 10.42.3.0 --to node/n2:22", "is an address of node n3, which takes 10.0.0.13"),
+        ("--from 10.42.2.2 --to node/n1 --family ipv6", "--family ipv6, and an address of ipv4"),
+        ("--from node/n1 --to node/n2 --node n1", "--node walks one node's rules"),
+        ("--from node/n1 --to node/n2 --in eth0", "--in and --mark are of one node's trace"),
+        ("--from node/n1 --to node/n2:22 --proto icmp", "icmp has no ports"),
+        ("--from service/default/web --to node/n1", "a Service calls nobody"),
+    ] {
+        let output = unmasq("trace", question);
+        exits_with(&output, 2);
+        assert!(stderr(&output).contains(expected), "{question}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{question}");
+    }
+}
+
+#[test]
+fn expectations_are_of_the_whole_way() {
+    let node_port = "--from 198.51.100.7 --to service/default/web:http --entry nodeport --via n3";
+    let refused = "--from node/n2 --to service/default/gone:http";
+    for (question, expected, code) in [
+        (node_port, "rewritten", 0),
+        (node_port, "preserved", 1),
+        (node_port, "dropped", 1),
+        (refused, "dropped", 0),
+        (refused, "preserved", 1),
+    ] {
+        let output = unmasq("trace", &format!("{question} --expect {expected}"));
+        assert_eq!(output.status.code(), Some(code), "{question}: {}", stdout(&output));
+    }
+}
+
+#[test]
+fn documents_say_what_they_are() {
+    for (command, arguments, schema) in [
+        ("trace", "--from node/n1 --to node/n2:22 --json", "unmasq.path/v1"),
+        ("trace", "--node n1 --from 10.42.1.3 --to 10.42.1.2:80 --json", "unmasq.trace/v1"),
+        ("audit", "--json", "unmasq.audit/v1"),
+        ("audit", "--json --service default/web", "unmasq.audit/v1"),
+    ] {
+        let output = unmasq(command, arguments);
+        exits_with(&output, 0);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["schema"], schema, "{arguments}");
+        assert!(!stderr(&output).contains("Service 1 of"), "{}", stderr(&output));
+    }
+}
+
+/// What the matrix says of a row is what `trace` says if it is asked the row's question.
+#[test]
+fn witnesses_of_the_matrix_can_be_asked_again() {
+    let document: Value = serde_json::from_slice(&unmasq("audit", "--json").stdout).unwrap();
+    let rows = document["matrix"]["rows"].as_array().unwrap();
+    assert!(rows.len() > 10, "{}", rows.len());
+    for row in rows {
+        let command = row["witness"]["trace"].as_str().unwrap().replace('\'', "");
+        let question = command.split_once(EXAMPLE).unwrap().1;
+        let output = unmasq("trace", &format!("{question} --json"));
+        exits_with(&output, 0);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let ways = answer["ways"].as_array().unwrap();
+        let same = ways
+            .iter()
+            .any(|way| way["fate"] == row["fate"] && way["seen"] == row["witness"]["seen"]);
+        assert!(same, "{command}: {row:#}");
+    }
+}
+
+#[test]
+fn an_audit_begins_with_its_verdict() {
+    let brief = unmasq("audit", "-q");
+    exits_with(&brief, 0);
+    let brief = stdout(&brief);
+    assert!(brief.lines().count() <= 24, "{brief}");
+    let whole = stdout(&unmasq("audit", ""));
+    assert!(whole.starts_with(&brief), "{whole}");
+    assert!(whole.contains("\nWho calls whom"), "{whole}");
+    for (arguments, code, expected) in [
+        ("--service default/wbe", 2, "there is no Service default/wbe; did you mean default/web?"),
+        ("--service default/web --fail-on error", 0, ""),
+        ("--cluster-cidr ten", 2, "ten"),
+        ("-q -v", 2, "cannot be used with"),
+    ] {
+        let output = unmasq("audit", arguments);
+        exits_with(&output, code);
+        assert!(stderr(&output).contains(expected), "{arguments}: {}", stderr(&output));
+    }
+}

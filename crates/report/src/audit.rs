@@ -1,0 +1,207 @@
+//! What all views of an audit share: names of Services and nodes, a step's commands, the command
+//! that asks a witness again, and the part of an audit that is about one Service.
+//!
+//! ```text
+//! Audit ─ of_service ─▶ Audit ─┬─ Subject (cluster, capture's name) ─▶ terminal
+//!                              └────────────────────────────────────▶ JSON
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use unmasq_audit::matrix::{Fate, Row, Witness};
+use unmasq_audit::{Action, Audit, Finding, Severity};
+use unmasq_cluster::Cluster;
+use unmasq_cluster::paths::{Call, Caller};
+use unmasq_model::packet::Protocol;
+
+/// What an audit is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The cluster: an audit names its Services and nodes by index.
+    pub cluster: &'a Cluster,
+    /// The capture as a command line names it; `None`: the machine that the program runs on.
+    pub capture: Option<&'a str>,
+    /// The Service that the audit was narrowed to ([`of_service`]).
+    pub service: Option<&'a str>,
+    /// The program's version.
+    pub version: &'a str,
+}
+
+/// The part of an audit that is about one Service (`namespace/name`): rows with it, and findings
+/// that name it or such a row. A row keeps its other Services, because its count is theirs too.
+/// Totals stay those of the whole cluster.
+pub fn of_service(audit: &Audit, cluster: &Cluster, service: &str) -> Audit {
+    let is_it = |index: &u32| {
+        let found = cluster.objects.services.get(*index as usize);
+        found.is_some_and(|found| found.full_name() == service)
+    };
+    let mut rows = Vec::new();
+    let mut moved: BTreeMap<usize, usize> = BTreeMap::new();
+    for (index, row) in audit.matrix.rows.iter().enumerate() {
+        if row.services.iter().any(is_it) {
+            moved.insert(index, rows.len());
+            rows.push(row.clone());
+        }
+    }
+    let findings = audit.findings.iter().filter_map(|finding| {
+        let mut finding = finding.clone();
+        let rows = finding.affected.rows.iter().filter_map(|row| moved.get(row).copied());
+        finding.affected.rows = rows.collect();
+        let named = finding.affected.services.iter().any(|name| name == service);
+        let about = named || finding.subject == service || !finding.affected.rows.is_empty();
+        about.then_some(finding)
+    });
+    Audit {
+        findings: findings.collect(),
+        matrix: unmasq_audit::matrix::Matrix { rows, ..audit.matrix.clone() },
+        ..audit.clone()
+    }
+}
+
+/// What is done in a step, as commands; empty where there is nothing to type.
+pub(crate) fn commands(action: &Action) -> Vec<String> {
+    match action {
+        Action::Patch { resource, namespace, name, patch } => {
+            let namespace = namespace.as_deref().map(|name| format!(" -n {}", quoted(name)));
+            vec![format!(
+                "kubectl patch {} {}{} --type merge -p {}",
+                quoted(resource),
+                quoted(name),
+                namespace.unwrap_or_default(),
+                quoted(patch)
+            )]
+        }
+        Action::Environment { workload, namespace, container, name, value } => {
+            let variable = quoted(&format!("{name}={value}"));
+            vec![format!(
+                "kubectl set env {} -n {} -c {} {variable}",
+                quoted(workload),
+                quoted(namespace),
+                quoted(container)
+            )]
+        }
+        Action::Argument { place, namespace: Some(namespace), argument: _ } => {
+            vec![format!("kubectl edit {} -n {}", quoted(place), quoted(namespace))]
+        }
+        Action::Argument { namespace: None, .. } | Action::File { .. } => Vec::new(),
+        Action::Rules { commands, .. } | Action::ByHand(commands) => commands.clone(),
+    }
+}
+
+/// A word of a shell's command line.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+impl Subject<'_> {
+    /// `namespace/name` of a Service.
+    pub(crate) fn service_name(&self, index: u32) -> String {
+        let service = self.cluster.objects.services.get(index as usize);
+        service.map_or_else(|| "?".to_owned(), |service| service.full_name())
+    }
+
+    /// A Service's port: `namespace/name:port`, by its name or else its number.
+    pub(crate) fn service_port(&self, service: u32, port: u32) -> String {
+        let name = self.service_name(service);
+        let found = self.cluster.objects.services.get(service as usize);
+        match found.and_then(|found| found.spec.ports.get(port as usize)) {
+            None => name,
+            Some(port) if port.name.is_empty() => format!("{name}:{}", port.port),
+            Some(port) => format!("{name}:{}", port.name),
+        }
+    }
+
+    /// Names of a row's Services.
+    pub(crate) fn services(&self, row: &Row) -> Vec<String> {
+        row.services.iter().map(|index| self.service_name(*index)).collect()
+    }
+
+    /// A `trace` command with the capture's name in it.
+    pub(crate) fn trace(&self, command: &str) -> String {
+        const TRACE: &str = "unmasq trace";
+        match (self.capture, command.strip_prefix(TRACE)) {
+            (Some(capture), Some(rest)) => format!("{TRACE} {}{rest}", quoted(capture)),
+            (None, _) | (_, None) => command.to_owned(),
+        }
+    }
+
+    /// The command that asks a witness again.
+    pub(crate) fn witness(&self, witness: &Witness) -> String {
+        self.trace(&format!("unmasq trace {}", self.question(&witness.call)))
+    }
+
+    fn question(&self, call: &Call) -> String {
+        let node = |index: usize| {
+            self.cluster.nodes.get(index).map_or_else(|| "?".to_owned(), |node| quoted(&node.name))
+        };
+        let to = end(call.to, call.port);
+        let (from, via) = match &call.from {
+            Caller::Pod { address, .. } => (end(*address, call.source_port), None),
+            Caller::Outside { node: at, address } => {
+                (end(*address, call.source_port), Some(node(*at)))
+            }
+            Caller::Node(at) => {
+                let port = call.source_port.map(|port| format!(":{port}")).unwrap_or_default();
+                (format!("node/{}{port}", node(*at)), None)
+            }
+        };
+        let mut text = format!("--from {from} --to {to}");
+        if let Some(via) = via {
+            text = format!("{text} --via {via}");
+        }
+        match call.protocol {
+            Protocol::TCP => {}
+            // `icmp` on a command line is the one of the addresses' family.
+            Protocol::ICMPV6 => text.push_str(" --proto icmp"),
+            other => text.push_str(&format!(" --proto {other}")),
+        }
+        text
+    }
+}
+
+/// `[fd00::1]:80` has brackets, which a shell may take for a pattern.
+fn end(address: IpAddr, port: Option<u16>) -> String {
+    match port {
+        None => address.to_string(),
+        Some(port) => quoted(&SocketAddr::new(address, port).to_string()),
+    }
+}
+
+/// How many findings are of a severity.
+pub(crate) fn count(findings: &[Finding], severity: Severity) -> usize {
+    findings.iter().filter(|finding| finding.severity == severity).count()
+}
+
+/// The findings that name a row of the matrix, worst first.
+pub(crate) fn about_row(findings: &[Finding], row: usize) -> impl Iterator<Item = &Finding> {
+    findings.iter().filter(move |finding| finding.affected.rows.contains(&row))
+}
+
+/// Rows where a source is lost and somebody is hurt by it.
+pub(crate) fn lost(audit: &Audit) -> impl Iterator<Item = &Row> {
+    let hurts = |index: usize| {
+        about_row(&audit.findings, index).any(|finding| finding.severity >= Severity::Warning)
+    };
+    let rewritten = |row: &Row| match row.cell.fate {
+        Fate::Rewritten(_) => true,
+        Fate::Preserved
+        | Fate::NoAnswer(_)
+        | Fate::Dropped(_)
+        | Fate::Rejected(_)
+        | Fate::Lost
+        | Fate::Unknown(_) => false,
+    };
+    let rows = audit.matrix.rows.iter().enumerate();
+    rows.filter(move |(index, row)| rewritten(row) && hurts(*index)).map(|(_, row)| row)
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

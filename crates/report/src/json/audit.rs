@@ -1,0 +1,439 @@
+//! `unmasq.audit/v1`: what was found in a cluster, as a document.
+//!
+//! `schemas/audit.v1.json` describes it, and a test holds the two together. Fields are added in a
+//! new version only.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use unmasq_audit::matrix::{
+    Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Row, Why,
+};
+use unmasq_audit::{
+    Action, Audit, Confidence, Evidence, Finding, Remedy, Requirement, RuleText, Severity, Step,
+    Totals,
+};
+
+use crate::audit::{Subject, commands};
+use crate::evidence;
+
+/// The document's schema.
+pub const AUDIT_SCHEMA: &str = "unmasq.audit/v1";
+
+/// The document.
+pub fn audit(audit: &Audit, subject: &Subject<'_>) -> impl Serialize {
+    Document {
+        schema: AUDIT_SCHEMA,
+        version: subject.version.to_owned(),
+        capture: subject.capture.map(ToOwned::to_owned),
+        service: subject.service.map(ToOwned::to_owned),
+        findings: audit.findings.iter().map(|one| finding(one, subject)).collect(),
+        matrix: matrix(&audit.matrix, subject),
+        totals: totals(&audit.totals),
+        assumptions: audit.assumptions.clone(),
+        missing: audit.missing.clone(),
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    version: String,
+    capture: Option<String>,
+    service: Option<String>,
+    findings: Vec<FindingView>,
+    matrix: MatrixView,
+    totals: TotalsView,
+    assumptions: Vec<String>,
+    missing: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct FindingView {
+    id: &'static str,
+    subject: String,
+    severity: &'static str,
+    confidence: &'static str,
+    title: String,
+    owner: &'static str,
+    families: Vec<String>,
+    affected: AffectedView,
+    breaks: Vec<String>,
+    evidence: Vec<EvidenceView>,
+    cause: CauseView,
+    remedies: Vec<RemedyView>,
+}
+
+#[derive(Serialize)]
+struct AffectedView {
+    flows: Vec<String>,
+    services: Vec<String>,
+    nodes: Vec<String>,
+    rows: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct EvidenceView {
+    text: String,
+    trace: Option<String>,
+    rule: Option<RuleView>,
+}
+
+#[derive(Serialize)]
+struct RuleView {
+    host: String,
+    place: String,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct CauseView {
+    text: String,
+    setting: Option<String>,
+    place: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RemedyView {
+    lasting: bool,
+    title: String,
+    requires: Vec<RequirementView>,
+    steps: Vec<StepView>,
+    undo: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RequirementView {
+    text: String,
+    holds: Option<bool>,
+    check: Option<String>,
+}
+
+#[derive(Serialize)]
+struct StepView {
+    text: String,
+    action: ActionView,
+    commands: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum ActionView {
+    Patch {
+        resource: String,
+        namespace: Option<String>,
+        name: String,
+        patch: String,
+    },
+    Environment {
+        workload: String,
+        namespace: String,
+        container: String,
+        name: String,
+        value: String,
+    },
+    Argument {
+        place: String,
+        namespace: Option<String>,
+        argument: String,
+    },
+    Rules {
+        node: String,
+    },
+    File {
+        node: Option<String>,
+        path: String,
+        content: String,
+    },
+    ByHand,
+}
+
+#[derive(Serialize)]
+struct MatrixView {
+    asked: usize,
+    rows: Vec<RowView>,
+    assumptions: Vec<AssumptionView>,
+}
+
+#[derive(Serialize)]
+struct AssumptionView {
+    text: String,
+    answers: usize,
+}
+
+#[derive(Serialize)]
+struct RowView {
+    entry: &'static str,
+    policy: Option<&'static str>,
+    client: ClientView,
+    placement: &'static str,
+    family: String,
+    protocol: String,
+    fate: &'static str,
+    causes: Vec<RewriterView>,
+    refusal: Option<RefusalView>,
+    detail: Option<String>,
+    hops: usize,
+    count: usize,
+    services: Vec<String>,
+    witness: WitnessView,
+}
+
+#[derive(Serialize)]
+struct ClientView {
+    kind: &'static str,
+    network: Option<String>,
+    named_by: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct RewriterView {
+    owner: &'static str,
+    rule: String,
+    why: &'static str,
+}
+
+#[derive(Serialize)]
+struct RefusalView {
+    reason: Option<&'static str>,
+    owner: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct WitnessView {
+    trace: String,
+    service: Option<String>,
+    seen: Option<IpAddr>,
+    reached: Option<IpAddr>,
+}
+
+#[derive(Serialize)]
+struct TotalsView {
+    nodes: usize,
+    nodes_not_captured: usize,
+    pods: usize,
+    services: usize,
+    rules: usize,
+    preserved: usize,
+    rewritten_as_expected: usize,
+    rewritten: usize,
+    not_answered: usize,
+    unknown: usize,
+}
+
+fn finding(finding: &Finding, subject: &Subject<'_>) -> FindingView {
+    let affected = &finding.affected;
+    FindingView {
+        id: finding.id.id(),
+        subject: finding.subject.clone(),
+        severity: match finding.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        },
+        confidence: match finding.confidence {
+            Confidence::Likely => "likely",
+            Confidence::Certain => "certain",
+        },
+        title: finding.title.clone(),
+        owner: finding.owner.name(),
+        families: finding.families.iter().map(ToString::to_string).collect(),
+        affected: AffectedView {
+            flows: affected.flows.clone(),
+            services: affected.services.clone(),
+            nodes: affected.nodes.clone(),
+            rows: affected.rows.clone(),
+        },
+        breaks: finding.breaks.clone(),
+        evidence: finding.evidence.iter().map(|one| shown(one, subject)).collect(),
+        cause: CauseView {
+            text: finding.cause.text.clone(),
+            setting: finding.cause.setting.clone(),
+            place: finding.cause.place.clone(),
+        },
+        remedies: finding.remedies.iter().map(remedy).collect(),
+    }
+}
+
+fn shown(evidence: &Evidence, subject: &Subject<'_>) -> EvidenceView {
+    let rule = |RuleText { host, place, text }: &RuleText| RuleView {
+        host: host.clone(),
+        place: place.clone(),
+        text: text.clone(),
+    };
+    EvidenceView {
+        text: evidence.text.clone(),
+        trace: evidence.trace.as_deref().map(|command| subject.trace(command)),
+        rule: evidence.rule.as_ref().map(rule),
+    }
+}
+
+fn remedy(remedy: &Remedy) -> RemedyView {
+    let requirement = |Requirement { text, holds, check }: &Requirement| RequirementView {
+        text: text.clone(),
+        holds: *holds,
+        check: check.clone(),
+    };
+    RemedyView {
+        lasting: remedy.lasting,
+        title: remedy.title.clone(),
+        requires: remedy.requires.iter().map(requirement).collect(),
+        steps: remedy.steps.iter().map(step).collect(),
+        undo: remedy.undo.clone(),
+    }
+}
+
+fn step(step: &Step) -> StepView {
+    let action = match step.action.clone() {
+        Action::Patch { resource, namespace, name, patch } => {
+            ActionView::Patch { resource, namespace, name, patch }
+        }
+        Action::Environment { workload, namespace, container, name, value } => {
+            ActionView::Environment { workload, namespace, container, name, value }
+        }
+        Action::Argument { place, namespace, argument } => {
+            ActionView::Argument { place, namespace, argument }
+        }
+        Action::Rules { node, commands: _ } => ActionView::Rules { node },
+        Action::File { node, path, content } => ActionView::File { node, path, content },
+        Action::ByHand(_) => ActionView::ByHand,
+    };
+    StepView { text: step.text.clone(), action, commands: commands(&step.action) }
+}
+
+fn matrix(matrix: &Matrix, subject: &Subject<'_>) -> MatrixView {
+    let assumptions = matrix.assumptions.iter();
+    MatrixView {
+        asked: matrix.asked,
+        rows: matrix.rows.iter().map(|one| row(one, subject)).collect(),
+        assumptions: assumptions
+            .map(|(text, answers)| AssumptionView { text: text.clone(), answers: *answers })
+            .collect(),
+    }
+}
+
+fn row(row: &Row, subject: &Subject<'_>) -> RowView {
+    let Cell { entry, policy, client, placement, family, protocol, fate, hops } = &row.cell;
+    let (fate, causes, refusal, detail) = self::fate(fate);
+    let witness = &row.witness;
+    RowView {
+        entry: entry_name(*entry),
+        policy: policy.map(|policy| match policy {
+            Policy::Cluster => "Cluster",
+            Policy::Local => "Local",
+        }),
+        client: self::client(client),
+        placement: match placement {
+            Placement::Here => "here",
+            Placement::Elsewhere => "elsewhere",
+            Placement::None => "none",
+        },
+        family: family.to_string(),
+        protocol: protocol.to_string(),
+        fate,
+        causes,
+        refusal,
+        detail,
+        hops: *hops,
+        count: row.count,
+        services: subject.services(row),
+        witness: WitnessView {
+            trace: subject.witness(witness),
+            service: witness.service.map(|(service, port)| subject.service_port(service, port)),
+            seen: witness.seen,
+            reached: witness.reached,
+        },
+    }
+}
+
+fn entry_name(entry: Entry) -> &'static str {
+    match entry {
+        Entry::Pod => "pod",
+        Entry::Node => "node",
+        Entry::Outside => "outside",
+        Entry::ClusterIp => "cluster_ip",
+        Entry::NodePort => "node_port",
+        Entry::LoadBalancer => "load_balancer",
+        Entry::ExternalIp => "external_ip",
+    }
+}
+
+fn client(client: &Client) -> ClientView {
+    let (kind, network, named_by) = match client {
+        Client::Pod => ("pod", None, None),
+        Client::PodElsewhere => ("pod_elsewhere", None, None),
+        Client::Endpoint => ("endpoint", None, None),
+        Client::Node => ("node", None, None),
+        Client::NodeElsewhere => ("node_elsewhere", None, None),
+        Client::Outside(Outside::Anybody) => ("outside", None, None),
+        Client::Outside(Outside::NamedByRule(network)) => ("outside", Some(network), Some("rule")),
+        Client::Outside(Outside::NamedBySetting(network)) => {
+            ("outside", Some(network), Some("setting"))
+        }
+    };
+    ClientView { kind, network: network.map(ToString::to_string), named_by }
+}
+
+type FateView = (&'static str, Vec<RewriterView>, Option<RefusalView>, Option<String>);
+
+fn fate(fate: &Fate) -> FateView {
+    let refusal = |refusal: &unmasq_audit::matrix::Refusal| RefusalView {
+        reason: refusal.reason.map(evidence::reason_name),
+        owner: refusal.owner.map(unmasq_audit::Owner::name),
+    };
+    match fate {
+        Fate::Preserved => ("preserved", Vec::new(), None, None),
+        Fate::Rewritten(causes) => ("rewritten", causes.iter().map(rewriter).collect(), None, None),
+        Fate::NoAnswer(why) => ("no_answer", Vec::new(), None, Some(why.clone())),
+        Fate::Dropped(by) => ("dropped", Vec::new(), Some(refusal(by)), None),
+        Fate::Rejected(by) => ("rejected", Vec::new(), Some(refusal(by)), None),
+        Fate::Lost => ("unreached", Vec::new(), None, None),
+        Fate::Unknown(why) => ("unknown", Vec::new(), None, Some(why.clone())),
+    }
+}
+
+fn rewriter(cause: &Rewriter) -> RewriterView {
+    RewriterView {
+        owner: cause.owner.name(),
+        rule: cause.rule.clone(),
+        why: match cause.why {
+            Why::ItsTests => "its_tests",
+            Why::ExternalPolicy => "external_policy",
+            Why::NotAPod => "not_a_pod",
+            Why::MasqueradeAll => "masquerade_all",
+            Why::Hairpin => "hairpin",
+            Why::Marked => "marked",
+        },
+    }
+}
+
+fn totals(totals: &Totals) -> TotalsView {
+    let Totals {
+        nodes,
+        nodes_not_captured,
+        pods,
+        services,
+        rules,
+        preserved,
+        rewritten_as_expected,
+        rewritten,
+        not_answered,
+        unknown,
+    } = *totals;
+    TotalsView {
+        nodes,
+        nodes_not_captured,
+        pods,
+        services,
+        rules,
+        preserved,
+        rewritten_as_expected,
+        rewritten,
+        not_answered,
+        unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! What was found in a cluster: the verdict, the worst findings and what was not seen on one
+//! screen; then everything.
+//!
+//! ```text
+//! 1 error, 1 warning: 3 of 412 Services lose their clients' addresses     verdict
+//!
+//! ! ERROR  Calico masquerades clients of the pool old-pool                worst findings
+//!   Calico; affects default/web, shop/api and 1 more (nodes n1, n2)
+//!   mend: delete the pool that no pod uses
+//!   more: unmasq explain calico-unused-pool
+//!
+//! Not seen: 4 of 1204 calls can't be told                                 what may hide more
+//! ```
+
+mod finding;
+mod matrix;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use unmasq_audit::{Audit, Finding, Severity};
+
+use super::paint::{Colour, Paint, clean};
+use super::{Style, list, plural};
+use crate::audit::{Subject, count, lost};
+
+/// How much is shown of an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The verdict, the worst findings, and what was not seen.
+    FirstScreen,
+    /// The findings in full and the matrix too.
+    Everything,
+}
+
+/// Findings on the first screen.
+const WORST: usize = 3;
+/// Sentences there about what was not seen.
+const FEW_MISSING: usize = 2;
+
+/// The audit as text, ending with a newline.
+pub fn audit(audit: &Audit, subject: &Subject<'_>, extent: Extent, style: &Style) -> String {
+    let paint = Paint::new(style);
+    let mut text = first_screen(audit, subject, &paint);
+    match extent {
+        Extent::FirstScreen => return text,
+        Extent::Everything => {}
+    }
+    for (number, finding) in audit.findings.iter().enumerate() {
+        let of = audit.findings.len();
+        heading(&mut text, &format!("Finding {} of {of}", number + 1), &paint);
+        finding::write(&mut text, finding, subject, &paint);
+    }
+    matrix::write(&mut text, audit, subject, &paint);
+    if subject.service.is_none() {
+        totals(&mut text, audit, &paint);
+    }
+    list(&mut text, "Not seen:", &audit.missing, &paint);
+    list(&mut text, "Taken for granted:", &assumptions(audit), &paint);
+    text
+}
+
+fn heading(text: &mut String, title: &str, paint: &Paint) {
+    let _ = writeln!(text, "\n{}", paint.bold(title));
+}
+
+fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
+    let mut text = String::new();
+    let colour = match audit.findings.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Error) => Colour::Red,
+        Some(Severity::Warning) => Colour::Yellow,
+        Some(Severity::Info) | None if in_doubt(audit) => Colour::Yellow,
+        Some(Severity::Info) | None => Colour::Green,
+    };
+    for line in paint.wrapped("", &verdict(audit, subject)).lines() {
+        let _ = writeln!(text, "{}", paint.colour(colour, line));
+    }
+    if !audit.findings.is_empty() {
+        text.push('\n');
+    }
+    for finding in audit.findings.iter().take(WORST) {
+        brief(&mut text, finding, paint);
+    }
+    if audit.findings.len() > WORST {
+        let rest = audit.findings.len() - WORST;
+        let _ = writeln!(text, "and {rest} more {}", plural(rest, "finding", "findings"));
+    }
+    text.push('\n');
+    not_seen(&mut text, audit, paint);
+    text
+}
+
+/// Whether something that was not seen could change the verdict.
+fn in_doubt(audit: &Audit) -> bool {
+    audit.totals.unknown > 0 || audit.totals.nodes_not_captured > 0 || audit.matrix.asked == 0
+}
+
+/// The verdict in one sentence.
+fn verdict(audit: &Audit, subject: &Subject<'_>) -> String {
+    let about = subject.service.map(|name| format!("{}: ", clean(name))).unwrap_or_default();
+    let severities = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+    let counted = severities.into_iter().filter_map(|(severity, word)| {
+        let count = count(&audit.findings, severity);
+        let ending = plural(count, "", "s");
+        (count > 0).then(|| format!("{count} {word}{ending}"))
+    });
+    let counted: Vec<String> = counted.collect();
+    let result = match (counted.is_empty(), consequence(audit, subject)) {
+        (false, Some(consequence)) => format!("{}: {consequence}", counted.join(", ")),
+        (false, None) => counted.join(", "),
+        (true, _) if audit.matrix.asked == 0 => {
+            "nothing can be said: no call could be followed".to_owned()
+        }
+        (true, _) if in_doubt(audit) => {
+            "no source was seen lost that the settings promise to keep, \
+             and not everything could be seen"
+                .to_owned()
+        }
+        (true, _) => "no source is lost that the settings promise to keep".to_owned(),
+    };
+    if about.is_empty() { capitalised(&result) } else { format!("{about}{result}") }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}
+
+/// Who loses what, of the findings that hurt.
+fn consequence(audit: &Audit, subject: &Subject<'_>) -> Option<String> {
+    let calls: usize = lost(audit).map(|row| row.count).sum();
+    let services: BTreeSet<u32> = lost(audit).flat_map(|row| row.services.clone()).collect();
+    let all = audit.totals.services;
+    match (services.len(), calls) {
+        (_, 0) => None,
+        (_, _) if subject.service.is_some() => Some("it loses its clients' addresses".to_owned()),
+        (0, calls) => {
+            let loses = plural(calls, "loses its source", "lose their source");
+            Some(format!("{calls} of {} calls {loses}", audit.matrix.asked))
+        }
+        (services, _) => {
+            let loses = plural(services, "loses its clients'", "lose their clients'");
+            Some(format!("{services} of {all} Services {loses} addresses"))
+        }
+    }
+}
+
+/// A finding in four lines; only its title may take more.
+fn brief(text: &mut String, finding: &Finding, paint: &Paint) {
+    finding::title(text, finding, paint);
+    let affects = finding::affects(finding);
+    let line = |content: &str| format!("  {}", paint.line(&clean(content), 2));
+    let _ = writeln!(text, "{}", line(&format!("{}; {affects}", finding::owner(finding))));
+    let _ = writeln!(text, "{}", line(&format!("mend: {}", finding::mend(finding))));
+    let _ = writeln!(text, "{}", paint.dim(&line(&format!("more: unmasq explain {}", finding.id))));
+}
+
+/// What may hide more.
+fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
+    let totals = &audit.totals;
+    let mut parts = Vec::new();
+    if totals.unknown > 0 {
+        let asked = audit.matrix.asked;
+        parts.push(format!("{} of {asked} calls can't be told", totals.unknown));
+    }
+    if totals.nodes_not_captured > 0 {
+        let all = totals.nodes + totals.nodes_not_captured;
+        let count = totals.nodes_not_captured;
+        let was = plural(count, "was", "were");
+        parts.push(format!("{count} of {all} nodes {was} not captured"));
+    }
+    if parts.is_empty() && audit.missing.is_empty() {
+        text.push_str("Nothing that was asked is unknown.\n");
+        return;
+    }
+    if parts.is_empty() {
+        parts.push("every call could be told, and more would help".to_owned());
+    }
+    paint.wrap(text, "", &format!("Not seen: {}.", parts.join("; ")));
+    for missing in audit.missing.iter().take(FEW_MISSING) {
+        let _ = writeln!(text, "  {}", paint.line(&clean(missing), 2));
+    }
+    if audit.missing.len() > FEW_MISSING {
+        let _ = writeln!(text, "  and {} more", audit.missing.len() - FEW_MISSING);
+    }
+}
+
+/// What was asked and what came of it, in numbers.
+fn totals(text: &mut String, audit: &Audit, paint: &Paint) {
+    let totals = &audit.totals;
+    heading(text, &format!("{} calls were followed", audit.matrix.asked), paint);
+    let rows = [
+        (totals.preserved, "source kept"),
+        (
+            totals.rewritten_as_expected,
+            "source lost as expected: a node's own calls, endpoints that call themselves, calls \
+             to the outside",
+        ),
+        (totals.rewritten, "source lost, and a finding is about it"),
+        (totals.not_answered, "dropped, refused, or without an answer"),
+        (totals.unknown, "not known"),
+    ];
+    let width = rows.iter().map(|(count, _)| count.to_string().len()).max().unwrap_or(1);
+    for (count, what) in rows {
+        let hanging = width + 2;
+        text.push_str(&paint.wrapped_from("  ", hanging, &format!("{count:>width$}  {what}")));
+    }
+    let nodes = match totals.nodes_not_captured {
+        0 => format!("{} {}", totals.nodes, plural(totals.nodes, "node", "nodes")),
+        missing => format!("{} of {} nodes", totals.nodes, totals.nodes + missing),
+    };
+    let seen = format!(
+        "Read: {nodes}, {} {}, {} {}, {} {}.",
+        totals.pods,
+        plural(totals.pods, "pod", "pods"),
+        totals.services,
+        plural(totals.services, "Service", "Services"),
+        totals.rules,
+        plural(totals.rules, "rule", "rules"),
+    );
+    paint.wrap(text, "", &seen);
+}
+
+/// What was taken for granted by all, and in how many answers.
+fn assumptions(audit: &Audit) -> Vec<String> {
+    let counted = audit.matrix.assumptions.iter().map(|(sentence, count)| {
+        format!("{sentence} ({count} {})", plural(*count, "answer", "answers"))
+    });
+    let general = audit.assumptions.iter();
+    general
+        .filter(|one| !audit.matrix.assumptions.contains_key(*one))
+        .cloned()
+        .chain(counted)
+        .collect()
+}
+
+/// `a, b, c and 4 more`; everything where everything was asked for.
+fn shortened(names: &[String], few: usize, paint: &Paint) -> String {
+    let shown = if paint.verbose { names.len() } else { few.min(names.len()) };
+    let mut text = names[..shown].join(", ");
+    if shown < names.len() {
+        let _ = write!(text, " and {} more", names.len() - shown);
+    }
+    clean(&text)
+}
+
+#[cfg(test)]
+mod tests;

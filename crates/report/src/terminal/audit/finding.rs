@@ -1,0 +1,301 @@
+//! A finding: in one line each for the first screen, and in full.
+
+use std::fmt::Write as _;
+
+use unmasq_audit::{Action, Confidence, Evidence, Finding, Owner, Remedy, Requirement, Severity};
+
+use super::super::paint::{Colour, Paint, clean, columns};
+use super::super::{FEW_LINES, plural};
+use super::shortened;
+use crate::audit::{Subject, commands};
+
+/// Names in a line of them.
+const FEW_NAMES: usize = 3;
+/// Names in a finding in full.
+const SOME_NAMES: usize = 12;
+
+/// `! ERROR  Calico masquerades …`.
+pub(super) fn title(text: &mut String, finding: &Finding, paint: &Paint) {
+    let (sign, word, colour) = match finding.severity {
+        Severity::Error => ("!", "ERROR", Some(Colour::Red)),
+        Severity::Warning => ("!", "WARNING", Some(Colour::Yellow)),
+        Severity::Info => (" ", "INFO", None),
+    };
+    let likely = match finding.confidence {
+        Confidence::Certain => "",
+        Confidence::Likely => " (likely)",
+    };
+    let line = format!("{sign} {word}{likely}  {}", clean(&finding.title));
+    let painted = match colour {
+        Some(colour) => paint.colour(colour, word),
+        None => paint.bold(word),
+    };
+    text.push_str(&paint.wrapped("", &line).replacen(word, &painted, 1));
+}
+
+/// Whose rule or setting it is.
+pub(super) fn owner(finding: &Finding) -> String {
+    match finding.owner {
+        Owner::Unclaimed => "a rule that no known program claims".to_owned(),
+        owner => owner.to_string(),
+    }
+}
+
+/// What is affected, in one line.
+pub(super) fn affects(finding: &Finding) -> String {
+    let affected = &finding.affected;
+    let some = |names: &[String]| {
+        let shown = names.iter().take(FEW_NAMES).cloned().collect::<Vec<_>>().join(", ");
+        match names.len().saturating_sub(FEW_NAMES) {
+            0 => shown,
+            rest => format!("{shown} and {rest} more"),
+        }
+    };
+    let nodes = match &affected.nodes[..] {
+        [] => String::new(),
+        nodes => format!(" ({} {})", plural(nodes.len(), "node", "nodes"), some(nodes)),
+    };
+    match (&affected.services[..], &affected.flows[..]) {
+        ([], []) if nodes.is_empty() => "affects nothing that is known here".to_owned(),
+        ([], []) => format!("affects{nodes}"),
+        ([], [flow]) => format!("affects {flow}{nodes}"),
+        ([], [flow, rest @ ..]) => format!("affects {flow} and {} more{nodes}", rest.len()),
+        (services, _) => format!("affects {}{nodes}", some(services)),
+    }
+}
+
+/// The remedy to take, in one line.
+pub(super) fn mend(finding: &Finding) -> String {
+    let lasting = finding.remedies.iter().find(|remedy| remedy.lasting);
+    match (lasting, finding.remedies.first()) {
+        (Some(remedy), _) => remedy.title.clone(),
+        (None, Some(remedy)) => format!("{} (until the next restart)", remedy.title),
+        (None, None) => "no remedy is known".to_owned(),
+    }
+}
+
+/// Everything about a finding.
+pub(super) fn write(text: &mut String, finding: &Finding, subject: &Subject<'_>, paint: &Paint) {
+    title(text, finding, paint);
+    let families: Vec<String> = finding.families.iter().map(ToString::to_string).collect();
+    let mut about = vec![finding.id.to_string()];
+    if !finding.subject.is_empty() && !families.contains(&finding.subject) {
+        about.push(clean(&finding.subject));
+    }
+    about.push(owner(finding));
+    if !families.is_empty() {
+        about.push(families.join(" and "));
+    }
+    paint.wrap(text, "  ", &about.join("; "));
+    cause(text, finding, paint);
+    affected(text, finding, paint);
+    paragraphs(text, "It breaks", &finding.breaks, paint);
+    evidence(text, &finding.evidence, subject, paint);
+    for (number, remedy) in finding.remedies.iter().enumerate() {
+        write_remedy(text, number + 1, finding.remedies.len(), remedy, paint);
+    }
+    if finding.remedies.is_empty() {
+        text.push_str("  No remedy is known.\n");
+    }
+    let _ = writeln!(text, "  {}", paint.dim(&format!("More: unmasq explain {}", finding.id)));
+}
+
+fn label(text: &mut String, title: &str, paint: &Paint) {
+    let _ = writeln!(text, "  {}", paint.bold(title));
+}
+
+fn cause(text: &mut String, finding: &Finding, paint: &Paint) {
+    label(text, "Why", paint);
+    paint.wrap(text, "    ", &clean(&finding.cause.text));
+    match (&finding.cause.setting, &finding.cause.place) {
+        (Some(setting), Some(place)) => {
+            paint.wrap(text, "    ", &clean(&format!("The setting: {setting} ({place}).")));
+        }
+        (Some(setting), None) => {
+            paint.wrap(text, "    ", &clean(&format!("The setting: {setting}.")));
+        }
+        (None, Some(place)) => paint.wrap(text, "    ", &clean(&format!("Where: {place}."))),
+        (None, None) => text.push_str("    No setting behind it was found.\n"),
+    }
+}
+
+fn affected(text: &mut String, finding: &Finding, paint: &Paint) {
+    let affected = &finding.affected;
+    if affected.flows.is_empty() && affected.services.is_empty() && affected.nodes.is_empty() {
+        return;
+    }
+    label(text, "Affected", paint);
+    lines(text, &affected.flows, paint);
+    for (word, names) in [("Services", &affected.services), ("Nodes", &affected.nodes)] {
+        if !names.is_empty() {
+            let names = shortened(names, SOME_NAMES, paint);
+            paint.wrap(text, "    ", &format!("{word}: {names}"));
+        }
+    }
+}
+
+fn paragraphs(text: &mut String, title: &str, sentences: &[String], paint: &Paint) {
+    if !sentences.is_empty() {
+        label(text, title, paint);
+        lines(text, sentences, paint);
+    }
+}
+
+fn lines(text: &mut String, sentences: &[String], paint: &Paint) {
+    let shown = if paint.verbose { sentences.len() } else { sentences.len().min(FEW_LINES) };
+    for sentence in sentences.iter().take(shown) {
+        paint.wrap(text, "    ", &clean(sentence));
+    }
+    if shown < sentences.len() {
+        let _ = writeln!(text, "    and {} more", sentences.len() - shown);
+    }
+}
+
+fn evidence(text: &mut String, evidence: &[Evidence], subject: &Subject<'_>, paint: &Paint) {
+    if evidence.is_empty() {
+        return;
+    }
+    label(text, "Seen", paint);
+    for one in evidence {
+        paint.wrap(text, "    ", &clean(&one.text));
+        if let Some(rule) = &one.rule {
+            let place = clean(&format!("{} on {}", rule.place, rule.host));
+            let _ = writeln!(text, "      {}", paint.dim(&paint.cut(&place, paint.width - 6)));
+            let rule = paint.wrapped("      ", &clean(&rule.text));
+            text.push_str(&paint.dim_lines(&rule));
+        }
+        if let Some(trace) = &one.trace {
+            command(text, "      ", &subject.trace(trace), paint);
+        }
+    }
+}
+
+fn write_remedy(text: &mut String, number: usize, of: usize, remedy: &Remedy, paint: &Paint) {
+    let number = if of == 1 { String::new() } else { format!(" {number}") };
+    let lasts = if remedy.lasting { "lasting" } else { "until the next restart" };
+    let title = format!("Remedy{number}, {lasts}: {}", clean(&remedy.title));
+    for line in paint.wrapped("  ", &title).lines() {
+        let start = line.len() - line.trim_start().len();
+        let _ = writeln!(text, "{}{}", &line[..start], paint.bold(&line[start..]));
+    }
+    if !remedy.requires.is_empty() {
+        text.push_str("    First, see that this holds:\n");
+        for requirement in &remedy.requires {
+            write_requirement(text, requirement, paint);
+        }
+    }
+    for (step, number) in remedy.steps.iter().zip(1..) {
+        paint.wrap(text, "    ", &format!("{number}. {}", clean(&step.text)));
+        write_action(text, &step.action, paint);
+    }
+    if !remedy.undo.is_empty() {
+        text.push_str("    To undo it:\n");
+        for undo in &remedy.undo {
+            command_or_sentence(text, "       ", undo, paint);
+        }
+    }
+}
+
+fn write_requirement(text: &mut String, requirement: &Requirement, paint: &Paint) {
+    let (word, colour) = match requirement.holds {
+        Some(true) => ("ok", Colour::Green),
+        Some(false) => ("not so", Colour::Red),
+        None => ("unknown", Colour::Yellow),
+    };
+    let line = format!("{word:<7}  {}", clean(&requirement.text));
+    let wrapped = paint.wrapped_from("      ", 9, &line);
+    text.push_str(&wrapped.replacen(word, &paint.colour(colour, word), 1));
+    let open = requirement.holds.is_none();
+    if let Some(check) = requirement.check.as_ref().filter(|_| open) {
+        text.push_str("               check:\n");
+        command_or_sentence(text, "                 ", check, paint);
+    }
+}
+
+/// What exactly: commands, or what must stand where.
+fn write_action(text: &mut String, action: &Action, paint: &Paint) {
+    const INDENT: &str = "       ";
+    let mut say = |words: String| paint.wrap(text, INDENT, &clean(&words));
+    match action {
+        Action::Patch { .. } | Action::Environment { .. } | Action::ByHand(_) => {}
+        Action::Argument { place, argument, .. } => say(format!("{argument}, in {place}")),
+        Action::Rules { node, .. } => say(format!("on node {node}:")),
+        Action::File { node: Some(node), path, .. } => say(format!("{path} on node {node}:")),
+        Action::File { node: None, path, .. } => say(format!("{path} on every node:")),
+    }
+    if let Action::File { content, .. } = action {
+        for line in content.lines() {
+            let _ = writeln!(text, "{INDENT}  {}", clean(line));
+        }
+    }
+    for one in commands(action) {
+        command(text, INDENT, &one, paint);
+    }
+}
+
+/// A sentence begins with a capital or ends with a full stop, and a command does neither.
+fn command_or_sentence(text: &mut String, indent: &str, line: &str, paint: &Paint) {
+    if line.starts_with(char::is_uppercase) || line.ends_with('.') {
+        paint.wrap(text, indent, &clean(line));
+    } else {
+        command(text, indent, line, paint);
+    }
+}
+
+/// A command that can be copied: where it is broken, a backslash says so to the shell. Nothing is
+/// broken inside of quotes, nor between a flag and its value.
+pub(super) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
+    let mut line = indent.to_owned();
+    let mut used = columns(indent);
+    let start = used;
+    for word in words(&clean(command)) {
+        let wide = columns(&word);
+        if used > start {
+            // Two columns are kept for the backslash.
+            if used + 1 + wide + 2 > paint.width {
+                let _ = writeln!(text, "{line} \\");
+                line = format!("{indent}  ");
+                used = start + 2;
+            } else {
+                line.push(' ');
+                used += 1;
+            }
+        }
+        line.push_str(&word);
+        used += wide;
+    }
+    let _ = writeln!(text, "{line}");
+}
+
+/// Words of a command line, each with its quotes.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote: Option<char> = None;
+    for c in command.chars() {
+        match quote {
+            None if c == ' ' => {
+                words.push(String::new());
+                continue;
+            }
+            None if c == '\'' || c == '"' => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            None | Some(_) => {}
+        }
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    let is_flag = |word: &str| word.starts_with('-') && !word.contains([' ', '=']);
+    let mut joined: Vec<String> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(flag) if is_flag(flag) && !word.starts_with('-') => {
+                flag.push(' ');
+                flag.push_str(&word);
+            }
+            Some(_) | None => joined.push(word),
+        }
+    }
+    joined
+}

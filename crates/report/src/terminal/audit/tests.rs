@@ -1,0 +1,203 @@
+use unmasq_audit::matrix::Matrix;
+use unmasq_audit::{Affected, Totals};
+use unmasq_model::packet::{Family, Protocol};
+
+use super::*;
+use crate::audit::{fixture, of_service};
+
+const STYLE: Style = Style { color: false, verbose: false, width: 80 };
+
+fn show(whole: &Audit, extent: Extent, style: &Style) -> String {
+    let cluster = fixture::cluster();
+    super::audit(whole, &fixture::subject(&cluster), extent, style)
+}
+
+fn verdict_of(audit: &Audit) -> String {
+    let text = show(audit, Extent::FirstScreen, &STYLE);
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    lines.join(" ").replace("   ", " ")
+}
+
+/// The file is written anew with `UNMASQ_BLESS=1`, and then read before it is committed.
+fn check(name: &str, text: &str) {
+    let path = format!("{}/src/terminal/audit/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UNMASQ_BLESS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, expected, "{name}");
+}
+
+#[test]
+fn the_whole_story() {
+    check("everything.txt", &show(&fixture::audit(), Extent::Everything, &STYLE));
+}
+
+#[test]
+fn nothing_wrong() {
+    check("healthy.txt", &show(&fixture::healthy(), Extent::Everything, &STYLE));
+}
+
+#[test]
+fn the_first_screen_is_one_screen_and_the_beginning_of_everything() {
+    let mut audit = fixture::audit();
+    for finding in &mut audit.findings {
+        finding.affected.services = vec!["a-long-namespace/a-long-name-of-a-service".to_owned(); 9];
+    }
+    for verbose in [false, true] {
+        let style = Style { verbose, ..STYLE };
+        let first = show(&audit, Extent::FirstScreen, &style);
+        assert!(first.lines().count() <= 24, "{first}");
+        assert!(show(&audit, Extent::Everything, &style).starts_with(&first));
+    }
+}
+
+#[test]
+fn verdicts() {
+    let whole = fixture::audit();
+    assert_eq!(
+        verdict_of(&whole),
+        "2 errors, 2 warnings: 4 of 5 Services lose their clients' addresses"
+    );
+    let one = Audit { findings: whole.findings[1..2].to_vec(), ..whole.clone() };
+    assert_eq!(verdict_of(&one), "1 error: 1 of 5 Services loses its clients' addresses");
+    // Nothing of a Service: calls are counted.
+    let mut calls = one.clone();
+    calls.matrix.rows[2].services.clear();
+    assert_eq!(verdict_of(&calls), "1 error: 1 of 204 calls loses its source");
+    let warning = Audit { findings: whole.findings[2..3].to_vec(), ..whole.clone() };
+    assert_eq!(verdict_of(&warning), "1 warning");
+    let info = Audit { findings: whole.findings[4..].to_vec(), ..fixture::healthy() };
+    assert_eq!(verdict_of(&info), "No source is lost that the settings promise to keep");
+    let unseen = Audit { findings: Vec::new(), ..whole };
+    assert_eq!(
+        verdict_of(&unseen),
+        "No source was seen lost that the settings promise to keep, and not everything could be seen"
+    );
+    let nothing = Audit { matrix: Matrix::default(), ..Audit::default() };
+    assert_eq!(verdict_of(&nothing), "Nothing can be said: no call could be followed");
+}
+
+#[test]
+fn one_service_only() {
+    let cluster = fixture::cluster();
+    let subject = Subject { service: Some("shop/api"), ..fixture::subject(&cluster) };
+    let part = of_service(&fixture::audit(), &cluster, "shop/api");
+    let text = super::audit(&part, &subject, Extent::Everything, &STYLE);
+    assert!(text.starts_with("shop/api: 2 errors: it loses its clients' addresses\n"), "{text}");
+    for other in ["flannel", "a load balancer's address", "external-traffic-policy-cluster"] {
+        assert!(!text.contains(other), "{other}: {text}");
+    }
+    assert!(!text.contains("calls were followed"), "{text}");
+}
+
+#[test]
+fn with_v_nothing_is_shortened() {
+    let mut audit = fixture::audit();
+    audit.findings[0].affected.services = (0..20).map(|n| format!("ns/service-{n}")).collect();
+    audit.findings[0].affected.flows = (0..20).map(|n| format!("flow {n}")).collect();
+    let short = show(&audit, Extent::Everything, &STYLE);
+    assert!(short.contains("ns/service-11 and 8 more"), "{short}");
+    assert!(!short.contains("flow 19"), "{short}");
+    let long = show(&audit, Extent::Everything, &Style { verbose: true, width: 120, ..STYLE });
+    for part in [
+        "ns/service-19\n",
+        "flow 19\n",
+        "default/web, shop/api, shop/cart, shop/stock, dns/dns\n",
+        "unmasq trace 'my cluster.tar.gz' --from 10.42.1.5:40000 --to 10.43.0.0:80\n",
+    ] {
+        assert!(long.contains(part), "{part}: {long}");
+    }
+}
+
+#[test]
+fn lines_fit_the_width_and_commands_can_be_copied() {
+    for width in [80, 100, 120] {
+        let style = Style { width, ..STYLE };
+        let text = show(&fixture::audit(), Extent::Everything, &style);
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+        let joined: String = text.replace(" \\\n", " ");
+        let words: Vec<&str> = joined.split_whitespace().collect();
+        let joined = words.join(" ");
+        for command in [
+            "kubectl patch ippools.crd.projectcalico.org old-pool --type merge -p \
+             '{\"spec\":{\"natOutgoing\":false}}'",
+            "iptables -t nat -I POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+        ] {
+            assert!(joined.contains(command), "{width}: {command}");
+        }
+    }
+}
+
+#[test]
+fn a_word_in_quotes_is_never_broken() {
+    let style = Style { width: 40, ..STYLE };
+    let mut text = String::new();
+    let command = "tool --flag 'a long word that has blanks in it' -x \"one more of them\" end";
+    finding::command(&mut text, "  ", command, &Paint::new(&style));
+    assert_eq!(
+        text,
+        "  tool \\\n    --flag 'a long word that has blanks in it' \\\n    \
+         -x \"one more of them\" end\n"
+    );
+}
+
+#[test]
+fn colour_only_if_asked_and_nothing_else_of_the_terminals() {
+    let mut audit = fixture::audit();
+    audit.findings[0].title = "\x1b[2Jgone".to_owned();
+    audit.findings[0].affected =
+        Affected { services: vec!["\x1b[2J".into()], ..Affected::default() };
+    audit.missing.push("\x1b[2J".to_owned());
+    let plain = show(&audit, Extent::Everything, &STYLE);
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let coloured = show(&audit, Extent::Everything, &Style { color: true, ..STYLE });
+    assert!(coloured.starts_with("\x1b[1;31m2 errors"), "{coloured}");
+    assert!(!coloured.contains("\x1b[2J"), "{coloured}");
+}
+
+#[test]
+fn what_was_not_seen() {
+    let everything = Audit { matrix: Matrix { asked: 9, ..Matrix::default() }, ..Audit::default() };
+    let ends = |audit: &Audit, end: &str| {
+        let text = show(audit, Extent::FirstScreen, &STYLE);
+        assert!(text.ends_with(end), "{text}");
+    };
+    ends(&everything, "\n\nNothing that was asked is unknown.\n");
+    let missing = Audit { missing: vec!["a file".to_owned()], ..everything.clone() };
+    ends(&missing, "\nNot seen: every call could be told, and more would help.\n  a file\n");
+    let totals = Totals { unknown: 1, ..Totals::default() };
+    ends(&Audit { totals, ..everything }, "\nNot seen: 1 of 9 calls can't be told.\n");
+}
+
+#[test]
+fn rows_that_differ_in_family_and_protocol_share_a_line() {
+    let mut audit = fixture::healthy();
+    let row = audit.matrix.rows[0].clone();
+    let with = |family, protocol| {
+        let mut row = row.clone();
+        (row.cell.family, row.cell.protocol) = (family, protocol);
+        row
+    };
+    let all = [
+        with(Family::V4, Protocol::TCP),
+        with(Family::V4, Protocol::UDP),
+        with(Family::V6, Protocol::TCP),
+        with(Family::V6, Protocol::UDP),
+    ];
+    audit.matrix.rows = all.to_vec();
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert!(text.contains("to the same node  ipv4+6 tcp+udp    400 calls\n"), "{text}");
+    assert_eq!(text.matches("PRESERVED").count(), 1, "{text}");
+    // Not of all families and protocols: which ones must be told.
+    audit.matrix.rows = vec![all[0].clone(), all[3].clone()];
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert_eq!(text.matches("PRESERVED").count(), 2, "{text}");
+    // Other Services are another line.
+    audit.matrix.rows = all[..2].to_vec();
+    audit.matrix.rows[1].services = vec![0];
+    let text = show(&audit, Extent::Everything, &STYLE);
+    assert_eq!(text.matches("PRESERVED").count(), 2, "{text}");
+}
