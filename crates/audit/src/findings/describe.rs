@@ -59,7 +59,8 @@ pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) 
         | FindingId::PodToPodRewritten
         | FindingId::LocalYetRewritten
         | FindingId::IpvsMasquerade => other::rewriting(context, group),
-        // These don't come from rows: who finds them describes them.
+        // No rule rewrites in these, or they come from no row: whoever adds one that has none
+        // describes it.
         FindingId::LocalPolicyUnsafe
         | FindingId::LocalPolicyInvalid
         | FindingId::LocalPolicyImbalance
@@ -72,20 +73,39 @@ pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) 
         | FindingId::SourceRangesSeeNode
         | FindingId::ForwardedForUntrusted
         | FindingId::NoReply
-        | FindingId::MissingNodeState => generic(group),
+        | FindingId::MissingNodeState => unrewritten(subject, group),
     }
 }
 
-fn generic(group: &Group) -> Described {
-    let suspect = &group.suspect;
+/// What goes wrong where the source isn't it.
+const SILENT: [(FindingId, &str); 4] = [
+    (
+        FindingId::LocalPolicyUnsafe,
+        "A node without a ready pod of the Service drops what it gets, as Local promises, and \
+         something sends it connections nevertheless.",
+    ),
+    (
+        FindingId::OverlappingRanges,
+        "The caller's address is in a network that the node has on a bridge of its own, so the \
+         answer goes there and never comes back.",
+    ),
+    (
+        FindingId::NoReply,
+        "The packet arrives, or should, and the answer does not come back the way it must.",
+    ),
+    (FindingId::ExpectationBroken, "What was declared of this flow does not hold."),
+];
+
+/// Rows in which the source isn't what goes wrong.
+fn unrewritten(subject: &str, group: &Group) -> Described {
+    let id = group.suspect.id;
+    let of = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
+    let text = SILENT.iter().find(|(of, _)| *of == id).map_or(id.title(), |(_, text)| text);
+    let cause = Cause { text: text.to_owned(), setting: None, place: None };
     Described {
-        title: suspect.id.title().to_owned(),
+        title: title(format!("{}{of}", id.title()), id.title()),
         confidence: Confidence::Likely,
-        cause: Cause {
-            text: format!("{}: {}", owner_name(suspect.cause.owner), suspect.cause.rule),
-            setting: None,
-            place: None,
-        },
+        cause,
         remedies: Vec::new(),
     }
 }

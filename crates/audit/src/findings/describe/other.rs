@@ -72,18 +72,25 @@ pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
         owner.name()
     );
     let (confidence, cause) = cause(group, text, None);
-    let remedy = match owner {
-        Owner::Istio => Remedy {
+    let remedy = if owner == Owner::Istio {
+        Remedy {
             lasting: true,
             title: "Let the sidecar intercept with TPROXY".to_owned(),
             steps: deployments(context, group),
             requires: vec![
-                unseen("the sidecar may have NET_ADMIN, and its image runs as its own user", "istioctl analyze -A"),
-                unseen("the source still arrives at the node that the sidecar is on", "the other findings"),
+                unseen(
+                    "the sidecar may have NET_ADMIN, and its image runs as its own user",
+                    "istioctl analyze -A",
+                ),
+                unseen(
+                    "the source still arrives at the node that the sidecar is on",
+                    "the other findings",
+                ),
             ],
             undo: vec!["take the annotation away again; the pods restart".to_owned()],
-        },
-        _ => Remedy {
+        }
+    } else {
+        Remedy {
             lasting: true,
             title: "Leave ports out of the mesh, or read the mesh's headers".to_owned(),
             steps: vec![by_hand(
@@ -92,7 +99,7 @@ pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
             )],
             requires: vec![unseen("nothing relies on the mesh's encryption on that port", "linkerd check")],
             undo: vec!["take the annotation away again; the pods restart".to_owned()],
-        },
+        }
     };
     Described {
         title: format!(
@@ -196,15 +203,14 @@ fn named(context: &Context<'_, '_>, group: &Group, names: &[&str]) -> String {
         Owner::Unclaimed => format!("A rule{on} that no known program claims"),
         known => format!("A rule of {}{on}", known.name()),
     };
-    let does = match group.suspect.id {
-        FindingId::LocalYetRewritten => "rewrites the clients of Services that promise Local",
-        FindingId::PodToPodRewritten => "rewrites the source between two pods",
-        _ => {
-            return title(
-                format!("{whose} rewrites the source of {}", hit(context, group)),
-                group.suspect.id.title(),
-            );
-        }
+    let id = group.suspect.id;
+    let does = if id == FindingId::LocalYetRewritten {
+        "rewrites the clients of Services that promise Local"
+    } else if id == FindingId::PodToPodRewritten {
+        "rewrites the source between two pods"
+    } else {
+        let hit = hit(context, group);
+        return title(format!("{whose} rewrites the source of {hit}"), id.title());
     };
     title(format!("{whose} {does}"), format!("{}: it {does}", owner_name(owner)))
 }
