@@ -4,10 +4,11 @@
 //! 1.36 programs for them (ClusterIP, every tenth also a NodePort), as iptables-nft-save and
 //! `nft -j` list them, and a plain node around them. IPv4 only. The same arguments always give
 //! the same bytes. Rules are written one by one; only names and addresses are held in memory.
+//! [`generate_cluster`](crate::generate_cluster) writes many nodes with it.
 
 #[cfg(test)]
 mod agreement;
-mod cluster;
+pub(crate) mod cluster;
 mod iptables;
 mod nftables;
 mod node;
@@ -50,7 +51,7 @@ pub(crate) struct Size {
 
 /// kube-proxy's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
+pub(crate) enum Mode {
     Iptables,
     Nftables,
     Both,
@@ -95,40 +96,46 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Writes the capture.
 pub(crate) fn write(size: &Size, folder: &Path) -> Result<Written> {
-    let cluster = Cluster { services: size.services, endpoints: size.endpoints };
-    let node = folder.join("nodes/n1");
-    fs::create_dir_all(&node).with_context(|| format!("{} can't be made", node.display()))?;
+    let cluster = Cluster::of_lone_node(size.services, size.endpoints);
+    let rules = write_node(&cluster, size.mode, &folder.join("nodes/n1"))?;
     file(folder, "capture.json", |out| out.write_all(node::CAPTURE.as_bytes()))?;
-
-    let with_iptables = size.mode != Mode::Nftables;
-    let with_nftables = size.mode != Mode::Iptables;
-    let mut rules = 0;
-    file(&node, "iptables-save", |out| {
-        if with_iptables {
-            rules += iptables::save(&cluster, out)?;
-        }
-        Ok(())
-    })?;
-    file(&node, "nft.json", |out| {
-        out.write_all(node::NFT_BEGIN.as_bytes())?;
-        if with_iptables {
-            iptables::nft_json(&cluster, out)?;
-        }
-        if with_nftables {
-            rules += nftables::nft_json(&cluster, out)?;
-        }
-        out.write_all(b"]}\n")
-    })?;
-    for name in node::EMPTY {
-        file(&node, name, |_| Ok(()))?;
-    }
-    node::write(|name, content| file(&node, name, |out| out.write_all(content.as_bytes())))?;
     let last = cluster.service(size.services - 1);
     Ok(Written { rules, last_service: format!("{}:{}", last.address, cluster::PORT) })
 }
 
+/// Writes the folder of the cluster's node that sees it; gives the number of rules.
+pub(crate) fn write_node(cluster: &Cluster, mode: Mode, node: &Path) -> Result<u64> {
+    fs::create_dir_all(node).with_context(|| format!("{} can't be made", node.display()))?;
+    let with_iptables = mode != Mode::Nftables;
+    let with_nftables = mode != Mode::Iptables;
+    let mut rules = 0;
+    file(node, "iptables-save", |out| {
+        if with_iptables {
+            rules += iptables::save(cluster, out)?;
+        }
+        Ok(())
+    })?;
+    file(node, "nft.json", |out| {
+        out.write_all(node::NFT_BEGIN.as_bytes())?;
+        if with_iptables {
+            iptables::nft_json(cluster, out)?;
+        }
+        if with_nftables {
+            rules += nftables::nft_json(cluster, out)?;
+        }
+        out.write_all(b"]}\n")
+    })?;
+    for name in node::EMPTY {
+        file(node, name, |_| Ok(()))?;
+    }
+    node::write(cluster, |name, content| {
+        file(node, name, |out| out.write_all(content.as_bytes()))
+    })?;
+    Ok(rules)
+}
+
 /// Writes one file.
-fn file(
+pub(crate) fn file(
     folder: &Path,
     name: &str,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,

@@ -1,11 +1,14 @@
 //! Development commands: `cargo xtask COMMAND`. One module for each.
 
+mod bench_audit;
 mod bench_trace;
 mod bless;
 mod deps;
 mod differential;
 mod examples;
+mod generate_cluster;
 mod generate_node;
+mod measure;
 mod mutants;
 mod scenarios;
 mod test;
@@ -32,8 +35,12 @@ enum Command {
     Bless(bless::Args),
     /// Write a capture of a node with the rules that kube-proxy programs for many Services
     GenerateNode(generate_node::Args),
+    /// Write a capture of a whole cluster, each node with its own rules for the same Services
+    GenerateCluster(generate_cluster::Args),
     /// Measure the whole `unmasq trace` command on a generated node
     BenchTrace(bench_trace::Args),
+    /// Measure the whole `unmasq audit` command on generated clusters
+    BenchAudit(bench_audit::Args),
     /// Compare the evaluator with the kernel: random rulesets, real packets
     Differential(differential::Args),
     /// Run the lab's scenarios and write docs/scenarios
@@ -50,7 +57,9 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bless(args) => bless::run(&args),
         Command::GenerateNode(args) => generate_node::run(&args),
+        Command::GenerateCluster(args) => generate_cluster::run(&args),
         Command::BenchTrace(args) => bench_trace::run(&args),
+        Command::BenchAudit(args) => bench_audit::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Examples(args) => examples::run(&args),

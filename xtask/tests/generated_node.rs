@@ -1,6 +1,6 @@
-//! Whether a kernel lists the rules of a generated node as the generator wrote them.
+//! Whether a kernel lists the rules of generated nodes as the generator wrote them.
 //!
-//! A small node is generated, loaded in a network namespace with the standard tools, and saved
+//! A small node, or one of a small cluster, is generated, loaded in a network namespace with the standard tools, and saved
 //! again. Skipped, with the reason, where that isn't possible.
 
 use std::collections::BTreeMap;
@@ -16,18 +16,35 @@ const TOOLS: [(&str, &str); 2] = [("iptables-nft", "v1.8.9"), ("nft", "v1.0.6")]
 
 fn main() -> ExitCode {
     let trials = vec![
-        Trial::ignorable_test("iptables_rules_come_back_as_written", iptables),
-        Trial::ignorable_test("nftables_rules_come_back_as_written", nftables),
+        Trial::ignorable_test("iptables_rules_come_back_as_written", || iptables(&LONE)),
+        Trial::ignorable_test("nftables_rules_come_back_as_written", || nftables(&LONE)),
+        Trial::ignorable_test("iptables_rules_of_a_cluster_do", || iptables(&OF_CLUSTER)),
+        Trial::ignorable_test("nftables_rules_of_a_cluster_do", || nftables(&OF_CLUSTER)),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn iptables() -> Result<Completion, Failed> {
+/// How a node is generated.
+struct Generator {
+    arguments: &'static [&'static str],
+    node: &'static str,
+}
+
+const LONE: Generator =
+    Generator { arguments: &["generate-node", "--services", "23", "--endpoints", "3"], node: "n1" };
+
+/// With Services of all kinds, on so many nodes that this one is without endpoints of some.
+const OF_CLUSTER: Generator = Generator {
+    arguments: &["generate-cluster", "--nodes=4", "--services=161", "--endpoints=2"],
+    node: "n002",
+};
+
+fn iptables(generator: &Generator) -> Result<Completion, Failed> {
     if let Some(reason) = cannot_run() {
         return Ok(Completion::ignored_with(reason));
     }
-    let folder = generate("iptables")?;
-    let node = folder.path().join("nodes/n1");
+    let folder = generate(generator, "iptables")?;
+    let node = folder.path().join("nodes").join(generator.node);
     let commands = "iptables-nft-restore iptables-save && iptables-nft-save -c > saved && \
                     nft -j list ruleset > listed";
     in_namespace(commands, &node)?;
@@ -45,12 +62,12 @@ fn iptables() -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-fn nftables() -> Result<Completion, Failed> {
+fn nftables(generator: &Generator) -> Result<Completion, Failed> {
     if let Some(reason) = cannot_run() {
         return Ok(Completion::ignored_with(reason));
     }
-    let folder = generate("nftables")?;
-    let node = folder.path().join("nodes/n1");
+    let folder = generate(generator, "nftables")?;
+    let node = folder.path().join("nodes").join(generator.node);
     let written = read(&node.join("nft.json"))?;
     // A listing has maps before the chains that they name; to be loaded it needs them after.
     let mut loadable = written.clone();
@@ -92,10 +109,11 @@ fn cannot_run() -> Option<String> {
     })
 }
 
-fn generate(mode: &str) -> Result<tempfile::TempDir, Failed> {
+fn generate(generator: &Generator, mode: &str) -> Result<tempfile::TempDir, Failed> {
     let folder = tempfile::tempdir()?;
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["generate-node", "--services", "23", "--endpoints", "3", "--mode", mode, "-o"])
+        .args(generator.arguments)
+        .args(["--mode", mode, "-o"])
         .arg(folder.path())
         .output()?;
     if !output.status.success() {

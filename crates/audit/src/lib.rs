@@ -7,8 +7,9 @@
 //!
 //! Whose rule it is, is read from names first (tables, chains, sets, comments) and from a rule's
 //! shape last; what fits nothing is [`Owner::Unclaimed`], never a guess. What happens to packets is
-//! not decided here: that is `unmasq-eval`.
+//! not decided here: that is `unmasq-eval`. Each kind of finding has a page, [`explain`].
 
+pub mod explain;
 mod finding;
 mod findings;
 mod judge;

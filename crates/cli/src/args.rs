@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::io;
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, lab, output, trace};
+use crate::{audit, collect, explain, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -31,6 +32,9 @@ enum Command {
     /// A cluster on this machine, in network namespaces: to see a source lost, and kept again
     #[command(after_help = lab::EXAMPLES)]
     Lab(lab::Args),
+    /// What a finding means and how to mend it, or what a component does to sources
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -46,8 +50,22 @@ impl Args {
             Command::Audit(args) => audit::run(args),
             Command::Collect(args) => collect::run(args),
             Command::Lab(args) => lab::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Completions { shell } => completions(*shell),
         }
+    }
+}
+
+/// Tells what is wrong with the arguments, or the help or version that they ask for. A command that
+/// `lab exec` was to run may end with 2 itself, so wrong usage has another code there.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody can be told if that fails.
+    let _ = error.print();
+    let exec = ["lab", "exec"].into_iter().eq(std::env::args_os().skip(1).take(2));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if exec => ExitCode::from(lab::EXEC_FAILED),
+        _ => ExitCode::from(2),
     }
 }
 

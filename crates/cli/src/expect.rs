@@ -61,7 +61,7 @@ pub(crate) fn complaint(expected: Expected, met: &[Option<bool>]) -> Option<Stri
             "expected {expected_word}: {} of {of} outcomes can't be told",
             count(None)
         )),
-        Exit::Done => None,
+        Exit::Done | Exit::Command(_) => None,
     }
 }
 

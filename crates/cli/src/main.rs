@@ -13,6 +13,7 @@ mod audit;
 mod collect;
 mod endpoint;
 mod expect;
+mod explain;
 mod lab;
 mod output;
 mod path;
@@ -20,5 +21,8 @@ mod source;
 mod trace;
 
 fn main() -> ExitCode {
-    output::finish(args::Args::parse().run())
+    match args::Args::try_parse() {
+        Ok(args) => output::finish(args.run()),
+        Err(error) => args::refuse(&error),
+    }
 }

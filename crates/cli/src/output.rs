@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -17,6 +18,8 @@ pub(crate) enum Exit {
     NotAsExpected,
     /// 3: whether it is as expected is unknown.
     Unknown,
+    /// The code of a command that was run.
+    Command(u8),
 }
 
 /// Tells a failure and gives the exit code.
@@ -25,6 +28,7 @@ pub(crate) fn finish(result: anyhow::Result<Exit>) -> ExitCode {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::NotAsExpected) => ExitCode::from(1),
         Ok(Exit::Unknown) => ExitCode::from(3),
+        Ok(Exit::Command(code)) => ExitCode::from(code),
         Err(error) => {
             warn(&format!("error: {error:#}"));
             ExitCode::from(2)
@@ -42,8 +46,25 @@ pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// A line on standard error. Nobody can be told if that fails.
-pub(crate) fn warn(line: &str) {
+/// Lines on standard error, broken where a terminal's end is. Nobody can be told if that fails.
+pub(crate) fn warn(lines: &str) {
+    match columns(io::stderr()) {
+        None => verbatim(lines),
+        Some(width) => {
+            let style = Style { color: false, verbose: false, width };
+            let wrapped = |line: &str| {
+                let text = line.trim_start();
+                let indent = &line[..line.len() - text.len()];
+                style.wrapped(indent, &format!("{indent}  "), text)
+            };
+            let text: String = lines.lines().map(wrapped).collect();
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
+
+/// A line on standard error as it is: a command to be copied.
+pub(crate) fn verbatim(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -60,7 +81,7 @@ pub(crate) fn style(verbose: bool) -> Style {
         std::env::var_os("TERM").as_deref(),
         io::stdout().is_terminal(),
     );
-    Style { color, verbose, width: width() }
+    Style { color, verbose, width: columns(io::stdout()).unwrap_or(80) }
 }
 
 /// <https://no-color.org>, <https://bixense.com/clicolors>: the wish for none goes before the
@@ -78,13 +99,13 @@ fn colored(
     forced || (terminal && term.is_none_or(|term| term != "dumb"))
 }
 
-/// The terminal's columns, within what reads well; 80 for files and pipes.
-fn width() -> usize {
-    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
-    match columns {
-        0 => 80,
-        columns => usize::from(columns).clamp(60, 140),
-    }
+/// The columns that were wished for by COLUMNS, or those of the terminal, within what reads well;
+/// `None` for files and pipes.
+fn columns(to: impl AsFd) -> Option<usize> {
+    let wish = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminal = || rustix::termios::tcgetwinsize(to).ok().map(|size| size.ws_col.into());
+    let columns = wish.or_else(terminal).filter(|columns| *columns > 0);
+    columns.map(|columns: usize| columns.clamp(40, 140))
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ fn unmasq(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_unmasq"))
         .args(arguments)
         .env_remove("CLICOLOR_FORCE")
+        .env_remove("COLUMNS")
         .env_remove("NO_COLOR")
         .output()
         .unwrap()

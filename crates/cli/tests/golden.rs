@@ -127,7 +127,7 @@ fn readme(bless: bool) -> Result<()> {
 /// What it prints; a pipe is 80 columns wide.
 fn unmasq(folder: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
-    command.args(arguments).current_dir(folder).env_remove("CLICOLOR_FORCE");
+    command.args(arguments).current_dir(folder).env_remove("CLICOLOR_FORCE").env_remove("COLUMNS");
     let output = command.output().with_context(|| format!("run {command:?}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || !stderr.is_empty() {

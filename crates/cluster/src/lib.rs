@@ -13,6 +13,7 @@
 //! [`Cluster::assumptions`]. It judges nothing: that is `unmasq-audit`.
 
 pub mod kubernetes;
+pub mod networks;
 pub mod paths;
 pub mod read;
 pub mod settings;
@@ -22,9 +23,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kubernetes::Objects;
+use networks::Networks;
 use settings::Settings;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
+use unmasq_model::packet::Family;
 
 /// A cluster, as far as it was seen.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,8 @@ pub struct Cluster {
     pub overrides: Overrides,
     /// What programs are configured to do.
     pub settings: Settings,
+    /// The address ranges that are in use.
+    pub networks: Networks,
     /// What was filled in, a sentence each; answers that rest on one name it.
     pub assumptions: Vec<Assumption>,
     /// What would have helped and was not there, a sentence each, with how to get it.
@@ -114,7 +119,14 @@ impl Cluster {
         let mut nodes: Vec<Node> = nodes.into_iter().chain(others).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let settings = Settings::new(&nodes, &objects);
-        Cluster { nodes, objects, overrides, settings, ..Cluster::default() }
+        let networks = Networks::new(&nodes, &objects, &settings, &overrides);
+        let mut assumptions = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let ranges = [networks.cluster_pods(family), networks.services(family)];
+            let texts = ranges.into_iter().filter_map(|ranges| ranges.assumption.clone());
+            assumptions.extend(texts.map(|text| Assumption { node: None, set: None, text }));
+        }
+        Cluster { nodes, objects, overrides, settings, networks, assumptions, missing: Vec::new() }
     }
 
     /// The node of that name.

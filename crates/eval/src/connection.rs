@@ -51,6 +51,32 @@ impl Outcome {
         if !matches!(self.verdict, Verdict::Delivered | Verdict::Forwarded) {
             return None;
         }
+        self.reply(opening, in_device, self.tracked.clone())
+    }
+
+    /// What the host that refused a packet sends for it, as an answer of the connection: the error
+    /// or the reset has the packet's entry, although that was never confirmed (`nf_ct_attach` in
+    /// net/ipv4/icmp.c, `icmp_glue_bits`, and net/ipv4/netfilter/nf_reject_ipv4.c,
+    /// `nf_send_reset`), and is translated by it.
+    pub(crate) fn refusal(&self, refused: &Query) -> Option<Query> {
+        let known = refused.later.as_ref().and_then(|later| later.connection.clone());
+        let begun = Tracked {
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            mark: 0,
+            source_done: true,
+            destination_done: true,
+            masqueraded: None,
+        };
+        self.reply(&refused.packet, None, known.or(Some(begun)))
+    }
+
+    fn reply(
+        &self,
+        opening: &Packet,
+        in_device: Option<Box<str>>,
+        connection: Option<Tracked>,
+    ) -> Option<Query> {
         let (source, destination) = (self.destination.after, self.source.after);
         let packet = Packet {
             protocol: opening.protocol,
@@ -76,7 +102,6 @@ impl Outcome {
             mark: 0,
             ttl: None,
         };
-        let connection = self.tracked.clone();
         let later = Later { connection, direction: Direction::Reply, answered: false };
         Some(Query { packet, in_device, later: Some(later) })
     }

@@ -10,6 +10,9 @@
 //!                                                                     from its own entry
 //! ```
 //!
+//! What a host keeps of a connection counts for every later packet of it there: of the answer, and
+//! of the packet itself where a router sends it back to a host that has had it.
+//!
 //! A tunnel is one step here: what encapsulates the packet is not walked through the hooks of the
 //! hosts at its ends.
 
@@ -20,7 +23,7 @@ use unmasq_model::packet::{Packet, Transport};
 
 use crate::Evaluator;
 use crate::connection::{Later, Tracked};
-use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Trace, Verdict};
+use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Start, Trace, Verdict};
 
 /// No more hosts than this on one way: more are a loop.
 const MAX_LEGS: usize = 16;
@@ -61,6 +64,13 @@ pub struct Leg {
     pub query: Query,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+impl Leg {
+    /// Whether the outcome was joined of several that differ in the entry: nothing is known of it.
+    fn is_in_doubt(&self) -> bool {
+        self.outcome.tracked.is_none() && !self.outcome.unknown.is_empty()
+    }
 }
 
 /// How a journey ends.
@@ -146,13 +156,6 @@ pub struct Net<'a, 'h> {
     wiring: &'a dyn Wiring,
 }
 
-/// Entries of connections, by host.
-type Entries = Vec<(usize, Tracked)>;
-
-fn entries(legs: &[Leg]) -> Entries {
-    legs.iter().filter_map(|leg| Some((leg.host, leg.outcome.tracked.clone()?))).collect()
-}
-
 impl<'a, 'h> Net<'a, 'h> {
     /// Hosts by index, and who receives what.
     pub fn new(hosts: &'a [Evaluator<'h>], wiring: &'a dyn Wiring) -> Self {
@@ -161,7 +164,7 @@ impl<'a, 'h> Net<'a, 'h> {
 
     /// The ways of a packet that opens a connection, sent by a host or coming into it.
     pub fn there(&self, host: usize, query: Query) -> Vec<Journey> {
-        self.journeys(host, query, &Vec::new())
+        self.journeys((host, None), query, &[])
     }
 
     /// The ways of the answer to a packet that arrived. Empty for one that didn't. One that left
@@ -175,34 +178,33 @@ impl<'a, 'h> Net<'a, 'h> {
                 return Vec::new();
             }
         };
-        // Where the outcome was joined of several that differ in the entry, nothing is known of it.
-        let in_doubt =
-            |leg: &&Leg| leg.outcome.tracked.is_none() && !leg.outcome.unknown.is_empty();
-        if let Some(leg) = there.legs.iter().find(in_doubt) {
+        if let Some(leg) = there.legs.iter().find(|leg| leg.is_in_doubt()) {
             let arrival = Arrival::Unknown(leg.outcome.unknown.clone());
             return vec![Journey { arrival, ..there.clone() }];
         }
         let Some(query) = last.outcome.answer(&last.query.packet, by) else {
             return Vec::new();
         };
-        self.journeys(last.host, query, &entries(&there.legs))
+        self.journeys((last.host, None), query, &there.legs)
     }
 
-    /// The ways of the error about a packet that the last leg's host refused, from where that host
-    /// got it: the error is taken to go back by the same link. Empty for a packet that was not
-    /// refused, or that the first host refused: then the one who asked is taken to know at once.
+    /// The ways of the error about a packet that the last leg's host refused, or of its reset:
+    /// that host sends it by its own routes. Empty for a packet that was not refused, or that the
+    /// first host refused: then the one who asked is taken to know at once.
     ///
     /// Conntrack translates the packet inside of the error as it does an answer (net/netfilter/
-    /// nf_nat_core.c, `nf_nat_icmp_reply_translation`), and so its way is an answer's.
+    /// nf_nat_core.c, `nf_nat_icmp_reply_translation`), and so its way is walked as an answer's:
+    /// rules that ask for errors of ICMP, or for their sender, are not met here.
     pub fn refusal(&self, there: &Journey) -> Vec<Journey> {
-        let (Arrival::Rejected(_), [.., before, _]) = (&there.arrival, &there.legs[..]) else {
+        let (Arrival::Rejected(_), [before @ .., last]) = (&there.arrival, &there.legs[..]) else {
             return Vec::new();
         };
-        let by = before.outcome.out.clone();
-        let Some(query) = before.outcome.answer(&before.query.packet, by) else {
-            return Vec::new();
-        };
-        self.journeys(before.host, query, &entries(&there.legs))
+        match last.outcome.refusal(&last.query) {
+            Some(query) if !before.is_empty() => {
+                self.journeys((last.host, Some(Start::Output)), query, &there.legs)
+            }
+            Some(_) | None => Vec::new(),
+        }
     }
 
     /// Whether an answer reaches the one who asked, from the address that was called: a socket
@@ -220,16 +222,26 @@ impl<'a, 'h> Net<'a, 'h> {
         reached && same(from, destination) && same(to, source)
     }
 
-    /// Depth first, over every outcome at every host.
-    fn journeys(&self, host: usize, query: Query, entries: &Entries) -> Vec<Journey> {
+    /// Depth first, over every outcome at every host. `start`: where the walk of the first host
+    /// begins, if the packet doesn't say. `before`: the legs of the packet that this one answers.
+    fn journeys(
+        &self,
+        (host, start): (usize, Option<Start>),
+        query: Query,
+        before: &[Leg],
+    ) -> Vec<Journey> {
         let mut done = Vec::new();
         let mut open: Vec<(Way, usize, Query)> = vec![(Way::default(), host, query)];
         while let Some((way, host, query)) = open.pop() {
             let Some(evaluator) = self.hosts.get(host) else { continue };
-            let Trace { outcomes, assumptions, .. } = evaluator.trace(&query);
+            let trace = match &start {
+                Some(start) if way.legs.is_empty() => evaluator.trace_from(start.clone(), &query),
+                Some(_) | None => evaluator.trace(&query),
+            };
+            let Trace { outcomes, assumptions, .. } = trace;
             for outcome in outcomes {
                 let way = way.and(Leg { host, query: query.clone(), outcome }, &assumptions);
-                match self.goes_on(&way.legs, entries) {
+                match self.goes_on(&way.legs, before) {
                     Ok((host, query)) if done.len() + open.len() < MAX_JOURNEYS => {
                         open.push((way, host, query));
                     }
@@ -245,11 +257,16 @@ impl<'a, 'h> Net<'a, 'h> {
     }
 
     /// The next host and the packet as it comes there, or how the journey ends.
-    fn goes_on(&self, legs: &[Leg], entries: &Entries) -> Result<(usize, Query), Arrival> {
+    fn goes_on(&self, legs: &[Leg], before: &[Leg]) -> Result<(usize, Query), Arrival> {
         let unknown = |why: String| Arrival::Unknown(vec![why]);
-        let Some(Leg { host, query, outcome }) = legs.last() else {
+        let [earlier @ .., Leg { host, query, outcome }] = legs else {
             return Err(unknown("no host".to_owned()));
         };
+        if matches!(outcome.verdict, Verdict::Delivered | Verdict::Forwarded)
+            && let Some(why) = clash(earlier, *host, outcome)
+        {
+            return Err(unknown(why));
+        }
         match outcome.verdict {
             Verdict::Delivered => return Err(Arrival::Delivered),
             Verdict::Dropped => return Err(Arrival::Dropped(outcome.reason)),
@@ -275,7 +292,11 @@ impl<'a, 'h> Net<'a, 'h> {
             Landing::Beyond => Err(Arrival::Left),
             Landing::Unknown(why) => Err(unknown(why)),
             Landing::Host { host, device } => {
-                let later = later(entries, host, &packet, query.later.is_some());
+                // What a host keeps is settled when it has sent the packet on.
+                if let Some(leg) = legs.iter().find(|leg| leg.host == host && leg.is_in_doubt()) {
+                    return Err(Arrival::Unknown(leg.outcome.unknown.clone()));
+                }
+                let later = later(legs, before, host, &packet);
                 Ok((host, Query { packet, in_device: Some(device), later }))
             }
         }
@@ -309,26 +330,57 @@ fn sent_on(query: &Query, outcome: &Outcome) -> Option<Packet> {
     })
 }
 
-/// To which connection of a host a packet belongs. `answer`: it is one, so without an entry it
-/// belongs to nothing.
-fn later(entries: &Entries, host: usize, packet: &Packet, answer: bool) -> Option<Later> {
-    let here = entries.iter().filter(|(at, _)| *at == host).map(|(_, entry)| entry);
-    for entry in here {
+/// To which connection of a host a packet belongs: to the newest entry that its legs so far, or
+/// those of the packet that it answers, left there. An answer without an entry belongs to nothing.
+fn later(legs: &[Leg], before: &[Leg], host: usize, packet: &Packet) -> Option<Later> {
+    let of = |query: &Query| query.later.as_ref().map(|later| later.direction);
+    for leg in before.iter().chain(legs).rev().filter(|leg| leg.host == host) {
+        let Some(entry) = &leg.outcome.tracked else { continue };
         for direction in [Direction::Reply, Direction::Original] {
             let fits = |end, address| {
                 let tuple = entry.tuple(direction, end);
-                same(
-                    tuple,
-                    Endpoint { address: Some(address), port: crate::walk::port(packet, end) },
-                )
+                let port = crate::walk::port(packet, end);
+                same(tuple, Endpoint { address: Some(address), port })
             };
             if fits(End::Source, packet.source) && fits(End::Destination, packet.destination) {
-                let answered = direction == Direction::Original;
+                // The connection of a packet that comes again is new until an answer has passed.
+                let answers =
+                    |leg: &&Leg| leg.host == host && of(&leg.query) == Some(Direction::Reply);
+                let same_entry = |leg: &Leg| {
+                    leg.outcome.tracked.as_ref().is_some_and(|other| is_same(other, entry))
+                };
+                let answered = legs.iter().filter(answers).any(same_entry);
                 return Some(Later { connection: Some(entry.clone()), direction, answered });
             }
         }
     }
+    let answer = legs.first().is_some_and(|leg| of(&leg.query) == Some(Direction::Reply));
     answer.then_some(Later { connection: None, direction: Direction::Reply, answered: false })
+}
+
+/// Whether two states of entries are of one connection.
+fn is_same(one: &Tracked, other: &Tracked) -> bool {
+    one.source == other.source && one.destination == other.destination
+}
+
+/// Whether a packet opens a connection at a host that already has one with the same answer: the
+/// kernel then gives the newer one another source port (net/netfilter/nf_nat_core.c,
+/// `get_unique_tuple`; docs/lab-notes/07-port-clash.md), and which one can't be told.
+fn clash(earlier: &[Leg], host: usize, outcome: &Outcome) -> Option<String> {
+    let new = outcome.tracked.as_ref()?;
+    let answer = |entry: &Tracked, end| entry.tuple(Direction::Reply, end);
+    let clashes = |entry: &&Tracked| {
+        !is_same(entry, new)
+            && same(answer(entry, End::Source), answer(new, End::Source))
+            && same(answer(entry, End::Destination), answer(new, End::Destination))
+    };
+    let here = earlier.iter().filter(|leg| leg.host == host);
+    let other = here.filter_map(|leg| leg.outcome.tracked.as_ref()).find(clashes)?;
+    Some(format!(
+        "the packet comes to one host twice, which has a connection of it already ({} > {}): what \
+         its source port is changed to is not known",
+        other.source.before, other.destination.before
+    ))
 }
 
 /// Whether two ends can be the same: a port that is known only by its range, or not at all, can

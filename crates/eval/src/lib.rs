@@ -81,11 +81,15 @@ impl<'h> Evaluator<'h> {
 
     /// What can happen to a packet.
     pub fn trace(&self, query: &Query) -> Trace {
+        match self.start(query) {
+            Ok(start) => self.trace_from(start, query),
+            Err(why) => unknown(query, why),
+        }
+    }
+
+    /// What can happen to a packet whose walk begins there, whoever has its source.
+    pub(crate) fn trace_from(&self, start: Start, query: &Query) -> Trace {
         let packet = query.packet.clone();
-        let start = match self.start(query) {
-            Ok(start) => start,
-            Err(why) => return unknown(query, why),
-        };
         let in_device = match &start {
             Start::In(device) => Some(&**device),
             Start::Output | Start::Unknown => None,

@@ -3,14 +3,19 @@
 //! In: a folder, or a .tar, .tar.gz or .tar.zst by its content. Out: its files by path, without
 //! the one folder that all are in, if there is one. Links and devices are passed over, so a
 //! captured file can't lead to another; sizes are bounded. Writing the same files twice gives the
-//! same bytes.
+//! same bytes. [`read`] gives all files at once; a [`Source`] gives those of one node at a time.
 
 mod archive;
 mod folder;
+mod source;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
+
+use unmasq_parse::capture::CaptureError;
+
+pub use source::Source;
 
 /// Why a capture could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,14 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         error: io::Error,
+    },
+    /// Files that are no capture.
+    #[error("{path}: {error}")]
+    Capture {
+        /// The folder or the archive.
+        path: PathBuf,
+        /// Why they are none.
+        error: CaptureError,
     },
     /// Neither a folder nor an archive.
     #[error("{0} is no capture: it is neither a folder nor a .tar, .tar.gz or .tar.zst")]
@@ -112,6 +125,7 @@ fn read_within(path: &Path, limits: Limits) -> Result<BTreeMap<String, Vec<u8>>,
 }
 
 /// The files read so far.
+#[derive(Debug)]
 struct Files<'a> {
     root: &'a Path,
     limits: Limits,
@@ -121,22 +135,32 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// Reads one file, as far as the limits let it.
-    fn add(&mut self, name: String, mut content: impl io::Read) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        let file_error = io_error("read", &self.root.join(&name));
-        content.by_ref().take(self.limits.file + 1).read_to_end(&mut bytes).map_err(file_error)?;
-        let length = bytes.len() as u64;
-        if length > self.limits.file {
-            let (archive, limit) = (self.root.into(), self.limits.file);
-            return Err(Error::FileTooLarge { archive, path: name, limit });
-        }
-        self.size += length;
+    fn add(&mut self, name: String, content: impl io::Read) -> Result<(), Error> {
+        let bytes = read_file(self.root, &name, content, self.limits)?;
+        self.size += bytes.len() as u64;
         if self.size > self.limits.total {
             return Err(Error::TooLarge { archive: self.root.into(), limit: self.limits.total });
         }
         self.files.insert(name, bytes);
         Ok(())
     }
+}
+
+/// Reads one file, if it is not too large.
+fn read_file(
+    root: &Path,
+    name: &str,
+    mut content: impl io::Read,
+    limits: Limits,
+) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let file_error = io_error("read", &root.join(name));
+    content.by_ref().take(limits.file + 1).read_to_end(&mut bytes).map_err(file_error)?;
+    if bytes.len() as u64 > limits.file {
+        let (archive, path) = (root.into(), name.into());
+        return Err(Error::FileTooLarge { archive, path, limit: limits.file });
+    }
+    Ok(bytes)
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -165,7 +189,7 @@ fn relative(path: &Path) -> Option<String> {
 
 /// Archives usually have one folder with everything in it. The folders that a capture itself is
 /// made of are not such.
-fn without_common_folder(files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+fn without_common_folder<T>(files: BTreeMap<String, T>) -> BTreeMap<String, T> {
     const OWN: [&str; 4] = ["nodes", "kubernetes", "pods", "files"];
     let first = files.keys().next().and_then(|path| path.split_once('/'));
     let Some(prefix) = first.map(|(folder, _)| format!("{folder}/")) else { return files };

@@ -4,6 +4,7 @@
 //! whom, by which entry, protocol and family) with what the evaluator foresaw, walk by walk over
 //! the hosts on the way and back, and what really happened. They must be the same.
 
+mod again;
 mod ask;
 mod foresee;
 mod proxied;
@@ -22,6 +23,7 @@ use crate::cluster::plan::Kind;
 use crate::scenario::{Entry, Expectation, Fate};
 use crate::traffic::{self, Ask, Attempt, Outcome, PATIENCE};
 
+pub use again::trace_command;
 pub use ask::questions;
 pub(crate) use proxied::upstreams;
 
@@ -287,7 +289,7 @@ fn seen(cluster: &Cluster, question: &Question, outcome: &Outcome) -> (Ending, O
 pub fn describe(cluster: &Cluster, row: &Row) -> String {
     let name = |index: usize| cluster.plan.hosts[index].name.as_str();
     let Question { from, protocol, address, port, .. } = &row.question;
-    let to = std::net::SocketAddr::new(*address, *port);
+    let to = again::end(*address, (*port != 0).then_some(*port));
     let mut text = format!("{} -> {} {to}", name(*from), protocol);
     if let Target::Service { name: service, entry, via } = &row.question.to {
         let via = via.map(|node| format!(" of {}", name(node))).unwrap_or_default();

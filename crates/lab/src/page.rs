@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::run::{Line, Report, State};
+use crate::run::{Line, Report, State, Step};
 
 /// The page.
 pub fn page(report: &Report) -> String {
@@ -127,7 +127,7 @@ fn rewriters(states: &[State]) -> String {
 
 fn remedy(report: &Report) -> String {
     let mut text = String::from("\n## The fix\n");
-    for (number, (title, how)) in (1..).zip(&report.remedy) {
+    for (number, Step { title, how }) in (1..).zip(&report.remedy) {
         let _ = writeln!(text, "\n{number}. {title}\n\n```text\n{}\n```", how.trim_end());
     }
     text

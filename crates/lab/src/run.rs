@@ -1,9 +1,11 @@
 //! What a scenario's run came to: for people and for programs.
 //!
-//! In: a [`Session`]. Out: a [`Report`], serializable (`unmasq.lab-run/v1`), with a [`State`] for
-//! the cluster as it was found and one after each step of the remedy.
+//! In: a [`Session`]. Out: a [`Report`], serializable (`unmasq.lab-run/v1`,
+//! `schemas/lab-run.v1.json`), with a [`State`] for the cluster as it was found and one after each
+//! step of the remedy.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,12 +32,21 @@ pub struct Report {
     pub title: String,
     /// What happens and why.
     pub about: String,
-    /// The remedy's steps: title, and how it is done on a real system.
-    pub remedy: Vec<(String, String)>,
+    /// The remedy's steps.
+    pub remedy: Vec<Step>,
     /// Where the texts of the rules come from.
     pub sources: Vec<String>,
     /// The cluster as it was found, and after each step of the remedy.
     pub states: Vec<State>,
+}
+
+/// A step of the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is done, in one line.
+    pub title: String,
+    /// How it is done on a real system.
+    pub how: String,
 }
 
 /// The matrix of one state.
@@ -54,10 +65,25 @@ pub struct State {
     /// What the scenario expects of this state.
     pub expectations: Vec<Checked>,
     /// Connections that ended otherwise than foreseen.
-    pub disagreements: Vec<String>,
-    /// The capture by which a disagreement can be looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreements: Vec<Disagreement>,
+    /// The capture by which disagreements can be looked at; `None`: there are none, or it could not
+    /// be kept.
     pub kept: Option<PathBuf>,
+}
+
+/// A connection that ended otherwise than foreseen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// Who asked whom, what was seen, and what had been foreseen.
+    pub what: String,
+    /// The command line that traces its packet through the capture that was kept.
+    pub trace: Option<String>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
 }
 
 /// Connections of one kind.
@@ -69,11 +95,19 @@ pub struct Line {
     pub entry: String,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// How many ended in which way (`preserved`, `rewritten by kube-proxy`, `silent` …), most
-    /// first.
-    pub fates: Vec<(String, usize)>,
+    /// How many ended in which way, most first.
+    pub fates: Vec<Ended>,
     /// What may become of them: where chance chooses, more than was seen this time.
     pub possible: Vec<String>,
+}
+
+/// Connections that ended alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// `preserved`, `rewritten by kube-proxy`, `silent` …
+    pub fate: String,
+    /// How many.
+    pub connections: usize,
 }
 
 /// A rule that rewrote sources.
@@ -100,8 +134,7 @@ pub struct Checked {
     pub seen: BTreeMap<String, usize>,
     /// Whether it is so.
     pub met: bool,
-    /// One way that it may take, host by host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// One way that it may take, host by host; `None`: none was foreseen.
     pub way: Option<String>,
 }
 
@@ -126,7 +159,7 @@ impl Report {
             remedy: scenario
                 .remedy
                 .iter()
-                .map(|one| (one.title.clone(), one.how.clone()))
+                .map(|one| Step { title: one.title.clone(), how: one.how.clone() })
                 .collect(),
             sources,
             states: Vec::new(),
@@ -211,12 +244,10 @@ pub fn state(session: &Session, title: &str, keep: &Path, progress: Progress) ->
     let begin = Instant::now();
     let matrix = session.matrix(progress)?;
     let cluster = &session.cluster;
-    let disagreements: Vec<String> =
-        matrix.disagreements().map(|row| matrix::describe(cluster, row)).collect();
-    let kept = match disagreements.is_empty() {
-        true => None,
+    let kept = match matrix.disagreements().next() {
+        None => None,
         // The report is worth more than the state beside it.
-        false => match keep_capture(session, &matrix, keep) {
+        Some(_) => match keep_capture(session, &matrix, keep) {
             Ok(path) => Some(path),
             Err(error) => {
                 progress(&format!("the state of the hosts could not be kept: {error:#}"));
@@ -224,6 +255,11 @@ pub fn state(session: &Session, title: &str, keep: &Path, progress: Progress) ->
             }
         },
     };
+    let disagreement = |row: &Row| Disagreement {
+        what: matrix::describe(cluster, row),
+        trace: kept.as_ref().and_then(|kept| matrix::trace_command(cluster, row, kept)),
+    };
+    let disagreements = matrix.disagreements().map(disagreement).collect();
     let stage = Stage::of(session);
     Ok(State {
         title: title.to_owned(),
@@ -247,7 +283,11 @@ fn lines(session: &Session, matrix: &Matrix) -> Vec<Line> {
         client: line.client,
         entry: line.entry,
         family: line.family.to_string(),
-        fates: line.fates,
+        fates: line
+            .fates
+            .into_iter()
+            .map(|(fate, connections)| Ended { fate, connections })
+            .collect(),
         possible: line.possible.into_iter().collect(),
     };
     summary::lines(&session.cluster, matrix).into_iter().map(line).collect()
@@ -326,3 +366,6 @@ fn keep_capture(session: &Session, matrix: &Matrix, keep: &Path) -> Result<PathB
         .with_context(|| format!("keep {}", path.display()))?;
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ mod program;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -356,14 +356,14 @@ fn yes() -> bool {
 impl Scenario {
     /// Reads and checks a scenario.
     pub fn parse(text: &str) -> Result<Scenario> {
-        let scenario: Scenario = serde_saphyr::from_str(text).context("read the scenario")?;
+        let scenario: Scenario = read(text)?;
         scenario.check()?;
         Ok(scenario)
     }
 
     /// The states after each step of the remedy, with the step's number from 1.
     pub fn after_steps(text: &str) -> Result<Vec<Scenario>> {
-        let mut document: Value = serde_saphyr::from_str(text).context("read the scenario")?;
+        let mut document: Value = read(text)?;
         let scenario = Scenario::parse(text)?;
         let mut states = Vec::new();
         for (number, step) in (1..).zip(&scenario.remedy) {
@@ -379,12 +379,30 @@ impl Scenario {
         Ok(states)
     }
 
+    /// The addresses in `externalIPs` of the Services, each once.
+    pub fn external_addresses(&self) -> Vec<IpAddr> {
+        let services = self.manifests.iter().filter(|object| object["kind"] == "Service");
+        let texts = services
+            .filter_map(|service| service["spec"]["externalIPs"].as_array())
+            .flatten()
+            .filter_map(Value::as_str);
+        let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
     /// Families that the cluster's pods have.
     pub fn families(&self) -> Vec<Family> {
         let has =
             |family: &Family| self.network.pods.iter().any(|net| Family::of(net.addr()) == *family);
         [Family::V4, Family::V6].into_iter().filter(has).collect()
     }
+}
+
+/// YAML. The parser's message says where; the lines that it shows besides have it once more.
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_saphyr::from_str(text).map_err(|error| anyhow!("{}", error.without_snippet()))
 }
 
 /// RFC 7386: objects are merged, `null` removes, everything else replaces.

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use unmasq_model::packet::Family;
 use unmasq_parse::capture::{MANIFEST, Manifest, NodeRecord, SCHEMA};
 
-use crate::cluster::plan::Kind;
+use crate::cluster::objects::Manifests;
+use crate::cluster::plan::{Kind, plan};
 use crate::cluster::rules::is_local;
 use crate::cluster::{Cluster, POD_PORT, Progress};
 use crate::matrix::{self, Matrix};
@@ -72,6 +73,17 @@ impl Session {
         }
         let known: Vec<&str> = crate::scenario::BUILTIN.iter().map(|(name, _)| *name).collect();
         bail!("{name:?} is no file and no scenario of the lab, which are: {}", known.join(", "))
+    }
+
+    /// Fails where a scenario doesn't fit together, from its beginning to the end of its remedy.
+    /// Builds nothing.
+    pub fn check(text: &str) -> Result<()> {
+        let scenario = Scenario::parse(text)?;
+        for state in [vec![scenario], Scenario::after_steps(text)?].concat() {
+            let manifests = Manifests::new(&state, &plan(&state))?;
+            manifests.objects().context("manifests")?;
+        }
+        Ok(())
     }
 
     /// Foresees and asks everything.

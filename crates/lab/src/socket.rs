@@ -1,5 +1,4 @@
-//! Packet and raw sockets, and messages with control data: the only place with `unsafe`, one system
-//! call a block.
+//! Packet and raw sockets, and messages with control data. `unsafe` is one system call a block.
 //!
 //! A socket belongs to the network namespace of the thread that made it, and can be used from
 //! any other thread.

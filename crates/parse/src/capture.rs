@@ -107,47 +107,71 @@ pub enum CaptureError {
     NoNodes,
 }
 
+/// Which nodes a capture has and where their files are: what paths and the manifest tell.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    manifest: Manifest,
+    /// Prefixes of the nodes' paths, by the nodes' names.
+    nodes: BTreeMap<Box<str>, String>,
+}
+
 /// A capture whose nodes are parsed when they are asked for.
 #[derive(Debug, Clone)]
 pub struct Capture<'a> {
-    manifest: Manifest,
+    layout: Layout,
     files: &'a BTreeMap<String, Vec<u8>>,
-    /// Prefixes of the nodes' paths, by the nodes' names.
-    nodes: BTreeMap<Box<str>, String>,
 }
 
 /// Takes files, by path in the capture, for a capture. The manifest may be missing, and then the
 /// `nodes` folder too: the files of one node are taken for a node named [`LONE_NODE`].
 pub fn parse(files: &BTreeMap<String, Vec<u8>>) -> Result<Capture<'_>, CaptureError> {
-    let manifest = match files.get(MANIFEST) {
-        Some(text) => {
-            let manifest: Manifest =
-                serde_json::from_slice(text).map_err(CaptureError::BadManifest)?;
-            if manifest.schema != SCHEMA {
-                return Err(CaptureError::UnknownSchema(manifest.schema));
-            }
-            manifest
-        }
-        None if files.keys().any(|path| folder::is_evidence_of_a_node(path)) => {
-            let nodes = BTreeMap::from([(LONE_NODE.into(), String::new())]);
-            return Ok(Capture { manifest: Manifest::default(), files, nodes });
-        }
-        None if files.keys().any(|path| path.starts_with("nodes/")) => Manifest::default(),
-        None => return Err(CaptureError::NoManifest),
-    };
-    let in_folders =
-        files.keys().filter_map(|path| Some(path.strip_prefix("nodes/")?.split_once('/')?.0));
-    let names: BTreeSet<&str> =
-        in_folders.chain(manifest.nodes.keys().map(String::as_str)).collect();
-    let nodes: BTreeMap<Box<str>, String> =
-        names.into_iter().map(|name| (name.into(), format!("nodes/{name}/"))).collect();
-    if nodes.is_empty() {
-        return Err(CaptureError::NoNodes);
-    }
-    Ok(Capture { manifest, files, nodes })
+    let manifest = files.get(MANIFEST).map(Vec::as_slice);
+    let layout = Layout::new(files.keys().map(String::as_str), manifest)?;
+    Ok(Capture { layout, files })
 }
 
-impl<'a> Capture<'a> {
+/// Files with Kubernetes objects: the resource's plural name, and the text.
+pub fn kubernetes(files: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
+    files.iter().filter_map(|(path, content)| {
+        let plural = path.strip_prefix("kubernetes/")?.strip_suffix(".json")?;
+        Some((plural, content.as_slice()))
+    })
+}
+
+impl Layout {
+    /// Of a capture with these files and this manifest; see [`parse`].
+    pub fn new<'p>(
+        paths: impl Iterator<Item = &'p str> + Clone,
+        manifest: Option<&[u8]>,
+    ) -> Result<Layout, CaptureError> {
+        let manifest = match manifest {
+            Some(text) => {
+                let manifest: Manifest =
+                    serde_json::from_slice(text).map_err(CaptureError::BadManifest)?;
+                if manifest.schema != SCHEMA {
+                    return Err(CaptureError::UnknownSchema(manifest.schema));
+                }
+                manifest
+            }
+            None if paths.clone().any(folder::is_evidence_of_a_node) => {
+                let nodes = BTreeMap::from([(LONE_NODE.into(), String::new())]);
+                return Ok(Layout { manifest: Manifest::default(), nodes });
+            }
+            None if paths.clone().any(|path| path.starts_with("nodes/")) => Manifest::default(),
+            None => return Err(CaptureError::NoManifest),
+        };
+        let in_folders =
+            paths.filter_map(|path| Some(path.strip_prefix("nodes/")?.split_once('/')?.0));
+        let names: BTreeSet<&str> =
+            in_folders.chain(manifest.nodes.keys().map(String::as_str)).collect();
+        let nodes: BTreeMap<Box<str>, String> =
+            names.into_iter().map(|name| (name.into(), format!("nodes/{name}/"))).collect();
+        if nodes.is_empty() {
+            return Err(CaptureError::NoNodes);
+        }
+        Ok(Layout { manifest, nodes })
+    }
+
     /// What `capture.json` says; empty where there is none.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -158,25 +182,46 @@ impl<'a> Capture<'a> {
         self.nodes.keys().map(|name| &**name)
     }
 
+    /// The node that a file belongs to, if it belongs to one.
+    pub fn node_of(&self, path: &str) -> Option<&str> {
+        let name = match path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/')) {
+            Some((name, _)) => name,
+            // All files of a lone node are its own, but for those of the cluster.
+            None if path.starts_with("kubernetes/") || path == MANIFEST => return None,
+            None => LONE_NODE,
+        };
+        let (known, prefix) = self.nodes.get_key_value(name)?;
+        path.starts_with(prefix.as_str()).then_some(&**known)
+    }
+}
+
+impl<'a> Capture<'a> {
+    /// What `capture.json` says; empty where there is none.
+    pub fn manifest(&self) -> &Manifest {
+        self.layout.manifest()
+    }
+
+    /// The nodes' names in order.
+    pub fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.layout.node_names()
+    }
+
     /// Parses a node with its pods. `None`: there is no node of that name.
     pub fn node(&self, name: &str) -> Option<Node> {
-        let prefix = self.nodes.get(name)?;
-        let records = self.manifest.nodes.get(name).map(|record| &record.files);
+        let prefix = self.layout.nodes.get(name)?;
+        let records = self.manifest().nodes.get(name).map(|record| &record.files);
         Some(node::parse(name, self.files, prefix, records))
     }
 
     /// A file of a node that no host is made of (`processes`, `files/…`, `conntrack`).
     pub fn node_file(&self, node: &str, path: &str) -> Option<&'a [u8]> {
-        let prefix = self.nodes.get(node)?;
+        let prefix = self.layout.nodes.get(node)?;
         self.files.get(&format!("{prefix}{path}")).map(Vec::as_slice)
     }
 
     /// Files with Kubernetes objects: the resource's plural name, and the text.
     pub fn kubernetes(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.files.iter().filter_map(|(path, content)| {
-            let plural = path.strip_prefix("kubernetes/")?.strip_suffix(".json")?;
-            Some((plural, content.as_slice()))
-        })
+        kubernetes(self.files)
     }
 }
 

@@ -250,9 +250,12 @@ impl<'t> Reader<'t> {
     }
 
     fn end(&mut self, mut section: Section<'t>) {
-        for (origin, text) in std::mem::take(&mut section.rules) {
-            self.rule(&mut section, origin, text);
+        let rules = std::mem::take(&mut section.rules);
+        // Listings have the rules of a chain together.
+        for rules in rules.chunk_by(|(_, a), (_, b)| chain_of(a) == chain_of(b)) {
+            self.rules(&mut section, rules);
         }
+        section.table.chains.shrink_to_fit();
         for (chain, origin, said) in std::mem::take(&mut section.unclear) {
             let text: Box<str> = said.into();
             let steps = Box::new([Step::Do(Action::Opaque(Opaque::new(text.clone())))]);
@@ -271,9 +274,12 @@ impl<'t> Reader<'t> {
         self.tables.push(table);
     }
 
-    fn rule(&mut self, section: &mut Section<'t>, origin: Origin, text: &'t str) {
-        // `command` has seen that there is a second word.
-        let name = text.split_ascii_whitespace().nth(1).unwrap_or_default();
+    /// Reads rules of one chain.
+    fn rules(&mut self, section: &mut Section<'t>, rules: &[(Origin, &'t str)]) {
+        let Some((origin, name)) = rules.first().map(|(origin, text)| (*origin, chain_of(text)))
+        else {
+            return;
+        };
         let chain = match section.chains.get(name) {
             Some(&chain) => chain,
             None => {
@@ -283,14 +289,17 @@ impl<'t> Reader<'t> {
                 chain
             }
         };
-        let chains = &section.chains;
-        let find = |name: &str| chains.get(name).copied();
-        let mut tools = rule::Tools { line: &mut self.line, steps: &mut self.steps };
-        let read = rule::lower(text, origin, self.packets, find, &mut tools);
-        for message in read.problems {
-            self.report(origin, message);
+        section.reserve(chain, rules.len());
+        for (origin, text) in rules {
+            let chains = &section.chains;
+            let find = |name: &str| chains.get(name).copied();
+            let mut tools = rule::Tools { line: &mut self.line, steps: &mut self.steps };
+            let read = rule::lower(text, *origin, self.packets, find, &mut tools);
+            for message in read.problems {
+                self.report(*origin, message);
+            }
+            section.append(chain, read.insert_at, read.rule);
         }
-        section.append(chain, read.insert_at, read.rule);
     }
 
     fn finish(mut self) -> (Vec<Table>, Vec<Diagnostic>) {
@@ -383,6 +392,16 @@ impl<'t> Section<'t> {
         Some(id)
     }
 
+    /// Makes room in a chain that has no rules yet: exactly so much, for most chains are small and
+    /// there are many. Rules that come in another order take room by themselves.
+    fn reserve(&mut self, chain: ChainId, rules: usize) {
+        if let Some(chain) = self.table.chains.get_mut(chain.0 as usize)
+            && chain.rules.is_empty()
+        {
+            chain.rules.reserve_exact(rules);
+        }
+    }
+
     /// Adds a rule at the end, or before the rule of that index.
     fn append(&mut self, chain: ChainId, at: Option<usize>, rule: Rule) {
         let Some(chain) = self.table.chains.get_mut(chain.0 as usize) else { return };
@@ -392,6 +411,11 @@ impl<'t> Section<'t> {
             _ => chain.rules.push(rule),
         }
     }
+}
+
+/// The chain of a rule: [`Reader::command`] has seen that there is a second word.
+fn chain_of(rule: &str) -> &str {
+    rule.split_ascii_whitespace().nth(1).unwrap_or_default()
 }
 
 fn why(origin: Origin, message: &str, line: &str) -> Opaque {

@@ -16,6 +16,7 @@
 mod audit;
 mod group;
 mod hosts;
+mod page;
 mod paint;
 mod path;
 
@@ -25,6 +26,7 @@ use unmasq_eval::trace::{Disposition, Outcome, Start, Trace, Verdict};
 use unmasq_model::host::Host;
 
 use group::{Group, Kind};
+pub use page::{index, page};
 use paint::{Colour, Paint};
 
 pub use audit::{Extent, audit};
@@ -42,6 +44,14 @@ pub struct Style {
     pub verbose: bool,
     /// Columns.
     pub width: usize,
+}
+
+impl Style {
+    /// A paragraph, broken at blanks: behind `first` in its first line, and behind `rest` in those
+    /// that follow. A word that is too long keeps its line.
+    pub fn wrapped(&self, first: &str, rest: &str, paragraph: &str) -> String {
+        Paint::new(self).hanging(first, rest, paragraph)
+    }
 }
 
 /// Paths shown when answers differ, and lines of a list, unless everything is asked for.

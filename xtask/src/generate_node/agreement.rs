@@ -1,28 +1,112 @@
-//! The generated node has the rules that the lab's kube-proxy writes for the same Services, which
+//! Generated nodes have the rules that the lab's kube-proxy writes for the same Services, which
 //! in turn are those of real ones. They are two programs because they write different things: the
 //! lab text to be loaded, for any objects; this one both listings of a node of any size, rule by
 //! rule, without holding it in memory.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use serde_json::{Value, json};
 use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 use unmasq_model::packet::Family;
 
-use super::cluster::{Cluster, POD_NETWORK, PORT, SERVICE_NETWORK, TARGET_PORT, THIS_NODE};
+use super::cluster::{Cluster, LONE_NODE, POD_NETWORK, PORT, SERVICE_NETWORK, TARGET_PORT};
 use super::{iptables, nftables};
+use crate::generate_cluster;
 
-const CLUSTER: Cluster = Cluster { services: 23, endpoints: 3 };
+fn lone() -> Cluster {
+    Cluster::of_lone_node(23, 3)
+}
 
 #[test]
 fn iptables_rules_are_those_of_the_lab() {
     let mut saved = Vec::new();
-    iptables::save(&CLUSTER, &mut saved).unwrap();
-    let saved = String::from_utf8(saved).unwrap().replace("[0:0] -A", "-A");
-    let config = config(Mode::Iptables);
-    let generated = jumps(&config) + &rules(&objects(), &config, Family::V4);
-    assert_eq!(unordered(&saved), unordered(&generated));
+    iptables::save(&lone(), &mut saved).unwrap();
+    let config = config(Mode::Iptables, format!("n{LONE_NODE}"));
+    same_iptables_rules(String::from_utf8(saved).unwrap(), &config, &objects());
+}
+
+fn same_iptables_rules(saved: String, config: &Config, objects: &Objects) {
+    let saved = saved.replace("[0:0] -A", "-A");
+    let generated = jumps(config) + &rules(objects, config, Family::V4);
+    assert_eq!(unordered(&saved), unordered(&generated), "{}", config.node);
+}
+
+/// As many Services as have all kinds, on few nodes, so that each is without endpoints of some.
+const NODES: u32 = 4;
+const SIZE: generate_cluster::Size =
+    generate_cluster::Size { nodes: NODES, services: 161, endpoints: 2, mode: super::Mode::Both };
+
+/// Writes a cluster and hands each node's name, its files by name, and the objects.
+fn each_node(each: impl Fn(&str, &dyn Fn(&str) -> String, &Objects)) {
+    let folder = tempfile::tempdir().unwrap();
+    generate_cluster::write(&SIZE, folder.path()).unwrap();
+    let mut objects = Objects::default();
+    for plural in ["nodes", "services", "endpointslices.discovery.k8s.io"] {
+        let path = folder.path().join(format!("kubernetes/{plural}.json"));
+        objects.add_json(&fs::read_to_string(path).unwrap()).unwrap();
+    }
+    let mut nodes = 0;
+    for entry in fs::read_dir(folder.path().join("nodes")).unwrap() {
+        let path = entry.unwrap().path();
+        let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
+        each(path.file_name().unwrap().to_str().unwrap(), &read, &objects);
+        nodes += 1;
+    }
+    assert_eq!(nodes, NODES);
+}
+
+#[test]
+fn iptables_rules_of_each_node_are_those_of_the_lab() {
+    each_node(|node, read, objects| {
+        let saved = read("iptables-save");
+        for found in ["-A KUBE-SVL-", "has no local endpoints", "loadbalancer IP"] {
+            assert!(saved.contains(found), "{node}: {found}");
+        }
+        same_iptables_rules(saved, &config(Mode::Iptables, node), objects);
+    });
+}
+
+#[test]
+fn nftables_chains_and_elements_of_each_node_are_those_of_the_lab() {
+    each_node(|node, read, objects| {
+        let listing: Value = serde_json::from_str(&read("nft.json")).unwrap();
+        let listed: Vec<Value> = listing["nftables"].as_array().unwrap().clone();
+        let is_proxy = |object: &&Value| {
+            let mut fields = object.as_object().unwrap().values();
+            fields.any(|fields| fields["table"] == "kube-proxy")
+        };
+        let listed: Vec<Value> = listed.iter().filter(is_proxy).cloned().collect();
+        let config = config(Mode::Nftables, node);
+        assert_eq!(counts(&listed), of_text(&rules(objects, &config, Family::V4)), "{node}");
+    });
+}
+
+/// What a node's routes say of the cluster is what its objects say.
+#[test]
+fn routes_and_addresses_of_each_node_are_those_of_the_objects() {
+    each_node(|node, read, objects| {
+        let routes: Vec<Value> = serde_json::from_str(&read("ip-route.json")).unwrap();
+        let links: Vec<Value> = serde_json::from_str(&read("ip-addr.json")).unwrap();
+        let eth0 = links.iter().find(|link| link["ifname"] == "eth0").unwrap();
+        for other in &objects.nodes {
+            let network = other.spec.pod_cidrs[0].to_string();
+            let address = other.ip(Family::V4).unwrap().to_string();
+            let route = routes.iter().find(|route| route["dst"] == network).unwrap();
+            if other.metadata.name == node {
+                assert_eq!(route["type"], "blackhole");
+                assert_eq!(eth0["addr_info"][0]["local"], address);
+            } else {
+                assert_eq!((&route["gateway"], &route["dev"]), (&json!(address), &json!("eth0")));
+            }
+        }
+        let endpoints = objects.endpoint_slices.iter().flat_map(|slice| &slice.endpoints);
+        for endpoint in endpoints.filter(|found| found.node_name.as_deref() == Some(node)) {
+            let address = endpoint.addresses[0].to_string();
+            assert!(routes.iter().any(|route| route["dst"] == address), "{node}: {address}");
+        }
+    });
 }
 
 /// Rules and chains, with the Service's or the endpoint's name for the hash that both make in
@@ -34,7 +118,10 @@ fn unordered(text: &str) -> Vec<String> {
         else {
             continue;
         };
-        if target.starts_with("KUBE-SVC-") || target.starts_with("KUBE-SEP-") {
+        // Several rules lead to a chain; only the comments of these are the same for each of them.
+        if target.starts_with("KUBE-SVC-") && comment.ends_with(" cluster IP")
+            || target.starts_with("KUBE-SEP-")
+        {
             names.insert(target.rsplit('-').next().unwrap(), comment);
         }
     }
@@ -61,11 +148,17 @@ fn unordered(text: &str) -> Vec<String> {
 #[test]
 fn nftables_chains_and_elements_are_those_of_the_lab() {
     let mut listed = b"[0".to_vec();
-    nftables::nft_json(&CLUSTER, &mut listed).unwrap();
+    nftables::nft_json(&lone(), &mut listed).unwrap();
     listed.push(b']');
     let listed: Vec<Value> = serde_json::from_slice(&listed).unwrap();
+    let config = config(Mode::Nftables, format!("n{LONE_NODE}"));
+    assert_eq!(counts(&listed), of_text(&rules(&objects(), &config, Family::V4)));
+}
+
+/// How many rules or elements a listing's chains, sets and maps have.
+fn counts(listed: &[Value]) -> BTreeMap<String, usize> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for object in &listed {
+    for object in listed {
         if let Some(chain) = object["chain"]["name"].as_str() {
             counts.entry(without_hash(chain)).or_default();
         } else if let Some(chain) = object["rule"]["chain"].as_str() {
@@ -78,10 +171,10 @@ fn nftables_chains_and_elements_are_those_of_the_lab() {
             }
         }
     }
-    assert_eq!(counts, of_text(&rules(&objects(), &config(Mode::Nftables), Family::V4)));
+    counts
 }
 
-/// How many rules or elements a table's chains, sets and maps have.
+/// The same of a table's text: how many its chains, sets and maps have.
 fn of_text(text: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut name = String::new();
@@ -109,8 +202,8 @@ fn without_hash(name: &str) -> String {
     }
 }
 
-fn config(mode: Mode) -> Config {
-    let mut config = Config::new(mode, format!("n{THIS_NODE}"));
+fn config(mode: Mode, node: impl Into<String>) -> Config {
+    let mut config = Config::new(mode, node);
     config.detect_local = DetectLocal::ClusterCidr(vec![POD_NETWORK.parse().unwrap()]);
     config.service_cidrs = vec![SERVICE_NETWORK.parse().unwrap()];
     config
@@ -118,11 +211,11 @@ fn config(mode: Mode) -> Config {
 
 fn objects() -> Objects {
     let mut objects = Objects::default();
-    let address = super::cluster::node_address(THIS_NODE);
+    let address = super::cluster::node_address(LONE_NODE);
     let mut add = |object: Value| objects.add(&object).unwrap();
-    add(json!({"kind": "Node", "metadata": {"name": format!("n{THIS_NODE}")},
+    add(json!({"kind": "Node", "metadata": {"name": format!("n{LONE_NODE}")},
                "status": {"addresses": [{"type": "InternalIP", "address": address}]}}));
-    for service in CLUSTER.services() {
+    for service in lone().services() {
         let name = service.port_name();
         let (namespace, name) = name.strip_suffix(":http").unwrap().split_once('/').unwrap();
         let kind = if service.node_port.is_some() { "NodePort" } else { "ClusterIP" };
@@ -130,10 +223,10 @@ fn objects() -> Objects {
                    "spec": {"type": kind, "clusterIP": service.address,
                             "ports": [{"name": "http", "port": PORT,
                                        "nodePort": service.node_port}]}}));
-        let endpoints: Vec<Value> = CLUSTER
+        let endpoints: Vec<Value> = lone()
             .endpoints(service.number)
             .map(|endpoint| {
-                let node = if endpoint.local { THIS_NODE } else { THIS_NODE + 1 };
+                let node = if endpoint.local { LONE_NODE } else { LONE_NODE + 1 };
                 json!({"addresses": [endpoint.address], "nodeName": format!("n{node}")})
             })
             .collect();

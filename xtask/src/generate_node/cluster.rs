@@ -1,92 +1,191 @@
 //! The Services, endpoints and names of a generated cluster.
 //!
 //! Nothing is stored: each Service and endpoint follows from its number. Service network
-//! 10.96.0.0/12, pod network 10.128.0.0/14 with a /24 for each of 250 nodes, node network
-//! 10.250.0.0/24.
+//! 10.96.0.0/12, pod network 10.128.0.0/14 with a /24 for each of up to 250 nodes, node network
+//! 10.250.0.0/24, load balancers' addresses in 198.18.0.0/15.
+//!
+//! A lone node sees 250 nodes and Services of two kinds; a whole cluster has as many nodes as are
+//! asked for, Services of all kinds, and endpoints that are pods of the Service's namespace.
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 /// All pods of the cluster.
-pub(super) const POD_NETWORK: &str = "10.128.0.0/14";
+pub(crate) const POD_NETWORK: &str = "10.128.0.0/14";
 /// All Services.
-pub(super) const SERVICE_NETWORK: &str = "10.96.0.0/12";
+pub(crate) const SERVICE_NETWORK: &str = "10.96.0.0/12";
 /// The port of each Service.
-pub(super) const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 /// The port of each endpoint.
-pub(super) const TARGET_PORT: u16 = 8080;
+pub(crate) const TARGET_PORT: u16 = 8080;
 /// A pod of the generated node, and a port of it.
 pub(crate) const CLIENT: &str = "10.128.5.5:40000";
 
-/// How many nodes the cluster has.
-pub(super) const NODES: u32 = 250;
-/// The node that is generated, counted from 0.
-pub(super) const THIS_NODE: u32 = 5;
+/// How many nodes there are at most, and how many a lone node sees.
+pub(crate) const MOST_NODES: u32 = 250;
+/// The lone node that is generated, counted from 0.
+pub(super) const LONE_NODE: u32 = 5;
 /// How many pods each node has.
-pub(super) const PODS_OF_A_NODE: u32 = 100;
+pub(crate) const PODS_OF_A_NODE: u32 = 100;
+/// Namespaces of a whole cluster. Each node has as many pods of each.
+pub(crate) const NAMESPACES: u32 = 10;
+/// Pods of a namespace on a node: so many endpoints can be on one node.
+pub(crate) const PODS_OF_A_NAMESPACE: u32 = PODS_OF_A_NODE / NAMESPACES;
 /// Kubernetes' default range of node ports is 30000 to 32767: later Services get none.
-const NODE_PORTS: std::ops::RangeInclusive<u32> = 30_000..=32_767;
+const NODE_PORTS: RangeInclusive<u32> = 30_000..=32_767;
+/// The same in a whole cluster, where the rest is for health checks.
+const NODE_PORTS_BESIDE_CHECKS: RangeInclusive<u32> = 30_000..=31_999;
+const HEALTH_CHECK_NODE_PORTS: RangeInclusive<u32> = 32_000..=32_767;
 
-/// A cluster by its size.
+/// A cluster by its size, as one of its nodes sees it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cluster {
-    pub(super) services: u32,
-    pub(super) endpoints: u32,
+pub(crate) struct Cluster {
+    pub(crate) services: u32,
+    pub(crate) endpoints: u32,
+    pub(crate) nodes: u32,
+    /// The node whose state is generated, counted from 0.
+    pub(crate) this_node: u32,
+    /// Whether all nodes are generated.
+    whole: bool,
 }
 
 /// A Service.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Service {
+pub(crate) struct Service {
     /// Counted from 0.
-    pub(super) number: u32,
+    pub(crate) number: u32,
+    namespace: u32,
     /// Cluster IP.
-    pub(super) address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// Every tenth Service has one.
-    pub(super) node_port: Option<u16>,
+    pub(crate) node_port: Option<u16>,
+    /// A load balancer's address.
+    pub(crate) load_balancer: Option<Ipv4Addr>,
+    /// `externalTrafficPolicy: Local`
+    pub(crate) local: bool,
+    /// Those of policy Local that have a load balancer.
+    pub(crate) health_check_node_port: Option<u16>,
 }
 
 /// An endpoint of a Service.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its Service.
-    pub(super) service: u32,
+    pub(crate) service: u32,
     /// Counted from 0 within the Service.
-    pub(super) number: u32,
+    pub(crate) number: u32,
+    /// Its node, and its pod there, counted from 0.
+    pub(crate) node: u32,
+    pub(crate) pod: u32,
     /// The pod's address.
-    pub(super) address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// Whether the pod is on the generated node.
-    pub(super) local: bool,
+    pub(crate) local: bool,
 }
 
 impl Cluster {
+    /// The cluster of a lone node.
+    pub(super) fn of_lone_node(services: u32, endpoints: u32) -> Self {
+        Cluster { services, endpoints, nodes: MOST_NODES, this_node: LONE_NODE, whole: false }
+    }
+
+    /// A whole cluster, as its first node sees it.
+    pub(crate) fn whole(services: u32, endpoints: u32, nodes: u32) -> Self {
+        Cluster { services, endpoints, nodes, this_node: 0, whole: true }
+    }
+
+    /// The same, as another node sees it.
+    pub(crate) fn seen_from(self, this_node: u32) -> Self {
+        Cluster { this_node, ..self }
+    }
+
     /// A Service by number.
-    pub(super) fn service(&self, number: u32) -> Service {
+    pub(crate) fn service(&self, number: u32) -> Service {
         // 10.96.0.0 to 10.96.0.15 are left to the API server and DNS.
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 16)) + number);
-        let node_port = number
-            .is_multiple_of(10)
-            .then(|| NODE_PORTS.start() + number / 10)
-            .filter(|port| NODE_PORTS.contains(port))
-            .and_then(|port| u16::try_from(port).ok());
-        Service { number, address, node_port }
+        let of = |ports: RangeInclusive<u32>, number: u32| {
+            let port = Some(ports.start() + number).filter(|port| ports.contains(port))?;
+            u16::try_from(port).ok()
+        };
+        let ports = if self.whole { NODE_PORTS_BESIDE_CHECKS } else { NODE_PORTS };
+        let node_port = number.is_multiple_of(10).then(|| of(ports, number / 10)).flatten();
+        let plain = Service {
+            number,
+            namespace: number % if self.whole { NAMESPACES } else { 40 },
+            address,
+            node_port,
+            load_balancer: None,
+            local: false,
+            health_check_node_port: None,
+        };
+        if !self.whole || node_port.is_none() {
+            return plain;
+        }
+        if !number.is_multiple_of(50) {
+            return Service { local: number.is_multiple_of(20), ..plain };
+        }
+        let local = number.is_multiple_of(100);
+        let first = u32::from(Ipv4Addr::new(198, 18, 0, 1));
+        Service {
+            load_balancer: Some(Ipv4Addr::from(first + number / 50)),
+            local,
+            health_check_node_port: local
+                .then(|| of(HEALTH_CHECK_NODE_PORTS, number / 100))
+                .flatten(),
+            ..plain
+        }
     }
 
     /// All Services.
-    pub(super) fn services(&self) -> impl Iterator<Item = Service> {
+    pub(crate) fn services(&self) -> impl Iterator<Item = Service> {
         (0..self.services).map(|number| self.service(number))
     }
 
-    /// The endpoints of a Service: on neighbouring nodes, pairwise distinct.
-    pub(super) fn endpoints(&self, service: u32) -> impl Iterator<Item = Endpoint> {
-        let first = u64::from(service) * u64::from(self.endpoints);
+    /// The endpoints of a Service, pairwise distinct.
+    pub(crate) fn endpoints(&self, service: u32) -> impl Iterator<Item = Endpoint> {
+        let cluster = *self;
         (0..self.endpoints).map(move |number| {
-            let place = first + u64::from(number);
-            // Both remainders are far below 2^32.
-            let node = (place % u64::from(NODES)) as u32;
-            let pod = (place / u64::from(NODES) % u64::from(PODS_OF_A_NODE)) as u32;
-            let address = pod_address(node, pod);
-            Endpoint { service, number, address, local: node == THIS_NODE }
+            let (node, pod) = if cluster.whole {
+                cluster.spread(service, number)
+            } else {
+                cluster.in_turn(service, number)
+            };
+            let (address, local) = (pod_address(node, pod), node == cluster.this_node);
+            Endpoint { service, number, node, pod, address, local }
         })
+    }
+
+    /// Node and pod: on neighbouring nodes.
+    fn in_turn(&self, service: u32, number: u32) -> (u32, u32) {
+        let place = u64::from(service) * u64::from(self.endpoints) + u64::from(number);
+        let nodes = u64::from(self.nodes);
+        // Both remainders are far below 2^32.
+        ((place % nodes) as u32, (place / nodes % u64::from(PODS_OF_A_NODE)) as u32)
+    }
+
+    /// Node and pod: on neighbouring nodes, of every seventh Service on one node, as far as it has
+    /// room. The first node moves on with the Services of each kind, so that each node has some
+    /// endpoints of some of them.
+    fn spread(&self, service: u32, number: u32) -> (u32, u32) {
+        let room = u64::from(PODS_OF_A_NAMESPACE);
+        let nodes = u64::from(self.nodes);
+        let first = u64::from(service) * u64::from(self.endpoints);
+        let shifted = first + u64::from(service / 10) + u64::from(service / 50);
+        let (node, pod) = if service % 7 == 3 {
+            let place = shifted % nodes * room + u64::from(number);
+            (place / room % nodes, place % room)
+        } else {
+            let place = shifted + u64::from(number);
+            (place % nodes, place / nodes % room)
+        };
+        // Pods of a node belong to its namespaces in turn. Both are far below 2^32.
+        (node as u32, pod as u32 * NAMESPACES + service % NAMESPACES)
+    }
+
+    /// Whether the generated node has endpoints of the Service.
+    pub(super) fn has_local(&self, service: u32) -> bool {
+        self.endpoints(service).any(|endpoint| endpoint.local)
     }
 
     /// The same in the order in which kube-proxy chooses among them, which is that of their text
@@ -106,28 +205,44 @@ impl Cluster {
 }
 
 /// The address of a node's pod, both counted from 0.
-pub(super) fn pod_address(node: u32, pod: u32) -> Ipv4Addr {
+pub(crate) fn pod_address(node: u32, pod: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 2)) + (node << 8) + pod)
 }
 
 /// The address of a node.
-pub(super) fn node_address(node: u32) -> Ipv4Addr {
+pub(crate) fn node_address(node: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 250, 0, 2)) + node)
 }
 
+/// The network of a node's pods.
+pub(crate) fn pod_network(node: u32) -> String {
+    format!("{}/24", Ipv4Addr::from(pod_address(node, 0).to_bits() & !0xff))
+}
+
+/// A namespace by number.
+pub(crate) fn namespace(number: u32) -> String {
+    format!("team-{number:02}")
+}
+
 impl Service {
-    fn namespace(&self) -> String {
-        format!("team-{:02}", self.number % 40)
+    /// Its namespace.
+    pub(crate) fn namespace(&self) -> String {
+        namespace(self.namespace)
+    }
+
+    /// Its name there.
+    pub(crate) fn name(&self) -> String {
+        format!("svc-{:05}", self.number)
     }
 
     /// `namespace/name:port`, as kube-proxy's comments name it.
     pub(super) fn port_name(&self) -> String {
-        format!("{}/svc-{:05}:http", self.namespace(), self.number)
+        format!("{}/{}:http", self.namespace(), self.name())
     }
 
     /// `namespace/name/protocol/port`, as kube-proxy's nftables chains name it.
     pub(super) fn path(&self) -> String {
-        format!("{}/svc-{:05}/tcp/http", self.namespace(), self.number)
+        format!("{}/{}/tcp/http", self.namespace(), self.name())
     }
 
     /// The part of its chains' names that kube-proxy makes from a hash.
@@ -183,21 +298,24 @@ mod tests {
 
     use super::*;
 
-    const CLUSTER: Cluster = Cluster { services: 3_000, endpoints: 7 };
+    fn lone() -> Cluster {
+        Cluster::of_lone_node(3_000, 7)
+    }
 
     #[test]
     fn addresses_are_where_they_belong() {
-        assert_eq!(CLUSTER.service(0).address, Ipv4Addr::new(10, 96, 0, 16));
-        assert_eq!(CLUSTER.service(999_999).address, Ipv4Addr::new(10, 111, 66, 79));
-        let endpoints: Vec<_> = CLUSTER.endpoints(0).map(|e| (e.address, e.local)).collect();
+        assert_eq!(lone().service(0).address, Ipv4Addr::new(10, 96, 0, 16));
+        assert_eq!(lone().service(999_999).address, Ipv4Addr::new(10, 111, 66, 79));
+        let endpoints: Vec<_> = lone().endpoints(0).map(|e| (e.address, e.local)).collect();
         assert_eq!(endpoints[0], (Ipv4Addr::new(10, 128, 0, 2), false));
         assert_eq!(endpoints[5], (Ipv4Addr::new(10, 128, 5, 2), true));
-        assert_eq!(node_address(THIS_NODE), Ipv4Addr::new(10, 250, 0, 7));
+        assert_eq!(node_address(LONE_NODE), Ipv4Addr::new(10, 250, 0, 7));
+        assert_eq!(pod_network(9), "10.128.9.0/24");
     }
 
     #[test]
     fn every_tenth_service_has_a_node_port_until_they_run_out() {
-        let port = |number| CLUSTER.service(number).node_port;
+        let port = |number| lone().service(number).node_port;
         assert_eq!(port(0), Some(30_000));
         assert_eq!(port(1), None);
         assert_eq!(port(20), Some(30_002));
@@ -209,15 +327,66 @@ mod tests {
     fn names_are_distinct() {
         let mut names = BTreeSet::new();
         let mut paths = BTreeSet::new();
-        for service in CLUSTER.services() {
+        for service in lone().services() {
             assert!(names.insert(service.hash()));
             assert!(paths.insert(service.path()));
             let mut addresses = BTreeSet::new();
-            for endpoint in CLUSTER.endpoints(service.number) {
+            for endpoint in lone().endpoints(service.number) {
                 assert!(names.insert(endpoint.hash()));
                 assert!(addresses.insert(endpoint.address));
             }
         }
         assert_eq!(names.len(), 3_000 * 8);
+    }
+
+    #[test]
+    fn a_whole_cluster_has_services_of_all_kinds() {
+        let cluster = Cluster::whole(10_000, 3, 10);
+        let kind = |number| {
+            let found = cluster.service(number);
+            (found.node_port, found.local, found.load_balancer, found.health_check_node_port)
+        };
+        let vip = |last| Some(Ipv4Addr::new(198, 18, 0, last));
+        assert_eq!(kind(9), (None, false, None, None));
+        assert_eq!(kind(10), (Some(30_001), false, None, None));
+        assert_eq!(kind(20), (Some(30_002), true, None, None));
+        assert_eq!(kind(50), (Some(30_005), false, vip(2), None));
+        assert_eq!(kind(200), (Some(30_020), true, vip(5), Some(32_002)));
+        // Node ports end where those for health checks begin, and with them all kinds but one.
+        assert_eq!(kind(19_990).0, Some(31_999));
+        assert_eq!(kind(20_000), (None, false, None, None));
+    }
+
+    #[test]
+    fn endpoints_of_a_whole_cluster_are_pods_of_the_namespace() {
+        for (nodes, endpoints) in [(10, 3), (2, 3), (1, 10), (3, 30)] {
+            let cluster = Cluster::whole(500, endpoints, nodes);
+            for service in cluster.services() {
+                let mut addresses = BTreeSet::new();
+                for endpoint in cluster.endpoints(service.number) {
+                    assert!(endpoint.node < nodes && endpoint.pod < PODS_OF_A_NODE);
+                    assert_eq!(namespace(endpoint.pod % NAMESPACES), service.namespace());
+                    assert!(addresses.insert(endpoint.address), "{nodes} {service:?}");
+                }
+            }
+        }
+    }
+
+    /// Otherwise the rules of both policies would be on some nodes only.
+    #[test]
+    fn each_node_has_endpoints_of_some_services_of_each_kind_and_of_some_not() {
+        let cluster = Cluster::whole(2_000, 3, 10);
+        for node in 0..10 {
+            let seen = cluster.seen_from(node);
+            let kinds: BTreeSet<_> = cluster
+                .services()
+                .map(|found| {
+                    let has_port = found.node_port.is_some();
+                    let is_balanced = found.load_balancer.is_some();
+                    (has_port, is_balanced, found.local, seen.has_local(found.number))
+                })
+                .collect();
+            assert_eq!(kinds.len(), 5 * 2, "{node}: {kinds:?}");
+        }
     }
 }

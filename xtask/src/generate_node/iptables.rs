@@ -1,12 +1,12 @@
 //! The iptables rules that kube-proxy 1.36 programs (kubernetes pkg/proxy/iptables/proxier.go).
 //!
-//! In: a cluster. Out: iptables-nft-save's text and the same tables in `nft -j`, both from one
+//! In: a cluster, as a node sees it. Out: iptables-nft-save's text and the same tables in `nft -j`, both from one
 //! list of rules. Left out: the `nfacct` matches, which kube-proxy programs only where the
 //! kernel has that module.
 
 use std::io::{self, Write};
 
-use super::cluster::{Cluster, Hash, POD_NETWORK, PORT, Service, TARGET_PORT};
+use super::cluster::{Cluster, Endpoint, Hash, POD_NETWORK, PORT, Service, TARGET_PORT};
 use super::xtables::{Match, Rule, Target};
 
 const MASQUERADE_MARK: u32 = 0x4000;
@@ -58,7 +58,7 @@ pub(super) fn save(cluster: &Cluster, out: &mut dyn Write) -> io::Result<u64> {
         for (chain, ..) in table.builtin {
             writeln!(out, ":{chain} ACCEPT [0:0]")?;
         }
-        names.chains(table.name, &mut |chain| writeln!(out, ":{chain} - [0:0]"))?;
+        names.chains(table.name, cluster, &mut |chain| writeln!(out, ":{chain} - [0:0]"))?;
         rules(table.name, cluster, &names, &mut |rule| {
             count += 1;
             rule.save(out)
@@ -90,7 +90,7 @@ pub(super) fn nft_json(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()>
                 next()
             )?;
         }
-        names.chains(name, &mut |chain| {
+        names.chains(name, cluster, &mut |chain| {
             write!(
                 out,
                 r#", {{"chain": {{"family": "ip", "table": "{name}", "name": "{chain}", "handle": {}}}}}"#,
@@ -105,7 +105,7 @@ pub(super) fn nft_json(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()>
 /// Chains in the order of their names, as iptables-nft-save lists them.
 struct Names {
     /// Services by hash.
-    services: Vec<(Hash, u32)>,
+    services: Vec<(Hash, Service)>,
     /// Endpoints by hash: Service, and number within it.
     endpoints: Vec<(Hash, u32, u32)>,
 }
@@ -113,18 +113,23 @@ struct Names {
 impl Names {
     fn new(cluster: &Cluster) -> Self {
         let mut services: Vec<_> =
-            cluster.services().map(|service| (service.hash(), service.number)).collect();
+            cluster.services().map(|service| (service.hash(), service)).collect();
         let mut endpoints: Vec<_> = (0..cluster.services)
             .flat_map(|service| cluster.endpoints(service))
             .map(|endpoint| (endpoint.hash(), endpoint.service, endpoint.number))
             .collect();
-        services.sort_unstable();
+        services.sort_unstable_by_key(|(hash, _)| *hash);
         endpoints.sort_unstable();
         Names { services, endpoints }
     }
 
     /// The user chains of a table.
-    fn chains(&self, table: &str, each: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+    fn chains(
+        &self,
+        table: &str,
+        cluster: &Cluster,
+        each: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> io::Result<()> {
         match table {
             "filter" => [
                 "KUBE-EXTERNAL-SERVICES",
@@ -137,14 +142,18 @@ impl Names {
             ]
             .into_iter()
             .try_for_each(each),
-            "nat" => self.nat_chains(each),
+            "nat" => self.nat_chains(cluster, each),
             _ => each("KUBE-PROXY-CANARY"),
         }
     }
 
-    fn nat_chains(&self, each: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
-        for (hash, number) in &self.services {
-            if has_node_port(*number) {
+    fn nat_chains(
+        &self,
+        cluster: &Cluster,
+        each: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (hash, service) in &self.services {
+            if service.node_port.is_some() {
                 each(&format!("KUBE-EXT-{hash}"))?;
             }
         }
@@ -155,12 +164,14 @@ impl Names {
             each(&format!("KUBE-SEP-{hash}"))?;
         }
         each("KUBE-SERVICES")?;
-        self.services.iter().try_for_each(|(hash, _)| each(&format!("KUBE-SVC-{hash}")))
+        self.services.iter().try_for_each(|(hash, _)| each(&format!("KUBE-SVC-{hash}")))?;
+        for (hash, service) in &self.services {
+            if service.local && cluster.has_local(service.number) {
+                each(&format!("KUBE-SVL-{hash}"))?;
+            }
+        }
+        Ok(())
     }
-}
-
-fn has_node_port(service: u32) -> bool {
-    Cluster { services: 0, endpoints: 0 }.service(service).node_port.is_some()
 }
 
 type Each<'a> = dyn FnMut(&Rule) -> io::Result<()> + 'a;
@@ -168,13 +179,45 @@ type Each<'a> = dyn FnMut(&Rule) -> io::Result<()> + 'a;
 /// All rules of a table, chain after chain.
 fn rules(table: &str, cluster: &Cluster, names: &Names, each: &mut Each<'_>) -> io::Result<()> {
     match table {
-        "filter" => filter_rules().iter().try_for_each(each),
+        "filter" => filter_rules(cluster, each),
         "nat" => nat_rules(cluster, names, each),
         _ => Ok(()),
     }
 }
 
-fn filter_rules() -> Vec<Rule> {
+fn filter_rules(cluster: &Cluster, each: &mut Each<'_>) -> io::Result<()> {
+    filter_jumps().iter().try_for_each(&mut *each)?;
+    for service in cluster.services() {
+        refusals(cluster, &service, each)?;
+    }
+    fixed_filter_rules().iter().try_for_each(&mut *each)?;
+    for service in cluster.services() {
+        if let Some(port) = service.health_check_node_port {
+            let comment = format!("{} health check node port", service.port_name());
+            let rule = Rule::new("KUBE-NODEPORTS", Target::Accept).tcp().comment(comment);
+            each(&rule.with(Match::Port(port)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Who comes from outside for a Service of policy Local to a node that has no endpoint of it.
+fn refusals(cluster: &Cluster, service: &Service, each: &mut Each<'_>) -> io::Result<()> {
+    if !service.local || cluster.has_local(service.number) {
+        return Ok(());
+    }
+    let comment = format!("{} has no local endpoints", service.port_name());
+    let rule = Rule::new("KUBE-EXTERNAL-SERVICES", Target::Drop).tcp().comment(comment);
+    if let Some(address) = service.load_balancer {
+        each(&rule.clone().to(format!("{address}/32")).with(Match::Port(PORT)))?;
+    }
+    match service.node_port {
+        Some(port) => each(&rule.with(Match::LocalDestination).with(Match::Port(port))),
+        None => Ok(()),
+    }
+}
+
+fn filter_jumps() -> Vec<Rule> {
     let jump = |from: &str, to: &str| Rule::new(from, Target::Jump(to.into()));
     let new = |from: &str, comment: &str, to: &str| {
         jump(from, to).with(Match::State("NEW")).comment(comment)
@@ -194,6 +237,11 @@ fn filter_rules() -> Vec<Rule> {
         jump("OUTPUT", "KUBE-FIREWALL"),
         new("OUTPUT", firewall, "KUBE-PROXY-FIREWALL"),
         new("OUTPUT", portals, "KUBE-SERVICES"),
+    ]
+}
+
+fn fixed_filter_rules() -> Vec<Rule> {
+    vec![
         Rule::new("KUBE-FIREWALL", Target::Drop)
             .not_from("127.0.0.0/8")
             .to("127.0.0.0/8")
@@ -218,10 +266,9 @@ fn nat_rules(cluster: &Cluster, names: &Names, each: &mut Each<'_>) -> io::Resul
     ] {
         each(&jump(from, to).comment(comment))?;
     }
-    for (hash, number) in &names.services {
-        let service = cluster.service(*number);
+    for (hash, service) in &names.services {
         if service.node_port.is_some() {
-            external_rules(&service, hash, each)?;
+            external_rules(cluster, service, hash, each)?;
         }
     }
     let mark = MASQUERADE_MARK;
@@ -249,14 +296,28 @@ fn nat_rules(cluster: &Cluster, names: &Names, each: &mut Each<'_>) -> io::Resul
     for service in cluster.services() {
         let to = format!("KUBE-SVC-{}", service.hash());
         each(&cluster_ip_rule(&service, "KUBE-SERVICES", &to))?;
+        if let Some(address) = service.load_balancer {
+            let rule = jump("KUBE-SERVICES", &format!("KUBE-EXT-{}", service.hash()));
+            let rule = rule.to(format!("{address}/32")).tcp();
+            let comment = format!("{} loadbalancer IP", service.port_name());
+            each(&rule.comment(comment).with(Match::Port(PORT)))?;
+        }
     }
     each(
         &jump("KUBE-SERVICES", "KUBE-NODEPORTS")
             .comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain")
             .with(Match::LocalDestination),
     )?;
-    for (hash, number) in &names.services {
-        service_rules(cluster, &cluster.service(*number), hash, each)?;
+    for (hash, service) in &names.services {
+        let chain = format!("KUBE-SVC-{hash}");
+        each(&cluster_ip_rule(service, &chain, "KUBE-MARK-MASQ").not_from(POD_NETWORK))?;
+        let endpoints = cluster.sorted_endpoints(service.number);
+        choices(cluster, service, &chain, &endpoints, each)?;
+    }
+    for (hash, service) in names.services.iter().filter(|(_, service)| service.local) {
+        let mut endpoints = cluster.sorted_endpoints(service.number);
+        endpoints.retain(|endpoint| endpoint.local);
+        choices(cluster, service, &format!("KUBE-SVL-{hash}"), &endpoints, each)?;
     }
     Ok(())
 }
@@ -269,28 +330,46 @@ fn cluster_ip_rule(service: &Service, from: &str, to: &str) -> Rule {
         .with(Match::Port(PORT))
 }
 
-/// `externalTrafficPolicy: Cluster`.
-fn external_rules(service: &Service, hash: &Hash, each: &mut Each<'_>) -> io::Result<()> {
-    let chain = format!("KUBE-EXT-{hash}");
-    each(
-        &Rule::new(&chain, Target::Jump("KUBE-MARK-MASQ".into())).comment(format!(
-            "masquerade traffic for {} external destinations",
-            service.port_name()
-        )),
-    )?;
-    each(&Rule::new(chain, Target::Jump(format!("KUBE-SVC-{hash}"))))
-}
-
-fn service_rules(
+/// Where all clients from outside come by.
+fn external_rules(
     cluster: &Cluster,
     service: &Service,
     hash: &Hash,
     each: &mut Each<'_>,
 ) -> io::Result<()> {
-    let chain = format!("KUBE-SVC-{hash}");
-    each(&cluster_ip_rule(service, &chain, "KUBE-MARK-MASQ").not_from(POD_NETWORK))?;
-    for (index, endpoint) in (0..).zip(cluster.sorted_endpoints(service.number)) {
-        let mut rule = Rule::new(&chain, Target::Jump(format!("KUBE-SEP-{}", endpoint.hash())));
+    let chain = format!("KUBE-EXT-{hash}");
+    let rule = |what: &str, to: &str| {
+        let comment = format!("{what} {} external destinations", service.port_name());
+        Rule::new(&chain, Target::Jump(to.into())).comment(comment)
+    };
+    let all = format!("KUBE-SVC-{hash}");
+    if !service.local {
+        each(&rule("masquerade traffic for", "KUBE-MARK-MASQ"))?;
+        return each(&Rule::new(&chain, Target::Jump(all)));
+    }
+    // Pods and the node itself get what a load balancer would have given them.
+    each(&rule("pod traffic for", &all).from(POD_NETWORK))?;
+    for (what, to) in
+        [("masquerade LOCAL traffic for", "KUBE-MARK-MASQ"), ("route LOCAL traffic for", &all)]
+    {
+        each(&rule(what, to).with(Match::LocalSource))?;
+    }
+    if cluster.has_local(service.number) {
+        each(&Rule::new(&chain, Target::Jump(format!("KUBE-SVL-{hash}"))))?;
+    }
+    Ok(())
+}
+
+/// Chooses among endpoints.
+fn choices(
+    cluster: &Cluster,
+    service: &Service,
+    chain: &str,
+    endpoints: &[Endpoint],
+    each: &mut Each<'_>,
+) -> io::Result<()> {
+    for (left, endpoint) in (1..=endpoints.len()).rev().zip(endpoints) {
+        let mut rule = Rule::new(chain, Target::Jump(format!("KUBE-SEP-{}", endpoint.hash())));
         if !cluster.is_large() {
             rule = rule.comment(format!(
                 "{} -> {}:{TARGET_PORT}",
@@ -298,7 +377,6 @@ fn service_rules(
                 endpoint.address
             ));
         }
-        let left = cluster.endpoints - index;
         each(&if left > 1 { rule.with(Match::OneOf(left)) } else { rule })?;
     }
     Ok(())
@@ -331,7 +409,7 @@ mod tests {
 
     fn saved(services: u32, endpoints: u32) -> (String, u64) {
         let mut text = Vec::new();
-        let count = save(&Cluster { services, endpoints }, &mut text).unwrap();
+        let count = save(&Cluster::of_lone_node(services, endpoints), &mut text).unwrap();
         (String::from_utf8(text).unwrap(), count)
     }
 
@@ -363,7 +441,7 @@ mod tests {
 
     #[test]
     fn both_forms_have_the_same_rules() {
-        let cluster = Cluster { services: 21, endpoints: 2 };
+        let cluster = Cluster::of_lone_node(21, 2);
         let mut json = b"[0".to_vec();
         nft_json(&cluster, &mut json).unwrap();
         json.push(b']');

@@ -1,11 +1,12 @@
 //! The nftables table that kube-proxy 1.36 programs (kubernetes pkg/proxy/nftables/proxier.go).
 //!
-//! In: a cluster. Out: the objects of `nft -j` (1.0.6) for the table `ip kube-proxy`.
+//! In: a cluster, as a node sees it. Out: the objects of `nft -j` (1.0.6) for the table `ip kube-proxy`.
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 
 use super::cluster::{
-    Cluster, POD_NETWORK, PORT, SERVICE_NETWORK, Service, TARGET_PORT, THIS_NODE, node_address,
+    Cluster, Endpoint, POD_NETWORK, PORT, SERVICE_NETWORK, Service, TARGET_PORT, node_address,
 };
 
 const L4PROTO: &str = r#"{"meta": {"key": "l4proto"}}"#;
@@ -52,6 +53,9 @@ pub(super) fn nft_json(cluster: &Cluster, out: &mut dyn Write) -> io::Result<u64
     CHAINS.iter().try_for_each(|name| list.chain(name, ""))?;
     for service in cluster.services() {
         list.chain(&service_chain(&service), "")?;
+        if service.local && cluster.has_local(service.number) {
+            list.chain(&local_chain(&service), "")?;
+        }
         if service.node_port.is_some() {
             list.chain(&external_chain(&service), "")?;
         }
@@ -123,6 +127,10 @@ fn service_chain(service: &Service) -> String {
     format!("service-{}-{}", service.hash().short(), service.path())
 }
 
+fn local_chain(service: &Service) -> String {
+    format!("local-{}-{}", service.hash().short(), service.path())
+}
+
 fn external_chain(service: &Service) -> String {
     format!("external-{}-{}", service.hash().short(), service.path())
 }
@@ -152,34 +160,55 @@ fn sets(cluster: &Cluster, list: &mut List<'_>) -> io::Result<()> {
         "nodeport-ips",
         r#""ipv4_addr""#,
         "IPs that accept NodePort traffic",
-        &mut [quoted(node_address(THIS_NODE))].into_iter(),
+        &mut [quoted(node_address(cluster.this_node))].into_iter(),
     )?;
-    for (name, key, comment) in [
-        (
-            "no-endpoint-services",
-            service_key,
-            "vmap to drop or reject packets to services with no endpoints",
-        ),
-        (
-            "no-endpoint-nodeports",
-            port_key,
-            "vmap to drop or reject packets to service nodeports with no endpoints",
-        ),
-        ("firewall-ips", service_key, "destinations that are subject to LoadBalancerSourceRanges"),
-    ] {
-        list.set("map", name, key, comment, &mut std::iter::empty())?;
-    }
-    let mut services = cluster.services().map(|service| {
-        let key = format!(r#"{{"concat": ["{}", "tcp", {PORT}]}}"#, service.address);
-        format!("[{key}, {}]", goto(&service_chain(&service)))
+    refusals(cluster, list, service_key, port_key)?;
+    let comment = "destinations that are subject to LoadBalancerSourceRanges";
+    list.set("map", "firewall-ips", service_key, comment, &mut std::iter::empty())?;
+    let mut services = cluster.services().flat_map(|service| {
+        let element = |address, chain: &str| format!("[{}, {}]", service_at(address), goto(chain));
+        let balanced =
+            service.load_balancer.map(|address| element(address, &external_chain(&service)));
+        [element(service.address, &service_chain(&service))].into_iter().chain(balanced)
     });
     let comment = "ClusterIP, ExternalIP and LoadBalancer IP traffic";
     list.set("map", "service-ips", service_key, comment, &mut services)?;
     let mut ports = cluster.services().filter_map(|service| {
-        let key = format!(r#"{{"concat": ["tcp", {}]}}"#, service.node_port?);
+        let key = node_port(service.node_port?);
         Some(format!("[{key}, {}]", goto(&external_chain(&service))))
     });
     list.set("map", "service-nodeports", port_key, "NodePort traffic", &mut ports)
+}
+
+/// Who comes from outside for a Service of policy Local to a node that has no endpoint of it.
+fn refusals(
+    cluster: &Cluster,
+    list: &mut List<'_>,
+    service_key: &str,
+    port_key: &str,
+) -> io::Result<()> {
+    let refused =
+        || cluster.services().filter(|found| found.local && !cluster.has_local(found.number));
+    let element = |key: String, service: Service| {
+        let comment = service.port_name();
+        format!(r#"[{{"elem": {{"val": {key}, "comment": "{comment}"}}}}, {{"drop": null}}]"#)
+    };
+    let mut services =
+        refused().filter_map(|found| Some(element(service_at(found.load_balancer?), found)));
+    let comment = "vmap to drop or reject packets to services with no endpoints";
+    list.set("map", "no-endpoint-services", service_key, comment, &mut services)?;
+    let mut ports = refused().filter_map(|found| Some(element(node_port(found.node_port?), found)));
+    let comment = "vmap to drop or reject packets to service nodeports with no endpoints";
+    list.set("map", "no-endpoint-nodeports", port_key, comment, &mut ports)
+}
+
+/// The keys of maps.
+fn service_at(address: Ipv4Addr) -> String {
+    format!(r#"{{"concat": ["{address}", "tcp", {PORT}]}}"#)
+}
+
+fn node_port(port: u16) -> String {
+    format!(r#"{{"concat": ["tcp", {port}]}}"#)
 }
 
 fn fixed_rules(list: &mut List<'_>) -> io::Result<()> {
@@ -242,8 +271,40 @@ fn fixed_rules(list: &mut List<'_>) -> io::Result<()> {
 }
 
 fn service_rules(cluster: &Cluster, service: &Service, list: &mut List<'_>) -> io::Result<()> {
-    let choices: Vec<String> = cluster
-        .sorted_endpoints(service.number)
+    let all = service_chain(service);
+    let mut endpoints = cluster.sorted_endpoints(service.number);
+    list.rule(&all, None, &choice(&endpoints))?;
+    if service.node_port.is_none() {
+        return Ok(());
+    }
+    let external = external_chain(service);
+    if !service.local {
+        list.rule(&external, Some("masquerade"), &[set_mark("|")])?;
+        return list.rule(&external, None, &[goto(&all)]);
+    }
+    // Pods and the node itself get what a load balancer would have given them.
+    let from_pod = compare("==", SADDR, &network(POD_NETWORK));
+    let fib = r#"{"fib": {"result": "type", "flags": ["saddr"]}}"#;
+    let from_node = compare("==", fib, r#""local""#);
+    for (comment, expr) in [
+        ("short-circuit pod traffic", [from_pod, goto(&all)]),
+        ("masquerade local traffic", [from_node.clone(), set_mark("|")]),
+        ("short-circuit local traffic", [from_node, goto(&all)]),
+    ] {
+        list.rule(&external, Some(comment), &expr)?;
+    }
+    endpoints.retain(|endpoint| endpoint.local);
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    let local = local_chain(service);
+    list.rule(&external, None, &[goto(&local)])?;
+    list.rule(&local, None, &choice(&endpoints))
+}
+
+/// Chooses among endpoints.
+fn choice(endpoints: &[Endpoint]) -> [String; 2] {
+    let choices: Vec<String> = endpoints
         .iter()
         .enumerate()
         .map(|(index, endpoint)| {
@@ -252,17 +313,10 @@ fn service_rules(cluster: &Cluster, service: &Service, list: &mut List<'_>) -> i
         .collect();
     let dnat = format!(
         r#"{{"dnat": {{"family": "ip", "addr": {{"map": {{"key": {{"numgen": {{"mode": "random", "mod": {}, "offset": 0}}}}, "data": {{"set": [{}]}}}}}}}}}}"#,
-        cluster.endpoints,
+        endpoints.len(),
         choices.join(", ")
     );
-    let chain = service_chain(service);
-    list.rule(&chain, None, &[compare("==", L4PROTO, r#""tcp""#), dnat])?;
-    if service.node_port.is_some() {
-        let external = external_chain(service);
-        list.rule(&external, Some("masquerade"), &[set_mark("|")])?;
-        list.rule(&external, None, &[goto(&chain)])?;
-    }
-    Ok(())
+    [compare("==", L4PROTO, r#""tcp""#), dnat]
 }
 
 fn compare(op: &str, left: &str, right: &str) -> String {
@@ -310,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_verdict_has_its_chain_and_every_service_its_rules() {
-        let (objects, count) = objects(&Cluster { services: 21, endpoints: 2 });
+        let (objects, count) = objects(&Cluster::of_lone_node(21, 2));
         let of = |what: &str, field: &str| -> Vec<&str> {
             objects.iter().filter_map(|object| object[what][field].as_str()).collect()
         };
@@ -334,7 +388,7 @@ mod tests {
 
     #[test]
     fn an_empty_map_has_no_elements() {
-        let (objects, _) = objects(&Cluster { services: 1, endpoints: 1 });
+        let (objects, _) = objects(&Cluster::of_lone_node(1, 1));
         let map = objects.iter().find(|object| object["map"]["name"] == "firewall-ips").unwrap();
         assert_eq!(map["map"].get("elem"), None);
     }

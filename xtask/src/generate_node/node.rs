@@ -1,11 +1,11 @@
 //! The rest of a generated node: devices, addresses, routes and settings.
 //!
-//! A node as Calico without encapsulation leaves it: each pod behind a veth device with a host
+//! In: a cluster, as the node sees it. A node as Calico without encapsulation leaves it: each pod behind a veth device with a host
 //! route, each other node's pods by way of that node. No bridge, no policy routing.
 
 use anyhow::Result;
 
-use super::cluster::{NODES, PODS_OF_A_NODE, THIS_NODE, node_address, pod_address};
+use super::cluster::{Cluster, PODS_OF_A_NODE, node_address, pod_address, pod_network};
 
 /// `capture.json`.
 pub(super) const CAPTURE: &str = concat!(
@@ -25,10 +25,13 @@ pub(super) const EMPTY: &[&str] =
     &["ip6tables-save", "iptables-legacy-save", "ip6tables-legacy-save", "ipset.save"];
 
 /// Hands each file's name and content to `file`.
-pub(super) fn write(mut file: impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
-    file("ip-link.json", &list(links(false)))?;
-    file("ip-addr.json", &list(links(true)))?;
-    file("ip-route.json", &list(routes()))?;
+pub(super) fn write(
+    cluster: &Cluster,
+    mut file: impl FnMut(&str, &str) -> Result<()>,
+) -> Result<()> {
+    file("ip-link.json", &list(links(cluster, false)))?;
+    file("ip-addr.json", &list(links(cluster, true)))?;
+    file("ip-route.json", &list(routes(cluster)))?;
     file("ip6-route.json", &list(Vec::new()))?;
     let rule = |priority: u32, table: &str| {
         format!(r#"{{"priority":{priority},"src":"all","table":"{table}","protocol":"kernel"}}"#)
@@ -48,7 +51,7 @@ fn veth(pod: u32) -> String {
     format!("cali{pod:011x}")
 }
 
-fn links(with_addresses: bool) -> Vec<String> {
+fn links(cluster: &Cluster, with_addresses: bool) -> Vec<String> {
     let addresses = |list: String| match with_addresses {
         true => format!(r#","addr_info":[{list}]"#),
         false => String::new(),
@@ -59,14 +62,16 @@ fn links(with_addresses: bool) -> Vec<String> {
         )
     };
     let lo = address("127.0.0.1".into(), 8, "host", "lo");
-    let eth0 = address(node_address(THIS_NODE).to_string(), 24, "global", "eth0");
+    let this = node_address(cluster.this_node);
+    let eth0 = address(this.to_string(), 24, "global", "eth0");
+    let [a, b, c, d] = this.octets();
     let mut links = vec![
         format!(
             r#"{{"ifindex":1,"ifname":"lo","flags":["LOOPBACK","UP","LOWER_UP"],"mtu":65536,"qdisc":"noqueue","operstate":"UNKNOWN","link_type":"loopback","address":"00:00:00:00:00:00","broadcast":"00:00:00:00:00:00"{}}}"#,
             addresses(lo)
         ),
         format!(
-            r#"{{"ifindex":2,"ifname":"eth0","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"],"mtu":1500,"qdisc":"mq","operstate":"UP","link_type":"ether","address":"02:00:0a:fa:00:07","broadcast":"ff:ff:ff:ff:ff:ff"{}}}"#,
+            r#"{{"ifindex":2,"ifname":"eth0","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"],"mtu":1500,"qdisc":"mq","operstate":"UP","link_type":"ether","address":"02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}","broadcast":"ff:ff:ff:ff:ff:ff"{}}}"#,
             addresses(eth0)
         ),
     ];
@@ -81,35 +86,35 @@ fn links(with_addresses: bool) -> Vec<String> {
     links
 }
 
-fn routes() -> Vec<String> {
-    let this = node_address(THIS_NODE);
+fn routes(cluster: &Cluster) -> Vec<String> {
+    let this = node_address(cluster.this_node);
     let mut routes = vec![
         r#"{"type":"unicast","dst":"default","gateway":"10.250.0.1","dev":"eth0","protocol":"static","scope":"global","flags":[]}"#.to_owned(),
         format!(r#"{{"type":"unicast","dst":"10.250.0.0/24","dev":"eth0","protocol":"kernel","scope":"link","prefsrc":"{this}","flags":[]}}"#),
     ];
-    for node in 0..NODES {
-        let network = pod_address(node, 0).to_bits() & !0xff;
-        let network = std::net::Ipv4Addr::from(network);
-        routes.push(if node == THIS_NODE {
-            format!(r#"{{"type":"blackhole","dst":"{network}/24","protocol":"bird","scope":"global","flags":[]}}"#)
+    for node in 0..cluster.nodes {
+        let network = pod_network(node);
+        routes.push(if node == cluster.this_node {
+            format!(r#"{{"type":"blackhole","dst":"{network}","protocol":"bird","scope":"global","flags":[]}}"#)
         } else {
             let gateway = node_address(node);
-            format!(r#"{{"type":"unicast","dst":"{network}/24","gateway":"{gateway}","dev":"eth0","protocol":"bird","scope":"global","flags":[]}}"#)
+            format!(r#"{{"type":"unicast","dst":"{network}","gateway":"{gateway}","dev":"eth0","protocol":"bird","scope":"global","flags":[]}}"#)
         });
     }
     routes.extend((0..PODS_OF_A_NODE).map(|pod| {
-        let address = pod_address(THIS_NODE, pod);
+        let address = pod_address(cluster.this_node, pod);
         format!(
             r#"{{"type":"unicast","dst":"{address}","dev":"{}","protocol":"boot","scope":"link","flags":[]}}"#,
             veth(pod)
         )
     }));
+    let this = this.to_string();
     for (kind, destination, device, source) in [
         ("local", "127.0.0.0/8", "lo", "127.0.0.1"),
         ("local", "127.0.0.1", "lo", "127.0.0.1"),
         ("broadcast", "127.255.255.255", "lo", "127.0.0.1"),
-        ("local", "10.250.0.7", "eth0", "10.250.0.7"),
-        ("broadcast", "10.250.0.255", "eth0", "10.250.0.7"),
+        ("local", &this, "eth0", &this),
+        ("broadcast", "10.250.0.255", "eth0", &this),
     ] {
         let scope = if kind == "local" { "host" } else { "link" };
         routes.push(format!(
@@ -147,7 +152,8 @@ mod tests {
     #[test]
     fn the_files_are_valid_and_agree() {
         let mut files = std::collections::BTreeMap::new();
-        write(|name, content| {
+        let cluster = Cluster::of_lone_node(1, 1);
+        write(&cluster, |name, content| {
             files.insert(name.to_owned(), content.to_owned());
             Ok(())
         })

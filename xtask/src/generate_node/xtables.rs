@@ -36,9 +36,11 @@ pub(super) enum Match {
     /// `-m mark --mark value/value`, with its negation.
     Mark(u32),
     NoMark(u32),
+    /// `-m addrtype`
     LocalDestination,
+    LocalSource,
     /// `-m statistic --mode random`: one of so many.
-    OneOf(u32),
+    OneOf(usize),
 }
 
 /// A target.
@@ -168,6 +170,7 @@ fn save_match(found: &Match, out: &mut dyn Write) -> io::Result<()> {
         Match::Mark(mark) => write!(out, " -m mark --mark {mark:#x}/{mark:#x}"),
         Match::NoMark(mark) => write!(out, " -m mark ! --mark {mark:#x}/{mark:#x}"),
         Match::LocalDestination => write!(out, " -m addrtype --dst-type LOCAL"),
+        Match::LocalSource => write!(out, " -m addrtype --src-type LOCAL"),
         Match::OneOf(n) => {
             write!(out, " -m statistic --mode random --probability {}", probability(*n))
         }
@@ -182,16 +185,16 @@ fn match_json(found: &Match) -> String {
         Match::State(_) | Match::NoState(_) => xt("match", "conntrack"),
         Match::Mark(mark) => compare("==", &masked(*mark), &mark.to_string()),
         Match::NoMark(mark) => compare("!=", &masked(*mark), &mark.to_string()),
-        Match::LocalDestination => xt("match", "addrtype"),
+        Match::LocalDestination | Match::LocalSource => xt("match", "addrtype"),
         Match::OneOf(_) => xt("match", "statistic"),
     }
 }
 
 /// 1/n as it comes back from the kernel: kube-proxy writes ten decimals, iptables rounds to a
 /// multiple of 2^-31 and prints eleven (extensions/libxt_statistic.c).
-fn probability(n: u32) -> String {
+fn probability(n: usize) -> String {
     const ONE: f64 = 2_147_483_648.0;
-    let written: f64 = format!("{:.10}", 1.0 / f64::from(n)).parse().unwrap_or(0.0);
+    let written: f64 = format!("{:.10}", 1.0 / n as f64).parse().unwrap_or(0.0);
     format!("{:.11}", (written * ONE).round() / ONE)
 }
 

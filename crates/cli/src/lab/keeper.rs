@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::FdFlags;
+use unmasq_lab::pids::Pids;
 use unmasq_lab::run::{self, Report};
 use unmasq_lab::session::Session;
 
@@ -52,10 +53,9 @@ pub(super) fn up(name: &str, text: &str, say: &dyn Fn(&str)) -> Result<Exit> {
     for line in lines {
         match line?.as_str() {
             READY => {
-                output::warn(&format!(
-                    "{name} is up; unmasq lab exec HOST --scenario {name} -- COMMAND, unmasq lab \
-                     down {name}"
-                ));
+                output::warn(&format!("{name} is up. To look around in it, and to end it:"));
+                output::verbatim(&format!("  unmasq lab exec --scenario {name} HOST COMMAND"));
+                output::verbatim(&format!("  unmasq lab down {name}"));
                 return Ok(Exit::Done);
             }
             what => say(what),
@@ -79,12 +79,13 @@ pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
     let say = |what: &str| {
         let _told = tell(what);
     };
+    let pids = Pids::new()?;
     let mut session = Session::up(&text, &say)?;
     let socket = place.with_extension("sock");
     // One of a keeper that was killed.
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).context("listen")?;
-    let running = describe(&session, socket.clone())?;
+    let running = describe(&session, &pids, socket.clone())?;
     let temporary = place.with_extension("new");
     fs::write(&temporary, serde_json::to_vec(&running)?)?;
     fs::rename(&temporary, place)?;
@@ -104,6 +105,9 @@ pub(super) fn keep(scenario: &Path, place: &Path) -> Result<Exit> {
     for file in [place, &socket] {
         let _ = fs::remove_file(file);
     }
+    // First those inside of the hosts, then the hosts.
+    drop(pids);
+    drop(session);
     Ok(Exit::Done)
 }
 
@@ -113,7 +117,7 @@ fn tell(what: &str) -> std::io::Result<()> {
     writeln!(out, "{what}").and_then(|()| out.flush())
 }
 
-fn describe(session: &Session, socket: std::path::PathBuf) -> Result<Running> {
+fn describe(session: &Session, pids: &Pids, socket: std::path::PathBuf) -> Result<Running> {
     let pid = i32::try_from(std::process::id())?;
     let cluster = &session.cluster;
     let host = |(plan, namespace): (&unmasq_lab::cluster::plan::Host, &unmasq_lab::Namespace)| {
@@ -123,6 +127,7 @@ fn describe(session: &Session, socket: std::path::PathBuf) -> Result<Running> {
         name: cluster.scenario.name.clone(),
         pid,
         began: place::began(pid).context("when did this process begin?")?,
+        first: i32::try_from(pids.first())?,
         hosts: cluster.plan.hosts.iter().zip(&cluster.namespaces).map(host).collect(),
         socket,
     })

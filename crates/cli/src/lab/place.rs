@@ -3,22 +3,22 @@
 //! A folder of the user's own, with a socket and a description for each cluster. A description
 //! whose process is gone is removed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use unmasq_lab::exec::{self, Ended, exec};
 use unmasq_lab::privilege;
 use unmasq_lab::run::Report;
 
-use crate::output::{self, Exit};
+use crate::output;
 
 /// How long a cluster may be silent before it counts as hanging: a matrix of many hosts says now and
 /// then how far it is.
@@ -34,6 +34,8 @@ pub(super) struct Running {
     /// When that process began, in clock ticks since boot: another process with its number is
     /// another process.
     pub(super) began: u64,
+    /// The first of the processes that were started inside of its hosts.
+    pub(super) first: i32,
     /// Hosts and their namespaces.
     pub(super) hosts: Vec<(String, String)>,
     /// The socket that it listens on.
@@ -171,14 +173,14 @@ impl Running {
         }
     }
 
-    /// The next step of the remedy.
-    pub(super) fn step(&self) -> Result<Exit> {
-        self.tell(&Request::Step)
+    /// The next step of the remedy: its title, and in further lines how it is done.
+    pub(super) fn step(&self) -> Result<String> {
+        self.done(&Request::Step)
     }
 
     /// A capture.
-    pub(super) fn capture(&self, output: &Path) -> Result<Exit> {
-        self.tell(&Request::Capture(output.to_owned()))
+    pub(super) fn capture(&self, output: &Path) -> Result<String> {
+        self.done(&Request::Capture(output.to_owned()))
     }
 
     /// Ends it, and waits until it is gone.
@@ -203,12 +205,9 @@ impl Running {
         Ok(())
     }
 
-    fn tell(&self, request: &Request) -> Result<Exit> {
+    fn done(&self, request: &Request) -> Result<String> {
         match self.ask(request, &|_| {})? {
-            Response::Done(what) => {
-                output::warn(&what);
-                Ok(Exit::Done)
-            }
+            Response::Done(what) => Ok(what),
             other => Err(unexpected(&other)),
         }
     }
@@ -228,27 +227,15 @@ impl Running {
         bail!("{} ended before it answered", self.name)
     }
 
-    /// Becomes a command inside of a host.
-    pub(super) fn exec(&self, host: &str, command: &[String]) -> Result<Exit> {
+    /// Runs a command inside of a host, and waits for its end.
+    pub(super) fn exec(&self, host: &str, command: &[OsString]) -> Result<Ended> {
         let found = self.hosts.iter().find(|(name, _)| name == host);
         let (_, namespace) = found.with_context(|| {
             let all: Vec<&str> = self.hosts.iter().map(|(name, _)| name.as_str()).collect();
             format!("{} has no host {host:?}; it has {}", self.name, all.join(", "))
         })?;
-        let mut enter = Command::new("nsenter");
-        enter.args(["--target", &self.pid.to_string(), "--mount"]);
-        // Root of a user namespace of its own, where this user isn't root.
-        let users = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
-        if users("self") != users(&self.pid.to_string()) {
-            enter.args(["--user", "--preserve-credentials"]);
-        }
-        enter.env("PATH", privilege::search_path());
-        let working = std::env::current_dir().ok();
-        if let Some(folder) = working.as_ref().and_then(|folder| folder.to_str()) {
-            enter.arg(format!("--wd={folder}"));
-        }
-        let error = enter.args(["ip", "netns", "exec", namespace]).args(command).exec();
-        Err(anyhow!("nsenter: {error}"))
+        let place = exec::Place { keeper: self.pid, first: self.first, namespace, host };
+        exec(&place, command, &output::warn)
     }
 }
 

@@ -1,26 +1,50 @@
-//! Runs and matrices as text.
+//! Runs and matrices as text, as wide as the terminal is.
+//!
+//! Two columns stand beside each other where there is room for them, and else below each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use unmasq_lab::run::{Checked, Line, Report, State};
+use unmasq_lab::run::{Checked, Ended, Line, Report, State};
 use unmasq_lab::scenario::Scenario;
 use unmasq_report::terminal::Style;
 
-/// The scenarios, a line each.
-pub(super) fn list(scenarios: &[Scenario], is_up: impl Fn(&str) -> bool) -> String {
-    let wide = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for Scenario { name, title, .. } in scenarios {
+/// The scenarios with their titles, and `others` that are up.
+pub(super) fn list(
+    scenarios: &[Scenario],
+    others: &[String],
+    is_up: impl Fn(&str) -> bool,
+    style: &Style,
+) -> String {
+    let known = scenarios.iter().map(|Scenario { name, title, .. }| {
         let up = if is_up(name) { " (up)" } else { "" };
-        let _ = writeln!(text, "{name:wide$}  {title}{up}");
-    }
-    text
+        (name.clone(), format!("{title}{up}"))
+    });
+    let others = others.iter().map(|name| (name.clone(), "a file's (up)".to_owned()));
+    columns("", &known.chain(others).collect::<Vec<_>>(), style)
+}
+
+/// The least room for a second column.
+const ROOM: usize = 30;
+
+/// Rows of two columns.
+fn columns(indent: &str, rows: &[(String, String)], style: &Style) -> String {
+    let wide = rows.iter().map(|(first, _)| first.len()).max().unwrap_or(0);
+    let start = indent.len() + wide + 2;
+    let beside = start + ROOM <= style.width;
+    let row = |(first, second): &(String, String)| match beside {
+        true => style.wrapped(&format!("{indent}{first:wide$}  "), &" ".repeat(start), second),
+        false => {
+            let further = format!("{indent}    ");
+            style.wrapped(indent, &further, first) + &style.wrapped(&further, &further, second)
+        }
+    };
+    rows.iter().map(row).collect()
 }
 
 /// A run: what was expected, what changed, and what stayed.
 pub(super) fn report(report: &Report, style: &Style) -> String {
-    let mut text = format!("{}: {}\n", report.scenario, report.title);
+    let mut text = style.wrapped("", "  ", &format!("{}: {}", report.scenario, report.title));
     for state in &report.states {
         text += &verdict(state, style);
     }
@@ -29,7 +53,7 @@ pub(super) fn report(report: &Report, style: &Style) -> String {
     }
     text += &table(&report.states, style);
     for state in &report.states {
-        text += &rewriters(state);
+        text += &rewriters(state, style);
     }
     for state in &report.states {
         text += &disagreements(state, style);
@@ -50,25 +74,25 @@ fn verdict(state: &State, style: &Style) -> String {
         verdict += &painted(style, RED, &format!(", {unmet} of {all} expectations NOT met"));
     }
     let seconds = state.took_ms as f64 / 1000.0;
-    format!("  {}: {} connections, {verdict} ({seconds:.1} s)\n", state.title, state.connections)
+    let State { title, connections, .. } = state;
+    let text = format!("{title}: {connections} connections, {verdict} ({seconds:.1} s)");
+    style.wrapped("  ", "    ", &text)
 }
 
 fn expectations(state: &State, style: &Style) -> String {
     if state.expectations.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{}\n", painted(style, BOLD, &format!("Expected, {}", state.title)));
+    let mut text = heading(&format!("Expected, {}", state.title), BOLD, style);
     for Checked { what, wanted, seen, met, way } in &state.expectations {
         let sign = if *met { painted(style, GREEN, "ok") } else { painted(style, RED, "NO") };
         let seen: Vec<String> = seen.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
         let seen = if seen.is_empty() { "never asked".to_owned() } else { seen.join(", ") };
-        let _ = if *met {
-            writeln!(text, "  {sign}  {what}: {wanted}")
-        } else {
-            writeln!(text, "  {sign}  {what}: {wanted}, but it was {seen}")
-        };
+        let but = if *met { String::new() } else { format!(", but it was {seen}") };
+        let line = format!("{what}: {wanted}{but}");
+        text += &style.wrapped(&format!("  {sign}  "), "      ", &line);
         if let Some(way) = way {
-            let _ = writeln!(text, "      {way}");
+            text += &style.wrapped("      ", "        ", way);
         }
     }
     text
@@ -92,21 +116,19 @@ fn table(states: &[State], style: &Style) -> String {
     let (changes, same): (Vec<_>, Vec<_>) = rows.into_iter().partition(Row::changes);
     let mut text = String::new();
     if !changes.is_empty() {
-        let _ = writeln!(text, "\n{}", painted(style, BOLD, "Changed by the remedy"));
+        text += &heading("Changed by the remedy", BOLD, style);
         for row in &changes {
-            let _ = writeln!(text, "  {}", row.name);
+            text += &style.wrapped("  ", "    ", &row.name);
             for (state, cell) in states.iter().zip(&row.cells) {
-                let _ = writeln!(text, "      {}: {}", state.title, counted(*cell));
+                let line = format!("{}: {}", state.title, counted(*cell));
+                text += &style.wrapped("      ", "        ", &line);
             }
         }
     }
-    let heading = if states.len() > 1 { "The same throughout" } else { "Connections" };
-    let _ = writeln!(text, "\n{}", painted(style, BOLD, heading));
-    let wide = same.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    for Row { name, cells } in &same {
-        let _ = writeln!(text, "  {name:wide$}  {}", counted(cells.last().copied().flatten()));
-    }
-    text
+    let title = if states.len() > 1 { "The same throughout" } else { "Connections" };
+    text += &heading(title, BOLD, style);
+    let row = |Row { name, cells }: Row| (name, counted(cells.last().copied().flatten()));
+    text + &columns("  ", &same.into_iter().map(row).collect::<Vec<_>>(), style)
 }
 
 /// One kind of client and entry through all states.
@@ -126,11 +148,12 @@ impl Row<'_> {
 
 fn counted(line: Option<&Line>) -> String {
     let fates = line.map_or(&[][..], |line| &line.fates);
-    let shown: Vec<String> = fates.iter().map(|(fate, n)| format!("{fate} {n}")).collect();
+    let one = |Ended { fate, connections }: &Ended| format!("{fate} {connections}");
+    let shown: Vec<String> = fates.iter().map(one).collect();
     shown.join(", ")
 }
 
-fn rewriters(state: &State) -> String {
+fn rewriters(state: &State, style: &Style) -> String {
     if state.rewriters.is_empty() {
         return String::new();
     }
@@ -143,10 +166,11 @@ fn rewriters(state: &State) -> String {
             group.1.push(&rewriter.host);
         }
     }
-    let mut text = format!("\nRules that rewrote sources, {}\n", state.title);
+    let mut text = heading(&format!("Rules that rewrote sources, {}", state.title), BOLD, style);
     for ((owner, rule), (connections, hosts)) in groups {
-        let _ = writeln!(text, "  {owner}, {connections} connections, on {}", hosts.join(", "));
-        let _ = writeln!(text, "      {rule}");
+        let line = format!("{owner}, {connections} connections, on {}", hosts.join(", "));
+        text += &style.wrapped("  ", "    ", &line);
+        text += &style.wrapped("      ", "        ", rule);
     }
     text
 }
@@ -155,19 +179,31 @@ fn disagreements(state: &State, style: &Style) -> String {
     if state.disagreements.is_empty() {
         return String::new();
     }
-    let mut text =
-        format!("\n{}\n", painted(style, RED, &format!("Not as foreseen, {}", state.title)));
+    let mut text = heading(&format!("Not as foreseen, {}", state.title), RED, style);
     for one in &state.disagreements {
-        let _ = writeln!(text, "  {one}");
+        text += &style.wrapped("  ", "    ", &one.what);
     }
     if let Some(kept) = &state.kept {
-        let _ = writeln!(
-            text,
-            "  the state of all hosts: unmasq trace {} --node HOST …",
-            kept.display()
-        );
+        let line = format!("The state of all hosts was kept in {}", kept.display());
+        text += &style.wrapped("", "  ", &line);
+    }
+    if let Some(command) = state.disagreements.iter().find_map(|one| one.trace.as_deref()) {
+        let _ = writeln!(text, "To look at the first:\n{}", command_lines(command, style));
     }
     text
+}
+
+/// A command as a shell takes it, with its options in lines of their own where there is no room for
+/// all in one.
+fn command_lines(command: &str, style: &Style) -> String {
+    match command.len() + 2 <= style.width {
+        true => format!("  {command}"),
+        false => format!("  {}", command.replace(" --", " \\\n    --")),
+    }
+}
+
+fn heading(title: &str, code: &str, style: &Style) -> String {
+    format!("\n{}", style.wrapped("", "  ", &painted(style, code, title)))
 }
 
 const BOLD: &str = "1";

@@ -4,16 +4,31 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use unmasq_parse::capture::MANIFEST;
 
 use super::{Error, Files, io_error, parent, relative};
 
-/// Reads all regular files below the root. Links to files are followed, links to folders not.
+/// Reads all files below the root.
 pub(super) fn read(found: &mut Files<'_>) -> Result<(), Error> {
-    let mut folders = vec![found.root.to_owned()];
+    for (name, path) in list(found.root)? {
+        found.add(name, open(&path)?)?;
+    }
+    Ok(())
+}
+
+/// Opens a file.
+pub(super) fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(io_error("open", path))
+}
+
+/// All regular files below the root, by their path in it. Links to files are followed, links to
+/// folders not.
+pub(super) fn list(root: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(io_error("read", &folder))? {
             let path = entry.map_err(io_error("read", &folder))?.path();
@@ -23,13 +38,13 @@ pub(super) fn read(found: &mut Files<'_>) -> Result<(), Error> {
                 continue;
             }
             let is_file = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
-            let name = path.strip_prefix(found.root).ok().and_then(relative);
+            let name = path.strip_prefix(root).ok().and_then(relative);
             if let (true, Some(name)) = (is_file, name) {
-                found.add(name, File::open(&path).map_err(io_error("open", &path))?)?;
+                files.insert(name, path);
             }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Whether files can be written there; nothing is left behind.

@@ -46,7 +46,7 @@ fn names_decide_what_is_written() {
 #[test]
 fn one_common_folder_is_left_out() {
     let strip = |paths: &[&str]| -> Vec<String> {
-        let files = paths.iter().map(|path| ((*path).to_owned(), Vec::new())).collect();
+        let files = paths.iter().map(|path| ((*path).to_owned(), ())).collect();
         without_common_folder(files).into_keys().collect()
     };
     let cases: [(&[&str], &[&str]); 5] = [
@@ -192,4 +192,95 @@ fn a_folder_is_there_as_a_whole_or_not_at_all() {
         assert_eq!(read(root).unwrap(), files());
     }
     assert_eq!(names(place.path()), ["empty", "new"]);
+}
+
+/// Three nodes, of which one is in the manifest only, a pod, and what belongs to no node.
+fn cluster() -> BTreeMap<String, Vec<u8>> {
+    let manifest = r#"{"schema": "unmasq.capture/v1", "nodes": {"n1": {}, "n3": {"files": {
+        "iptables-save": {"status": "failed", "detail": "no such program"}}}}}"#;
+    [
+        ("capture.json", manifest),
+        ("kubernetes/services.json", r#"{"items": []}"#),
+        ("nodes/n1/iptables-save", "*nat\n:A - [0:0]\n-A A -j RETURN\nCOMMIT\n"),
+        ("nodes/n1/processes", "kube-proxy\n"),
+        ("nodes/n1/pods/a_b/sysctl", "net.ipv4.ip_forward = 0\n"),
+        ("nodes/n2/iptables-save", "*filter\n:B - [0:0]\n-A B -j DROP\nCOMMIT\n"),
+        ("notes/n1", "hand-made"),
+    ]
+    .map(|(path, content)| (path.to_owned(), content.as_bytes().to_vec()))
+    .into()
+}
+
+#[test]
+fn node_by_node_is_the_same_as_all_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    for name in ["a.tar", "a.tar.zst", "folder"] {
+        let path = place.path().join(name);
+        write(&path, &cluster()).unwrap();
+        let source = Source::open(&path).unwrap();
+        let files = cluster();
+        let whole = unmasq_parse::capture::parse(&files).unwrap();
+        let names: Vec<&str> = source.node_names().collect();
+        assert_eq!(names, ["n1", "n2", "n3"], "{name}");
+        assert_eq!(source.manifest(), whole.manifest());
+        let mut seen = BTreeMap::new();
+        for node in names {
+            let files = source.take_node(node).unwrap().unwrap();
+            let alone = unmasq_parse::capture::parse(&files).unwrap();
+            assert_eq!(alone.node(node), whole.node(node), "{name} {node}");
+            assert_eq!(alone.node_file(node, "processes"), whole.node_file(node, "processes"));
+            assert!(source.take_node(node).unwrap().is_none(), "{name} {node} is given twice");
+            seen.extend(files);
+        }
+        assert!(source.take_node("n4").unwrap().is_none());
+        let others = source.take_others().unwrap();
+        let objects: Vec<_> = unmasq_parse::capture::kubernetes(&others).collect();
+        assert_eq!(objects, whole.kubernetes().collect::<Vec<_>>());
+        seen.extend(others);
+        assert_eq!(seen, files, "{name}");
+    }
+}
+
+#[test]
+fn a_lone_node_has_all_files_but_those_of_the_cluster() {
+    let place = tempfile::tempdir().unwrap();
+    let names = ["iptables-save", "pods/a_b/sysctl", "kubernetes/pods.json"];
+    for name in names {
+        let path = place.path().join("bundle").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    // The folder that has everything in it is left out here too.
+    let source = Source::open(place.path()).unwrap();
+    let node = unmasq_parse::capture::LONE_NODE;
+    assert_eq!(source.node_names().collect::<Vec<_>>(), [node]);
+    let files = source.take_node(node).unwrap().unwrap();
+    assert_eq!(files.into_keys().collect::<Vec<_>>(), names[..2]);
+    let others = source.take_others().unwrap();
+    assert_eq!(others.into_keys().collect::<Vec<_>>(), names[2..]);
+}
+
+#[test]
+fn a_source_is_bounded_and_must_be_a_capture() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("folder");
+    write(&folder, &cluster()).unwrap();
+    let total = |limit| Limits { file: 1 << 10, total: limit };
+    let size = |beginning: &str| -> u64 {
+        let files = cluster().into_iter().filter(|(path, _)| path.starts_with(beginning));
+        files.map(|(_, content)| content.len() as u64).sum()
+    };
+    let manifest = size("capture.json");
+    assert!(matches!(Source::within(&folder, total(manifest - 1)), Err(Error::TooLarge { .. })));
+    let source = Source::within(&folder, total(manifest + size("nodes/n1/"))).unwrap();
+    let taken = ["n1", "n2"].map(|name| source.take_node(name).map(drop));
+    let [Ok(()), Err(Error::TooLarge { .. })] = taken else { panic!("{taken:?}") };
+    let small = Limits { file: 20, total: 1 << 20 };
+    assert!(matches!(Source::within(&folder, small), Err(Error::FileTooLarge { .. })));
+
+    fs::remove_dir_all(folder.join("nodes")).unwrap();
+    fs::remove_file(folder.join("capture.json")).unwrap();
+    let error = Source::open(&folder).unwrap_err();
+    assert!(matches!(error, Error::Capture { .. }), "{error}");
+    assert!(error.to_string().contains("no capture.json"), "{error}");
 }

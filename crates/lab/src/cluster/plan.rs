@@ -214,7 +214,22 @@ impl Planner<'_> {
                 self.ip(host, command);
             }
         }
+        self.external_addresses(host);
         host
+    }
+
+    /// Nobody owns the addresses of `externalIPs`: somebody who is no part of Kubernetes has to
+    /// send them to a node. Here the gateway sends them to the first.
+    fn external_addresses(&mut self, gateway: usize) {
+        let Some(node) = self.scenario.nodes.first() else { return };
+        for address in self.scenario.external_addresses() {
+            let family = Family::of(address);
+            let by = node.addresses.iter().find(|one| Family::of(**one) == family);
+            if let Some(by) = by {
+                let length = family.bits();
+                self.ip(gateway, format!("route add {address}/{length} via {by} dev lan"));
+            }
+        }
     }
 
     fn node(&mut self, node: &Node, lan: usize) -> usize {

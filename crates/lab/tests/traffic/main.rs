@@ -2,6 +2,7 @@
 
 mod answered;
 mod hops;
+mod journeys;
 mod refused;
 mod translated;
 #[path = "../trials/mod.rs"]
@@ -15,7 +16,8 @@ use unmasq_lab::Namespace;
 use unmasq_lab::traffic::{Answer, Ask, Attempt, Outcome, Place, Report, Server, send};
 
 fn main() -> ExitCode {
-    let modules = [answered::TESTS, translated::TESTS, refused::TESTS, hops::TESTS];
+    let modules =
+        [answered::TESTS, translated::TESTS, refused::TESTS, hops::TESTS, journeys::TESTS];
     trials::run(modules.into_iter().flatten().copied())
 }
 

@@ -28,6 +28,11 @@ impl Paint {
         Paint { color: style.color, verbose: style.verbose, width: style.width.max(40) }
     }
 
+    /// Whether colours can show anything.
+    pub(super) fn colored(&self) -> bool {
+        self.color
+    }
+
     /// Bold, in a colour.
     pub(super) fn colour(&self, colour: Colour, text: &str) -> String {
         self.sgr(
@@ -82,20 +87,23 @@ impl Paint {
 
     /// The same, with lines after the first indented by so many columns more.
     pub(super) fn wrapped_from(&self, indent: &str, hanging: usize, paragraph: &str) -> String {
-        let leading = paragraph.len() - paragraph.trim_start().len();
-        let mut lines = format!("{indent}{}", &paragraph[..leading]);
-        let mut used = columns(&lines);
-        let mut first = true;
-        for word in paragraph.trim_start().split(' ') {
+        let text = paragraph.trim_start();
+        let leading = &paragraph[..paragraph.len() - text.len()];
+        let rest = format!("{indent}{}", " ".repeat(hanging));
+        self.hanging(&format!("{indent}{leading}"), &rest, text)
+    }
+
+    /// The same, behind one text in its first line, and behind another in those that follow.
+    pub(super) fn hanging(&self, first: &str, rest: &str, paragraph: &str) -> String {
+        let mut lines = first.to_owned();
+        let mut used = columns(first);
+        for (number, word) in paragraph.split(' ').enumerate() {
             let wide = columns(word);
-            if first {
-                first = false;
-            } else if used + 1 + wide > self.width {
+            if number > 0 && used + 1 + wide > self.width {
                 lines.push('\n');
-                lines.push_str(indent);
-                lines.push_str(&" ".repeat(hanging));
-                used = columns(indent) + hanging;
-            } else {
+                lines.push_str(rest);
+                used = columns(rest);
+            } else if number > 0 {
                 lines.push(' ');
                 used += 1;
             }
@@ -125,9 +133,12 @@ fn cut(text: &str, columns: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// Columns that a text takes.
+/// Columns that a text takes; colours take none.
 pub(super) fn columns(text: &str) -> usize {
-    text.chars().count()
+    let mut parts = text.split("\x1b[");
+    let plain = parts.next().unwrap_or_default().chars().count();
+    let behind = |part: &str| part.split_once('m').map_or(part, |(_, rest)| rest).chars().count();
+    plain + parts.map(behind).sum::<usize>()
 }
 
 /// Text of a capture, whose control characters must not reach a terminal.

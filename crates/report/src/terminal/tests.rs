@@ -245,3 +245,17 @@ fn where_answers_go() {
         "{text}"
     );
 }
+
+#[test]
+fn paragraphs_are_broken_at_blanks_and_colours_take_no_room() {
+    let style = Style { width: 40, ..STYLE };
+    let text = style.wrapped(
+        "  ok  ",
+        "      ",
+        "\x1b[31mlaptop\x1b[0m to service/default/web by node-port",
+    );
+    let expected = "  ok  \x1b[31mlaptop\x1b[0m to service/default/web by\n      node-port\n";
+    assert_eq!(text, expected);
+    let long = "a-word-that-is-longer-than-any-line-of-forty-columns";
+    assert_eq!(style.wrapped("", "  ", &format!("x {long} y")), format!("x\n  {long}\n  y\n"));
+}
