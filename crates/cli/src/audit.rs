@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use unmasq_audit::{Audit, Request, Severity};
 use unmasq_cluster::Cluster;
+use unmasq_host::capture::Source;
 use unmasq_report::audit::{Subject, of_service};
 use unmasq_report::terminal::Extent;
 use unmasq_report::{json, terminal};
@@ -143,11 +144,10 @@ name a capture: a live cluster can't be asked yet. To make one:
 or run it as root on a node, for that node alone";
 
 fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
-    let files = unmasq_host::capture::read(capture)?;
     let progress = Progress::new();
-    let nodes = unmasq_parse::capture::parse(&files).map_or(0, |it| it.node_names().count());
-    progress.show(&format!("reading {nodes} {}", if nodes == 1 { "node" } else { "nodes" }));
-    let cluster = source::cluster(capture, &files, cidrs);
+    let cluster = source::cluster(&Source::open(capture)?, cidrs, &|number, of| {
+        progress.show(&format!("reading node {number} of {of}"));
+    });
     progress.clear();
     cluster
 }
