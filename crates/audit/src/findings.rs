@@ -279,7 +279,9 @@ impl<'c> Context<'_, 'c> {
             let (host, _) = row.witness.rewriters.first()?;
             Some(self.cluster.nodes.get(self.paths.node_of(*host)?)?.name.clone())
         });
-        let nodes: BTreeSet<String> = nodes.collect();
+        let mut nodes: BTreeSet<String> = nodes.collect();
+        // A witness stands for the same rule on other nodes.
+        nodes.extend(describe::nodes_with(self, &group.suspect));
         Affected {
             flows,
             services: services.collect(),

@@ -91,6 +91,7 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
         // Rules of flannel in a base chain are those of old versions.
         (Owner::Flannel, _) if cause.rule.contains("POSTROUTING:") => FindingId::StaleFlannelRules,
         (Owner::Flannel, _) => FindingId::FlannelMasquerade,
+        (Owner::KubeRouter, _) if cause.rule.contains("ipvs") => FindingId::IpvsMasquerade,
         (Owner::KubeRouter, _) => FindingId::KubeRouterPodEgress,
         (Owner::IpMasqAgent | Owner::Kindnet | Owner::GceNodeSetup, _) => {
             FindingId::IpMasqAgentList

@@ -56,7 +56,7 @@ fn place(table: &Table, chain: &Chain) -> String {
 
 /// Splits at blanks outside double quotes; a backslash in quotes keeps the character after it
 /// (iptables' xtables_save_string quotes so).
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         rest = rest.trim_start();

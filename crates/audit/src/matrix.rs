@@ -25,6 +25,7 @@ use unmasq_model::packet::{Family, Protocol};
 use crate::Owner;
 
 pub use build::build;
+pub(crate) use cause::own as texts_of_node;
 pub use clients::Clients;
 
 /// The whole matrix.

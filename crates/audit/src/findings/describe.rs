@@ -1,10 +1,37 @@
 //! Findings in words: title, cause, remedies.
+//!
+//! ```text
+//! Group (kind, rows) ─┐
+//! Settings, objects ──┼─ one module an owner ─▶ Described
+//! rules of all nodes ─┘
+//! ```
+//!
+//! A remedy's commands are made of what was read: names, ranges, the texts of rules. What isn't
+//! known is a [`Requirement`] without an answer, never a guess.
+
+mod calico;
+mod flannel;
+mod host_rules;
+mod ip_masq_agent;
+mod klipper;
+mod kube_proxy;
+mod kube_router;
+mod networks;
+mod other;
+mod pin;
+mod policy;
+mod rules;
+mod spread;
+
+use unmasq_cluster::settings::Place;
 
 use super::{Context, Group, owner_name};
+use crate::judge::Suspect;
 use crate::matrix::{Cell, Client, Entry, Outside, Placement};
-use crate::{Cause, Confidence, Remedy};
+use crate::{Action, Cause, Confidence, FindingId, Owner, Remedy, Requirement, Step};
 
 /// What a person reads of a finding.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Described {
     pub(super) title: String,
     pub(super) confidence: Confidence,
@@ -13,7 +40,43 @@ pub(super) struct Described {
 }
 
 /// Describes what a group of rows has in common.
-pub(super) fn describe(_: &Context<'_, '_>, _: &str, group: &Group) -> Described {
+pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) -> Described {
+    match group.suspect.id {
+        FindingId::CalicoUnusedPool => calico::pool_and_clients(context, subject, group),
+        FindingId::CalicoPoolMasquerade => calico::out_of_the_pools(context, subject, group),
+        FindingId::HostMasquerade => host_rules::describe(context, group),
+        FindingId::StaleFlannelRules => flannel::stale(context, group),
+        FindingId::FlannelMasquerade => flannel::own(context, group),
+        FindingId::KubeRouterPodEgress => kube_router::describe(context, group),
+        FindingId::ExternalTrafficPolicyCluster => policy::describe(context, group),
+        FindingId::ClusterCidrMismatch => kube_proxy::cluster_cidr(context, group),
+        FindingId::MasqueradeAll => kube_proxy::masquerade_all(context, group),
+        FindingId::IpMasqAgentList => ip_masq_agent::describe(context, group),
+        FindingId::KlipperLb => klipper::describe(context, group),
+        FindingId::PortmapMasquerade => other::portmap(context, group),
+        FindingId::MeshSource => other::mesh(context, group),
+        FindingId::StrayMasquerade
+        | FindingId::PodToPodRewritten
+        | FindingId::LocalYetRewritten
+        | FindingId::IpvsMasquerade => other::rewriting(context, group),
+        // These don't come from rows: who finds them describes them.
+        FindingId::LocalPolicyUnsafe
+        | FindingId::LocalPolicyInvalid
+        | FindingId::LocalPolicyImbalance
+        | FindingId::OpaqueDataplane
+        | FindingId::OverlappingRanges
+        | FindingId::MixedBackends
+        | FindingId::ExpectationBroken
+        | FindingId::PolicyCannotMatchClient
+        | FindingId::PolicyAllowsNode
+        | FindingId::SourceRangesSeeNode
+        | FindingId::ForwardedForUntrusted
+        | FindingId::NoReply
+        | FindingId::MissingNodeState => generic(group),
+    }
+}
+
+fn generic(group: &Group) -> Described {
     let suspect = &group.suspect;
     Described {
         title: suspect.id.title().to_owned(),
@@ -25,6 +88,136 @@ pub(super) fn describe(_: &Context<'_, '_>, _: &str, group: &Group) -> Described
         },
         remedies: Vec::new(),
     }
+}
+
+/// A setting with where it stands.
+struct Known {
+    setting: String,
+    place: String,
+}
+
+impl Known {
+    fn new(setting: impl Into<String>, place: impl ToString) -> Known {
+        Known { setting: setting.into(), place: place.to_string() }
+    }
+}
+
+/// A cause, and how sure it is: sure if the rule, its owner and the setting were all seen. A
+/// container engine's rule has nothing in it that names its owner.
+fn cause(group: &Group, text: String, known: Option<Known>) -> (Confidence, Cause) {
+    let named = !matches!(group.suspect.cause.owner, Owner::Unclaimed | Owner::ContainerEngine);
+    let confidence = match named && known.is_some() {
+        true => Confidence::Certain,
+        false => Confidence::Likely,
+    };
+    let (setting, place) = known.map(|known| (known.setting, known.place)).unzip();
+    (confidence, Cause { text, setting, place })
+}
+
+/// The longest title that is printed whole.
+const TITLE: usize = 100;
+
+/// A title, or one with fewer names if it is too long.
+fn title(long: String, short: impl Into<String>) -> String {
+    if long.chars().count() <= TITLE { long } else { short.into() }
+}
+
+fn step(text: impl Into<String>, action: Action) -> Step {
+    Step { text: text.into(), action }
+}
+
+fn by_hand(text: impl Into<String>, commands: impl IntoIterator<Item = String>) -> Step {
+    step(text, Action::ByHand(commands.into_iter().collect()))
+}
+
+/// A merge patch of an object.
+fn patch(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> Action {
+    Action::Patch {
+        resource: resource.to_owned(),
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+        patch: patch.to_owned(),
+    }
+}
+
+/// The command of a merge patch.
+fn patch_command(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> String {
+    let namespace = namespace.map_or_else(String::new, |one| format!(" -n {one}"));
+    format!("kubectl{namespace} patch {resource} {name} --type=merge -p '{patch}'")
+}
+
+/// Something that is known to hold, or not to.
+fn computed(holds: bool, text: impl Into<String>) -> Requirement {
+    Requirement { text: text.into(), holds: Some(holds), check: None }
+}
+
+/// Something that can't be seen from here, and how to find out.
+fn unseen(text: impl Into<String>, check: impl Into<String>) -> Requirement {
+    Requirement { text: text.into(), holds: None, check: Some(check.into()) }
+}
+
+/// A DaemonSet or a Deployment.
+struct Workload<'a> {
+    /// As kubectl names it (`daemonset/canal`).
+    name: String,
+    namespace: &'a str,
+    container: Option<&'a str>,
+}
+
+/// The workload that is one of the places where a program runs.
+fn workload(places: &[Place]) -> Option<Workload<'_>> {
+    places.iter().find_map(|place| match place {
+        Place::Object {
+            kind: kind @ ("DaemonSet" | "Deployment"), namespace, name, part, ..
+        } => Some(Workload {
+            name: format!("{}/{name}", kind.to_lowercase()),
+            namespace,
+            container: part.strip_prefix("container "),
+        }),
+        Place::Object { .. }
+        | Place::File { .. }
+        | Place::Process { .. }
+        | Place::State { .. }
+        | Place::Given { .. } => None,
+    })
+}
+
+/// A text as JSON has it (RFC 8259, section 7).
+fn json(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            other if other < ' ' => quoted.push_str(&format!("\\u{:04x}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted + "\""
+}
+
+/// `1 node`, `2 nodes`
+fn count(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
+}
+
+/// The first few, and how many more there are.
+fn few<T: ToString>(all: &[T]) -> String {
+    const FEW: usize = 4;
+    let shown: Vec<String> = all.iter().take(FEW).map(ToString::to_string).collect();
+    match all.len().checked_sub(FEW) {
+        Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
+        Some(_) | None => shown.join(", "),
+    }
+}
+
+/// The names of the nodes that have a suspect's rule.
+pub(super) fn nodes_with(context: &Context<'_, '_>, suspect: &Suspect) -> Vec<String> {
+    let nodes = rules::nodes(&rules::alike(context, suspect));
+    let nodes = nodes.into_iter().filter_map(|node| context.cluster.nodes.get(node));
+    nodes.map(|node| node.name.clone()).collect()
 }
 
 /// Who calls whom, in words.
@@ -60,3 +253,6 @@ pub(super) fn client(client: &Client) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! `externalTrafficPolicy: Cluster`: kube-proxy's masquerade that the answer needs.
+
+use std::collections::BTreeSet;
+
+use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
+
+use super::spread::Spread;
+use super::{
+    Context, Described, Group, Known, by_hand, cause, computed, count, few, patch, patch_command,
+    step, title, unseen,
+};
+use crate::{Remedy, Requirement, Step};
+
+const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
+const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+
+/// So many Services get a step each.
+const FEW: usize = 5;
+
+pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
+    let services = affected(context, group);
+    let names: Vec<String> = services.iter().map(|one| one.full_name()).collect();
+    let who = match &names[..] {
+        [one] => format!("Service {one} hides its clients"),
+        [] => "Services hide their clients".to_owned(),
+        more => format!("{} Services hide their clients", more.len()),
+    };
+    let place = match &names[..] {
+        [] => None,
+        _ => Some(Known::new(
+            "externalTrafficPolicy: Cluster",
+            format!("Service {}, spec.externalTrafficPolicy", few(&names)),
+        )),
+    };
+    let text = "kube-proxy marks what comes to a node port, a load balancer's address or an external \
+                IP, and masquerades it, even to a pod of the same node. With \
+                externalTrafficPolicy: Cluster, the default, the pod may be on another node, and an \
+                answer straight from there would not come from the address that was called. So this \
+                masquerade is needed as long as the policy is Cluster.";
+    let (confidence, cause) = cause(group, text.to_owned(), place);
+    let mut remedies: Vec<Remedy> = local(context, &services).into_iter().collect();
+    remedies.push(forwarded_for());
+    remedies.push(proxy_protocol());
+    Described {
+        title: title(
+            format!("{who}: externalTrafficPolicy is Cluster"),
+            "A Service hides its clients: externalTrafficPolicy is Cluster",
+        ),
+        confidence,
+        cause,
+        remedies,
+    }
+}
+
+/// The Services of the rows that have the policy.
+fn affected<'c>(context: &Context<'_, 'c>, group: &Group) -> Vec<&'c Service> {
+    let rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
+    let indices: BTreeSet<u32> = rows.flat_map(|row| &row.services).copied().collect();
+    let services = indices.into_iter();
+    let services =
+        services.filter_map(|index| context.cluster.objects.services.get(index as usize));
+    services.filter(|one| one.spec.external_traffic_policy == TrafficPolicy::Cluster).collect()
+}
+
+/// Whether the API takes `Local` (pkg/apis/core/validation of kubernetes).
+fn may_be_local(service: &Service) -> bool {
+    match service.spec.kind {
+        ServiceType::NodePort | ServiceType::LoadBalancer => true,
+        ServiceType::ClusterIp => !service.spec.external_ips.is_empty(),
+        ServiceType::ExternalName => false,
+    }
+}
+
+fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
+    let services: Vec<&Service> =
+        services.iter().copied().filter(|one| may_be_local(one)).collect();
+    if services.is_empty() {
+        return None;
+    }
+    let spreads: Vec<(&Service, Spread)> =
+        services.iter().map(|one| (*one, Spread::of(context.cluster, one))).collect();
+    let mut steps = Vec::new();
+    let mut undo = Vec::new();
+    if services.len() <= FEW {
+        for (service, spread) in spreads.iter().filter(|(_, spread)| !spread.is_even()) {
+            steps.push(spread_pods(context, service, spread));
+        }
+        for service in &services {
+            let (namespace, name) = (&*service.metadata.namespace, &*service.metadata.name);
+            steps.push(step(
+                format!("Service {namespace}/{name}: only pods of the node that is called get the call, with the client's address"),
+                patch("service", Some(namespace), name, LOCAL),
+            ));
+            undo.push(patch_command("service", Some(namespace), name, CLUSTER));
+        }
+    } else {
+        let list = services.iter().map(|one| one.full_name()).collect::<Vec<_>>().join(" ");
+        let each = |policy: &str| {
+            format!(
+                "for service in {list}; do kubectl -n \"${{service%/*}}\" patch service \
+                 \"${{service#*/}}\" --type=merge -p '{policy}'; done"
+            )
+        };
+        let text =
+            format!("{}: take those out that must stay Cluster", count(services.len(), "Service"));
+        steps.push(by_hand(text, [each(LOCAL)]));
+        undo.push(each(CLUSTER));
+    }
+    Some(Remedy {
+        lasting: true,
+        title: "Set externalTrafficPolicy: Local".to_owned(),
+        steps,
+        requires: requirements(&spreads),
+        undo,
+    })
+}
+
+fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
+    let mut all = Vec::new();
+    let balanced = |kind: ServiceType| spreads.iter().find(|(one, _)| one.spec.kind == kind);
+    if let Some((service, _)) = balanced(ServiceType::LoadBalancer) {
+        let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
+        all.push(unseen(
+            "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod",
+            format!(
+                "port=$(kubectl -n {namespace} get service {name} -o \
+                 jsonpath='{{.spec.healthCheckNodePort}}'); curl -i http://NODE:$port/ (200 with a \
+                 pod, 503 without; assigned once the policy is Local)"
+            ),
+        ));
+    }
+    let empty: Vec<String> = spreads
+        .iter()
+        .filter(|(_, spread)| !spread.without.is_empty())
+        .map(|(service, spread)| format!("{} on {}", service.full_name(), few(&spread.without)))
+        .collect();
+    match empty.is_empty() {
+        true => all.push(computed(true, "every node has a ready pod: none would drop connections")),
+        false => all.push(computed(
+            false,
+            format!("nodes without a ready pod drop what they get: {}", few(&empty)),
+        )),
+    }
+    for (service, spread) in spreads.iter().filter(|(_, spread)| !spread.is_even()).take(FEW) {
+        if let Some(sentence) = spread.sentence() {
+            all.push(computed(
+                false,
+                format!("{} spreads evenly: {sentence}", service.full_name()),
+            ));
+        }
+    }
+    let text = "the client's address matters more than an even load: Local saves a hop and is almost \
+                always right behind a load balancer with health checks; Cluster is right where \
+                clients call single nodes by themselves, or where the load must be spread over all \
+                pods";
+    all.push(Requirement { text: text.to_owned(), holds: None, check: None });
+    all
+}
+
+/// A preferred anti-affinity spreads pods over nodes without keeping any from running.
+fn spread_pods(context: &Context<'_, '_>, service: &Service, spread: &Spread) -> Step {
+    let labels: Vec<String> = service
+        .spec
+        .selector
+        .iter()
+        .map(|(key, value)| format!("{}:{}", super::json(key), super::json(value)))
+        .collect();
+    let affinity = format!(
+        r#"{{"spec":{{"template":{{"spec":{{"affinity":{{"podAntiAffinity":{{"preferredDuringSchedulingIgnoredDuringExecution":[{{"weight":100,"podAffinityTerm":{{"labelSelector":{{"matchLabels":{{{}}}}},"topologyKey":"kubernetes.io/hostname"}}}}]}}}}}}}}}}}}"#,
+        labels.join(",")
+    );
+    let namespace = &*service.metadata.namespace;
+    let text = format!(
+        "Before, spread the pods of {} over nodes ({}); this restarts them",
+        service.full_name(),
+        spread.sentence().unwrap_or_else(|| "there is none".to_owned())
+    );
+    let mut deployments = context.cluster.objects.deployments.iter();
+    let its = deployments.find(|one| {
+        one.metadata.namespace == namespace && service.selects(&one.spec.template.metadata.labels)
+    });
+    match its {
+        Some(found) => {
+            step(text, patch("deployment", Some(namespace), &found.metadata.name, &affinity))
+        }
+        None => by_hand(
+            format!("{text}. Their Deployment or StatefulSet was not seen"),
+            [patch_command("deployment", Some(namespace), "NAME", &affinity)],
+        ),
+    }
+}
+
+fn forwarded_for() -> Remedy {
+    Remedy {
+        lasting: true,
+        title: "Or, for HTTP: let a proxy in front say the client in X-Forwarded-For".to_owned(),
+        steps: vec![
+            by_hand(
+                "The proxy in front (HTTP or TLS ends there) sets the header and drops what clients send in it",
+                ["HAProxy: http-request del-header X-Forwarded-For, then option forwardfor".to_owned()],
+            ),
+            by_hand(
+                "The server behind believes it from that proxy's addresses alone",
+                [
+                    "ingress-nginx, its ConfigMap: use-forwarded-headers: \"true\", proxy-real-ip-cidr: PROXY-RANGE".to_owned(),
+                    "nginx: set_real_ip_from PROXY-RANGE; real_ip_header X-Forwarded-For; real_ip_recursive on;".to_owned(),
+                ],
+            ),
+        ],
+        requires: vec![
+            unseen(
+                "nobody reaches the server without the proxy: with Cluster the server sees nodes, so it must trust nodes",
+                "a request to a node port from elsewhere, with a header of one's own",
+            ),
+            unseen("whatever judges by address reads the header (NetworkPolicy and loadBalancerSourceRanges can't)", "the server's access log"),
+        ],
+        undo: vec!["take both settings away again".to_owned()],
+    }
+}
+
+fn proxy_protocol() -> Remedy {
+    Remedy {
+        lasting: true,
+        title: "Or: let a load balancer in front speak PROXY protocol".to_owned(),
+        steps: vec![
+            by_hand(
+                "Server: it takes the address from the protocol, and refuses connections without it",
+                [
+                    "ingress-nginx, its ConfigMap: use-proxy-protocol: \"true\"".to_owned(),
+                    "nginx: listen 80 proxy_protocol; set_real_ip_from BALANCER-RANGE; real_ip_header proxy_protocol;".to_owned(),
+                ],
+            ),
+            by_hand(
+                "Load balancer, at the same time: it begins each connection with it",
+                [
+                    "HAProxy: server n1 NODE:NODEPORT check send-proxy-v2".to_owned(),
+                    "AWS (classic): annotation service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: \"*\"".to_owned(),
+                ],
+            ),
+        ],
+        requires: vec![unseen(
+            "both ends change together: with one end only, every connection fails, health checks too",
+            "curl -v through the load balancer; the server's access log",
+        )],
+        undo: vec!["take both settings away again, together".to_owned()],
+    }
+}

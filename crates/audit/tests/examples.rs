@@ -1,0 +1,133 @@
+//! The captures in `examples/`, audited: what a person reads first, and what mends it. Expected
+//! values are the settings that the scenarios of these captures were made with.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use unmasq_audit::expect::Expectations;
+use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Severity, audit};
+use unmasq_cluster::{Cluster, Overrides, read};
+
+fn example(name: &str) -> Audit {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    let mut files = BTreeMap::new();
+    add(&root, &root, &mut files);
+    let contents = read::capture(&files).unwrap();
+    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    audit(&cluster, &Expectations::default(), Request::default(), &|_, _| {})
+}
+
+fn add(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add(&path, root, files);
+        } else {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+}
+
+fn of(audit: &Audit, id: FindingId) -> Vec<&Finding> {
+    audit.findings.iter().filter(|finding| finding.id == id).collect()
+}
+
+fn first(finding: &Finding) -> &Action {
+    &finding.remedies[0].steps[0].action
+}
+
+#[test]
+fn canal_with_a_pool_that_nobody_uses() {
+    let audit = example("canal-rke");
+    let [found] = of(&audit, FindingId::CalicoUnusedPool)[..] else { panic!("{audit:?}") };
+    assert_eq!(
+        found.title,
+        "Calico pool default-ipv4-ippool (192.168.0.0/16) gives no pod an address but masquerades clients"
+    );
+    assert_eq!((found.severity, found.confidence), (Severity::Error, Confidence::Certain));
+    assert_eq!(found.affected.nodes, ["n1", "n2", "n3"]);
+    let expected = Action::Patch {
+        resource: "ippools.crd.projectcalico.org".to_owned(),
+        namespace: None,
+        name: "default-ipv4-ippool".to_owned(),
+        patch: r#"{"spec":{"natOutgoing":false}}"#.to_owned(),
+    };
+    assert_eq!(*first(found), expected);
+    assert_eq!(found.remedies[0].requires[0].holds, Some(true));
+}
+
+#[test]
+fn docker_under_flannel() {
+    let audit = example("flannel-host");
+    let [found] = of(&audit, FindingId::HostMasquerade)[..] else { panic!("{audit:?}") };
+    let names = ["hdss7-21", "hdss7-22", "hdss7-23"];
+    assert_eq!(found.affected.nodes, names);
+    let rules = found.remedies[0].steps.iter().filter_map(|step| match &step.action {
+        Action::Rules { node, commands } => Some((node.as_str(), commands)),
+        Action::Patch { .. }
+        | Action::Environment { .. }
+        | Action::Argument { .. }
+        | Action::File { .. }
+        | Action::ByHand(_) => None,
+    });
+    let rules: Vec<(&str, &Vec<String>)> = rules.collect();
+    let expected: Vec<(&str, Vec<String>)> = names
+        .iter()
+        .zip(["172.7.21.0/24", "172.7.22.0/24", "172.7.23.0/24"])
+        .map(|(name, pods)| {
+            let program = "iptables-legacy -t nat";
+            let delete = format!("{program} -D POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE");
+            let insert = format!(
+                "{program} -I POSTROUTING 1 -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE"
+            );
+            (*name, vec![delete, insert])
+        })
+        .collect();
+    let expected: Vec<(&str, &Vec<String>)> =
+        expected.iter().map(|(name, commands)| (*name, commands)).collect();
+    assert_eq!(rules, expected);
+}
+
+#[test]
+fn kube_router_has_a_finding_for_each_family() {
+    let audit = example("kube-router-dualstack");
+    let found = of(&audit, FindingId::KubeRouterPodEgress);
+    let seen: Vec<_> = found.iter().map(|one| (one.subject.as_str(), one.severity)).collect();
+    assert_eq!(seen, [("ipv4", Severity::Info), ("ipv6", Severity::Info)]);
+    for one in found {
+        let expected = Action::Argument {
+            place: "daemonset/kube-router".to_owned(),
+            namespace: Some("kube-system".to_owned()),
+            argument: "--enable-pod-egress=false".to_owned(),
+        };
+        assert_eq!(*first(one), expected);
+    }
+}
+
+#[test]
+fn a_service_with_the_default_policy() {
+    let audit = example("kube-proxy-cluster-policy");
+    let [found] = of(&audit, FindingId::ExternalTrafficPolicyCluster)[..] else {
+        panic!("{audit:?}");
+    };
+    assert_eq!(
+        found.title,
+        "Service default/web hides its clients: externalTrafficPolicy is Cluster"
+    );
+    assert_eq!(
+        found.cause.place.as_deref(),
+        Some("Service default/web, spec.externalTrafficPolicy")
+    );
+    let expected = Action::Patch {
+        resource: "service".to_owned(),
+        namespace: Some("default".to_owned()),
+        name: "web".to_owned(),
+        patch: r#"{"spec":{"externalTrafficPolicy":"Local"}}"#.to_owned(),
+    };
+    assert_eq!(*first(found), expected);
+    // The masquerade is needed under this policy: nothing pins it away.
+    assert!(found.remedies.iter().all(|remedy| remedy.lasting));
+}
