@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::IpNet;
 
+use unmasq_audit::expect::{self, Expectations};
 use unmasq_audit::{Audit, Request, Severity};
 use unmasq_cluster::Cluster;
 use unmasq_host::capture::Source;
@@ -16,6 +17,7 @@ use unmasq_report::terminal::Extent;
 use unmasq_report::{json, terminal};
 
 use crate::output::{self, Exit};
+use crate::source::LoadedCluster;
 use crate::{path, source};
 
 /// What `-h` says at its end.
@@ -47,9 +49,9 @@ pub(crate) struct Args {
     /// A capture with the cluster's nodes: a directory, .tar, .tar.gz or .tar.zst. Left out: this
     /// host alone (needs root)
     capture: Option<PathBuf>,
-    /// What must hold, as YAML
-    // Nothing reads expectations yet: refused, and not shown.
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// What must hold, as YAML (docs/expectations.md). Left out: the capture's own expect.yaml, if
+    /// it has one
+    #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
     /// The range of all pods, where it can't be found in the capture; one for each family
     #[arg(long, value_name = "CIDR")]
@@ -85,14 +87,12 @@ enum FailOn {
 
 /// Audits and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    if args.expect.is_some() {
-        bail!("--expect: expectations can't be read yet");
-    }
-    let cluster = load(args)?;
+    let LoadedCluster { cluster, expectations } = load(args)?;
+    let expectations = self::expectations(args.expect.as_deref(), expectations)?;
     if let Some(service) = &args.service {
         check_service(&cluster, service)?;
     }
-    let whole = ask(&cluster, Request { strict: args.strict });
+    let whole = ask(&cluster, &expectations, Request { strict: args.strict });
     let audit = match &args.service {
         Some(service) => of_service(&whole, &cluster, service),
         None => whole,
@@ -117,7 +117,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(args.fail_on.map_or(Exit::Done, |bound| judge(bound, &audit)))
 }
 
-fn load(args: &Args) -> anyhow::Result<Cluster> {
+/// What must hold: a file's, or what the capture brings along.
+fn expectations(file: Option<&Path>, own: Option<String>) -> anyhow::Result<Expectations> {
+    let (text, name) = match (file, own) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            (text, path.display().to_string())
+        }
+        (None, Some(text)) => (text, source::EXPECTATIONS.to_owned()),
+        (None, None) => return Ok(Expectations::default()),
+    };
+    Ok(expect::parse(&text, &name)?)
+}
+
+fn load(args: &Args) -> anyhow::Result<LoadedCluster> {
     let cidrs = args.cluster_cidr.clone();
     match &args.capture {
         Some(capture) => from_capture(capture, cidrs),
@@ -143,7 +157,7 @@ name a capture: a live cluster can't be asked yet. To make one:
     done
 or run it as root on a node, for that node alone";
 
-fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
+fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
     let progress = Progress::new();
     let cluster = source::cluster(&Source::open(capture)?, cidrs, &|number, of| {
         progress.show(&format!("reading node {number} of {of}"));
@@ -162,9 +176,9 @@ fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
     bail!("there is no Service {wanted}{near}")
 }
 
-fn ask(cluster: &Cluster, request: Request) -> Audit {
+fn ask(cluster: &Cluster, expectations: &Expectations, request: Request) -> Audit {
     let progress = Progress::new();
-    let audit = unmasq_audit::audit(cluster, request, &|done, of| {
+    let audit = unmasq_audit::audit(cluster, expectations, request, &|done, of| {
         progress.show(&format!("Service {done} of {of}"));
     });
     progress.clear();

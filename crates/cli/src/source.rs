@@ -32,13 +32,20 @@ pub(crate) fn load(capture: Option<&Source>, node: Option<&str>) -> anyhow::Resu
     }
 }
 
+/// A cluster, and what its capture says must hold of it.
+pub(crate) struct LoadedCluster {
+    pub(crate) cluster: Cluster,
+    /// `expect.yaml` at the capture's root.
+    pub(crate) expectations: Option<String>,
+}
+
 /// Reads a whole capture, node by node. `cluster_cidrs`: the ranges of pods, if the user said
 /// them. `progress` hears how many of how many nodes are being read.
 pub(crate) fn cluster(
     source: &Source,
     cluster_cidrs: Vec<IpNet>,
     progress: &dyn Fn(usize, usize),
-) -> anyhow::Result<Cluster> {
+) -> anyhow::Result<LoadedCluster> {
     let names: Vec<&str> = source.node_names().collect();
     let mut nodes = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
@@ -60,11 +67,18 @@ pub(crate) fn cluster(
     let problems: Vec<String> = problems.iter().map(|it| output::clean(&it.to_string())).collect();
     tell("of the objects could not be read", "part", &problems, false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    Ok(Cluster::new(nodes, contents.objects, overrides))
+    let text = others.get(EXPECTATIONS);
+    Ok(LoadedCluster {
+        cluster: Cluster::new(nodes, contents.objects, overrides),
+        expectations: text.map(|text| String::from_utf8_lossy(text).into_owned()),
+    })
 }
 
+/// Where a capture has what must hold of its cluster.
+pub(crate) const EXPECTATIONS: &str = "expect.yaml";
+
 /// This machine as a cluster of one node, without objects.
-pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
+pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
     let loaded = from_this_machine(None)?;
     loaded.tell_diagnostics(false);
     let node = unmasq_cluster::Node {
@@ -74,7 +88,9 @@ pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Resu
         ..unmasq_cluster::Node::default()
     };
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    Ok(Cluster::new(vec![node], unmasq_cluster::kubernetes::Objects::default(), overrides))
+    let objects = unmasq_cluster::kubernetes::Objects::default();
+    let cluster = Cluster::new(vec![node], objects, overrides);
+    Ok(LoadedCluster { cluster, expectations: None })
 }
 
 fn from_capture(source: &Source, node: Option<&str>) -> anyhow::Result<Loaded> {

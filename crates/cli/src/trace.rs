@@ -166,7 +166,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let is_one = args.node.is_some() || source.node_names().count() == 1;
     match addresses {
         Some((from, to)) if !over_nodes && is_one => one_node(args, from, to, Some(&source)),
-        Some(_) | None => path::run(args, &source::cluster(&source, Vec::new(), &|_, _| {})?),
+        Some(_) | None => {
+            path::run(args, &source::cluster(&source, Vec::new(), &|_, _| {})?.cluster)
+        }
     }
 }
 
