@@ -8,13 +8,16 @@ use anyhow::{Context as _, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::IpNet;
 
+use unmasq_audit::expect::{self, Expectations};
 use unmasq_audit::{Audit, Request, Severity};
 use unmasq_cluster::Cluster;
+use unmasq_host::capture::Source;
 use unmasq_report::audit::{Subject, of_service};
 use unmasq_report::terminal::Extent;
 use unmasq_report::{json, terminal};
 
 use crate::output::{self, Exit};
+use crate::source::LoadedCluster;
 use crate::{path, source};
 
 /// What `-h` says at its end.
@@ -46,9 +49,9 @@ pub(crate) struct Args {
     /// A capture with the cluster's nodes: a directory, .tar, .tar.gz or .tar.zst. Left out: this
     /// host alone (needs root)
     capture: Option<PathBuf>,
-    /// What must hold, as YAML
-    // Nothing reads expectations yet: refused, and not shown.
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// What must hold, as YAML (docs/expectations.md). Left out: the capture's own expect.yaml, if
+    /// it has one
+    #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
     /// The range of all pods, where it can't be found in the capture; one for each family
     #[arg(long, value_name = "CIDR")]
@@ -84,14 +87,12 @@ enum FailOn {
 
 /// Audits and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    if args.expect.is_some() {
-        bail!("--expect: expectations can't be read yet");
-    }
-    let cluster = load(args)?;
+    let LoadedCluster { cluster, expectations } = load(args)?;
+    let expectations = self::expectations(args.expect.as_deref(), expectations)?;
     if let Some(service) = &args.service {
         check_service(&cluster, service)?;
     }
-    let whole = ask(&cluster, Request { strict: args.strict });
+    let whole = ask(&cluster, &expectations, Request { strict: args.strict });
     let audit = match &args.service {
         Some(service) => of_service(&whole, &cluster, service),
         None => whole,
@@ -116,7 +117,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(args.fail_on.map_or(Exit::Done, |bound| judge(bound, &audit)))
 }
 
-fn load(args: &Args) -> anyhow::Result<Cluster> {
+/// What must hold: a file's, or what the capture brings along.
+fn expectations(file: Option<&Path>, own: Option<String>) -> anyhow::Result<Expectations> {
+    let (text, name) = match (file, own) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            (text, path.display().to_string())
+        }
+        (None, Some(text)) => (text, source::EXPECTATIONS.to_owned()),
+        (None, None) => return Ok(Expectations::default()),
+    };
+    Ok(expect::parse(&text, &name)?)
+}
+
+fn load(args: &Args) -> anyhow::Result<LoadedCluster> {
     let cidrs = args.cluster_cidr.clone();
     match &args.capture {
         Some(capture) => from_capture(capture, cidrs),
@@ -142,12 +157,11 @@ name a capture: a live cluster can't be asked yet. To make one:
     done
 or run it as root on a node, for that node alone";
 
-fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
-    let files = unmasq_host::capture::read(capture)?;
+fn from_capture(capture: &Path, cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
     let progress = Progress::new();
-    let nodes = unmasq_parse::capture::parse(&files).map_or(0, |it| it.node_names().count());
-    progress.show(&format!("reading {nodes} {}", if nodes == 1 { "node" } else { "nodes" }));
-    let cluster = source::cluster(capture, &files, cidrs);
+    let cluster = source::cluster(&Source::open(capture)?, cidrs, &|number, of| {
+        progress.show(&format!("reading node {number} of {of}"));
+    });
     progress.clear();
     cluster
 }
@@ -162,9 +176,9 @@ fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
     bail!("there is no Service {wanted}{near}")
 }
 
-fn ask(cluster: &Cluster, request: Request) -> Audit {
+fn ask(cluster: &Cluster, expectations: &Expectations, request: Request) -> Audit {
     let progress = Progress::new();
-    let audit = unmasq_audit::audit(cluster, request, &|done, of| {
+    let audit = unmasq_audit::audit(cluster, expectations, request, &|done, of| {
         progress.show(&format!("Service {done} of {of}"));
     });
     progress.clear();

@@ -1,13 +1,11 @@
 //! Where a host or a cluster comes from: a capture, or the machine that the command runs on.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
 
 use ipnet::IpNet;
 use unmasq_cluster::read::Problem;
 use unmasq_cluster::{Cluster, Overrides};
+use unmasq_host::capture::Source;
 use unmasq_host::collect::Options;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
@@ -26,42 +24,61 @@ pub(crate) struct Loaded {
     failed: Vec<String>,
 }
 
-/// Files of a capture, by their paths in it.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
-
 /// Reads the node of a capture, or this machine.
-pub(crate) fn load(capture: Option<(&Path, &Files)>, node: Option<&str>) -> anyhow::Result<Loaded> {
+pub(crate) fn load(capture: Option<&Source>, node: Option<&str>) -> anyhow::Result<Loaded> {
     match capture {
-        Some((path, files)) => from_capture(path, files, node),
+        Some(source) => from_capture(source, node),
         None => from_this_machine(node),
     }
 }
 
-/// Whether a question is about one node: it is named, or there is no other.
-pub(crate) fn is_one_node(files: &Files, node: Option<&str>) -> bool {
-    let several = || {
-        unmasq_parse::capture::parse(files).is_ok_and(|capture| capture.node_names().count() > 1)
-    };
-    node.is_some() || !several()
+/// A cluster, and what its capture says must hold of it.
+pub(crate) struct LoadedCluster {
+    pub(crate) cluster: Cluster,
+    /// `expect.yaml` at the capture's root.
+    pub(crate) expectations: Option<String>,
 }
 
-/// Reads a whole capture. `cluster_cidrs`: the ranges of pods, if the user said them.
+/// Reads a whole capture, node by node. `cluster_cidrs`: the ranges of pods, if the user said
+/// them. `progress` hears how many of how many nodes are being read.
 pub(crate) fn cluster(
-    path: &Path,
-    files: &Files,
+    source: &Source,
     cluster_cidrs: Vec<IpNet>,
-) -> anyhow::Result<Cluster> {
-    let contents =
-        unmasq_cluster::read::capture(files).with_context(|| path.display().to_string())?;
-    let problems: Vec<String> =
-        contents.problems.iter().map(Problem::to_string).map(|it| output::clean(&it)).collect();
+    progress: &dyn Fn(usize, usize),
+) -> anyhow::Result<LoadedCluster> {
+    let names: Vec<&str> = source.node_names().collect();
+    let mut nodes = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    for (number, name) in (1..).zip(&names) {
+        progress(number, names.len());
+        let Some(files) = source.take_node(name)? else { continue };
+        let contents = unmasq_cluster::read::capture(&files)?;
+        problems.extend(contents.problems);
+        // The manifest names the others too, without their files.
+        nodes.extend(contents.nodes.into_iter().filter(|node| node.name == **name));
+    }
+    let others = source.take_others()?;
+    let in_folder = others.iter().filter(|(path, _)| {
+        let below = path.strip_prefix("kubernetes/");
+        below.is_some_and(|name| !name.contains('/') && unmasq_cluster::read::is_manifest(name))
+    });
+    let contents = unmasq_cluster::read::objects(in_folder.map(|(path, text)| (&**path, &**text)));
+    problems.extend(contents.problems);
+    let problems: Vec<String> = problems.iter().map(|it| output::clean(&it.to_string())).collect();
     tell("of the objects could not be read", "part", &problems, false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    Ok(Cluster::new(contents.nodes, contents.objects, overrides))
+    let text = others.get(EXPECTATIONS);
+    Ok(LoadedCluster {
+        cluster: Cluster::new(nodes, contents.objects, overrides),
+        expectations: text.map(|text| String::from_utf8_lossy(text).into_owned()),
+    })
 }
 
+/// Where a capture has what must hold of its cluster.
+pub(crate) const EXPECTATIONS: &str = "expect.yaml";
+
 /// This machine as a cluster of one node, without objects.
-pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<Cluster> {
+pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
     let loaded = from_this_machine(None)?;
     loaded.tell_diagnostics(false);
     let node = unmasq_cluster::Node {
@@ -71,14 +88,17 @@ pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Resu
         ..unmasq_cluster::Node::default()
     };
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    Ok(Cluster::new(vec![node], unmasq_cluster::kubernetes::Objects::default(), overrides))
+    let objects = unmasq_cluster::kubernetes::Objects::default();
+    let cluster = Cluster::new(vec![node], objects, overrides);
+    Ok(LoadedCluster { cluster, expectations: None })
 }
 
-fn from_capture(path: &Path, files: &Files, node: Option<&str>) -> anyhow::Result<Loaded> {
-    let capture =
-        unmasq_parse::capture::parse(files).with_context(|| path.display().to_string())?;
-    let names: Vec<&str> = capture.node_names().collect();
+fn from_capture(source: &Source, node: Option<&str>) -> anyhow::Result<Loaded> {
+    let names: Vec<&str> = source.node_names().collect();
     let name = choose(&names, node)?;
+    let files =
+        source.take_node(name)?.with_context(|| format!("the capture has no node {name}"))?;
+    let capture = unmasq_parse::capture::parse(&files)?;
     let Some(node) = capture.node(name) else { bail!("the capture has no node {name}") };
     Ok(Loaded { host: node.host, diagnostics: node.diagnostics, failed: Vec::new() })
 }

@@ -1,13 +1,14 @@
 //! `unmasq trace`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, ValueEnum};
 
 use unmasq_eval::Evaluator;
 use unmasq_eval::trace::{Options, Query};
+use unmasq_host::capture::Source;
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Packet, Protocol};
 use unmasq_report::{json, terminal};
@@ -16,7 +17,7 @@ use crate::endpoint::{self, Endpoint, Place};
 use crate::expect::{self, Expected};
 use crate::output::{self, Exit};
 use crate::path::{self, Entry};
-use crate::source::{self, Files};
+use crate::source;
 
 /// The command of the examples, in a clone of the repository: a client outside calls a node port
 /// of the example cluster.
@@ -161,12 +162,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             Some(_) | None => bail!("names and --via need a capture with the cluster's nodes"),
         };
     };
-    let files = unmasq_host::capture::read(capture)?;
+    let source = Source::open(capture)?;
+    let is_one = args.node.is_some() || source.node_names().count() == 1;
     match addresses {
-        Some((from, to)) if !over_nodes && source::is_one_node(&files, args.node.as_deref()) => {
-            one_node(args, from, to, Some((capture, &files)))
+        Some((from, to)) if !over_nodes && is_one => one_node(args, from, to, Some(&source)),
+        Some(_) | None => {
+            path::run(args, &source::cluster(&source, Vec::new(), &|_, _| {})?.cluster)
         }
-        Some(_) | None => path::run(args, &source::cluster(capture, &files, Vec::new())?),
     }
 }
 
@@ -174,7 +176,7 @@ fn one_node(
     args: &Args,
     from: Endpoint,
     to: Endpoint,
-    capture: Option<(&Path, &Files)>,
+    capture: Option<&Source>,
 ) -> anyhow::Result<Exit> {
     let packet = packet(args, from, to)?;
     let loaded = source::load(capture, args.node.as_deref())?;

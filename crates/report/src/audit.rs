@@ -122,9 +122,12 @@ impl Subject<'_> {
         row.services.iter().map(|index| self.service_name(*index)).collect()
     }
 
-    /// A `trace` command with the capture's name in it.
+    /// A `trace` command, or only its flags, with the capture's name in it.
     pub(crate) fn trace(&self, command: &str) -> String {
         const TRACE: &str = "unmasq trace";
+        if command.starts_with("--") {
+            return self.trace(&format!("{TRACE} {command}"));
+        }
         match (self.capture, command.strip_prefix(TRACE)) {
             (Some(capture), Some(rest)) => format!("{TRACE} {}{rest}", quoted(capture)),
             (None, _) | (_, None) => command.to_owned(),

@@ -86,6 +86,7 @@ fn a_witness_can_be_asked_again() {
     }
     let live = Subject { capture: None, ..subject };
     assert_eq!(subject.trace("unmasq trace --x"), "unmasq trace 'my cluster.tar.gz' --x");
+    assert_eq!(subject.trace("--x"), "unmasq trace 'my cluster.tar.gz' --x");
     assert_eq!(live.trace("unmasq trace --x"), "unmasq trace --x");
     assert_eq!(subject.trace("unmasq lab up"), "unmasq lab up");
     assert_eq!(subject.service_port(0, 0), "default/web:http");

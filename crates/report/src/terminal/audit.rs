@@ -162,6 +162,9 @@ fn brief(text: &mut String, finding: &Finding, paint: &Paint) {
 fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
     let totals = &audit.totals;
     let mut parts = Vec::new();
+    if audit.matrix.asked == 0 {
+        parts.push("who calls whom: no Services and no pods are known".to_owned());
+    }
     if totals.unknown > 0 {
         let asked = audit.matrix.asked;
         parts.push(format!("{} of {asked} calls can't be told", totals.unknown));

@@ -165,6 +165,7 @@ fn what_was_not_seen() {
         let text = show(audit, Extent::FirstScreen, &STYLE);
         assert!(text.ends_with(end), "{text}");
     };
+    ends(&Audit::default(), "\n\nNot seen: who calls whom: no Services and no pods are known.\n");
     ends(&everything, "\n\nNothing that was asked is unknown.\n");
     let missing = Audit { missing: vec!["a file".to_owned()], ..everything.clone() };
     ends(&missing, "\nNot seen: every call could be told, and more would help.\n  a file\n");
