@@ -23,7 +23,7 @@ use unmasq_model::packet::{Family, Protocol};
 use crate::dependent::{self, Broken};
 use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
-use crate::matrix::{self, Clients, Entry, Matrix, Row};
+use crate::matrix::{self, Cell, Clients, Entry, Matrix, Row};
 use crate::{
     Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, short_text,
 };
@@ -296,6 +296,14 @@ impl<'c> Context<'_, 'c> {
         let mut rows: Vec<&Row> =
             group.rows.iter().filter_map(|index| self.matrix.rows.get(*index)).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(found_severity(row)));
+        // The same by another protocol shows nothing more.
+        let mut shown: Vec<Cell> = Vec::new();
+        rows.retain(|row| {
+            let cell = Cell { protocol: Protocol::TCP, ..row.cell.clone() };
+            let new = !shown.contains(&cell);
+            shown.push(cell);
+            new
+        });
         rows.into_iter().take(FEW).map(|row| self.witness(row)).collect()
     }
 
@@ -312,7 +320,7 @@ impl<'c> Context<'_, 'c> {
         let protocol = call.protocol;
         let who = describe::client(&row.cell.client);
         Evidence {
-            text: format!("{who} {from} calls {protocol} {}{port}: {outcome}", call.to),
+            text: format!("{who}, {from}, calls {}{port} by {protocol}: {outcome}", call.to),
             trace: self.trace(row),
             rule: row.witness.rewriters.first().and_then(|(host, rule)| self.rule(*host, *rule)),
         }
@@ -337,7 +345,7 @@ impl<'c> Context<'_, 'c> {
             Caller::Outside { .. } => format!(" --via {node}"),
             Caller::Pod { .. } | Caller::Node(_) => String::new(),
         };
-        Some(format!("--from {from} --to {to}{protocol}{via}"))
+        Some(format!("unmasq trace --from {from} --to {to}{protocol}{via}"))
     }
 
     /// A rule with where it stands.
@@ -370,9 +378,11 @@ fn found_severity(row: &Row) -> Option<Severity> {
 }
 
 fn endpoint(address: std::net::IpAddr, port: Option<u16>) -> String {
-    match port {
-        Some(port) => std::net::SocketAddr::new(address, port).to_string(),
-        None => address.to_string(),
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    match address {
+        std::net::IpAddr::V4(v4) => format!("{v4}{port}"),
+        // Brackets are a pattern to shells.
+        std::net::IpAddr::V6(v6) => format!("'[{v6}]{port}'"),
     }
 }
 

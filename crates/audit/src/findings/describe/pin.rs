@@ -92,9 +92,8 @@ pub(super) fn remedy(context: &Context<'_, '_>, nodes: &[usize], pins: &[Pin]) -
 fn command(pin: &Pin) -> String {
     let (ip, rule) = (word(pin.family), pin.rule());
     format!(
-        "nft -f - <<'EOF'\ntable {ip} unmasq {{\n\tchain pin {{\n\
-         \t\ttype nat hook postrouting priority srcnat - 1; policy accept;\n\
-         \t\t{rule}\n\t}}\n}}\nEOF"
+        "nft 'table {ip} unmasq {{ chain pin {{ type nat hook postrouting priority srcnat - 1; \
+         policy accept; {rule}; }}; }}'"
     )
 }
 

@@ -181,10 +181,9 @@ fn a_pool_that_no_pod_uses() {
         value: "0".to_owned(),
     };
     assert_eq!((environment, installer.len()), (&expected, 1));
-    let pin = "nft -f - <<'EOF'\ntable ip unmasq {\n\tchain pin {\n\
-        \t\ttype nat hook postrouting priority srcnat - 1; policy accept;\n\
-        \t\tip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 meta mark & 0x4000 == 0 snat to ip saddr\n\
-        \t}\n}\nEOF";
+    let pin = "nft 'table ip unmasq { chain pin { type nat hook postrouting priority srcnat - 1; \
+        policy accept; ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 meta mark & 0x4000 == 0 \
+        snat to ip saddr; }; }'";
     assert_eq!((&**node, &commands[..]), ("n1", &[pin.to_owned()][..]));
     assert_eq!(
         found.remedies[0].undo[0],

@@ -244,7 +244,14 @@ fn command_or_sentence(text: &mut String, indent: &str, line: &str, paint: &Pain
 
 /// A command that can be copied: where it is broken, a backslash says so to the shell. Nothing is
 /// broken inside of quotes, nor between a flag and its value.
+/// One of several lines (a document for a command's input) stands at the left, as it must be typed.
 pub(super) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
+    if command.contains('\n') {
+        for line in command.lines() {
+            let _ = writeln!(text, "{}", clean(line));
+        }
+        return;
+    }
     let mut line = indent.to_owned();
     let mut used = columns(indent);
     let start = used;
