@@ -23,7 +23,7 @@ use crate::{path, source};
 /// What `-h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
 Example:
-  unmasq audit examples/kube-proxy-cluster-policy
+  unmasq audit examples/canal-rke
 
 More with --help.";
 
@@ -31,11 +31,11 @@ More with --help.";
 pub(crate) const MORE: &str = "\
 Examples:
   Where are sources lost, and what mends it? One screen, then everything:
-    unmasq audit examples/kube-proxy-cluster-policy
+    unmasq audit examples/canal-rke
   What concerns one Service:
-    unmasq audit examples/kube-proxy-cluster-policy --service default/web
+    unmasq audit examples/canal-rke --service default/web
   The same for a script, which fails if something contradicts the settings:
-    unmasq audit examples/kube-proxy-cluster-policy --json --fail-on error
+    unmasq audit examples/canal-rke --json --fail-on error
 
 Exit codes:
   0  answered (with --fail-on: and nothing so bad was found)
@@ -152,7 +152,9 @@ name a capture: a live cluster can't be asked yet. To make one:
   put them together:      mkdir -p capture/nodes; mv NODE/nodes/NODE capture/nodes/
                           echo '{\"schema\": \"unmasq.capture/v1\"}' > capture/capture.json
   where kubectl works:    mkdir -p capture/kubernetes
-    for kind in nodes pods services endpointslices.discovery.k8s.io; do
+    for kind in nodes pods services endpointslices.discovery.k8s.io configmaps \\
+        daemonsets.apps networkpolicies.networking.k8s.io \\
+        ingresses.networking.k8s.io ippools.crd.projectcalico.org; do
       kubectl get $kind -A -o json > capture/kubernetes/$kind.json
     done
 or run it as root on a node, for that node alone";

@@ -105,23 +105,33 @@ fn stand_where_it_says(capture: &Path, answer: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compares what the README says that its first command prints with what it prints.
+/// Compares what the README says that its commands print with what they print: each command that
+/// cargo runs has an example behind it.
 fn readme(bless: bool) -> Result<()> {
-    const CARGO: &str = "$ cargo run --release -- ";
+    const CARGO: &str = "\n$ cargo run --release -- ";
     const BEGIN: &str = "<!-- example: begin -->\n```text\n";
     const END: &str = "```\n<!-- example: end -->\n";
     let file = Path::new(ROOT).join("README.md");
     let text = read(&file)?;
-    let command = text.lines().find_map(|line| line.strip_prefix(CARGO));
-    let command = command.with_context(|| format!("no line begins with {CARGO}"))?;
-    let answer = unmasq(Path::new(ROOT), &command.split_whitespace().collect::<Vec<_>>())?;
-    let (before, rest) = text.split_once(BEGIN).context("no example begins")?;
-    let (shown, after) = rest.split_once(END).context("the example doesn't end")?;
-    if bless && shown != answer {
-        fs::write(&file, [before, BEGIN, &answer, END, after].concat())?;
-        return Ok(());
+    let mut parts = text.split(CARGO);
+    let mut written = parts.next().context("no text")?.to_owned();
+    let mut examples = 0;
+    for part in parts {
+        let (command, _) = part.split_once('\n').context("a command without an end")?;
+        let answer = unmasq(Path::new(ROOT), &command.split_whitespace().collect::<Vec<_>>())?;
+        let (before, rest) = part.split_once(BEGIN).context("no example begins")?;
+        let (shown, after) = rest.split_once(END).context("the example doesn't end")?;
+        if !bless {
+            same(shown, &answer).with_context(|| format!("{}: {command}", file.display()))?;
+        }
+        written.extend([CARGO, before, BEGIN, &answer, END, after]);
+        examples += 1;
     }
-    same(shown, &answer).with_context(|| file.display().to_string())
+    ensure!(examples == 2, "{examples} examples, not two");
+    if bless && written != text {
+        fs::write(&file, written)?;
+    }
+    Ok(())
 }
 
 /// What it prints; a pipe is 80 columns wide.
