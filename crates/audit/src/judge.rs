@@ -39,7 +39,13 @@ pub(crate) struct Suspect {
 impl Suspect {
     /// A kind of finding that no rule is to blame for.
     pub(crate) fn nobody(id: FindingId) -> Suspect {
-        let cause = Cause { owner: Owner::Unclaimed, rule: String::new(), why: Why::ItsTests };
+        let owner = match id {
+            // Its bridge has the network.
+            FindingId::OverlappingRanges => Owner::ContainerEngine,
+            FindingId::LocalPolicyUnsafe => Owner::KubeProxy,
+            _ => Owner::Unclaimed,
+        };
+        let cause = Cause { owner, rule: String::new(), why: Why::ItsTests };
         Suspect { id, cause }
     }
 }

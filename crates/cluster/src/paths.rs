@@ -229,12 +229,31 @@ impl<'c> Paths<'c> {
         let (host, query) = self.opening(call)?;
         let net = Net::new(&self.evaluators, &self.wires);
         let caller = query.packet.source;
+        let uplink = match call.from {
+            Caller::Outside { .. } => query.in_device.clone(),
+            Caller::Pod { .. } | Caller::Node(_) => None,
+        };
         let way = |there: Journey| {
             let back = net.back(&there);
-            let fate = fate(caller, &there, &back);
+            let astray = uplink.as_ref().and_then(|uplink| self.into_bridge(&back, uplink));
+            let fate = astray.unwrap_or_else(|| fate(caller, &there, &back));
             Way { caller, there, back, fate }
         };
         Ok(net.there(host, query).into_iter().map(way).collect())
+    }
+
+    /// An answer for somebody outside that a node sends into a bridge of its own, because that one
+    /// has the caller's network: nobody there is the caller.
+    fn into_bridge(&self, back: &[Journey], uplink: &str) -> Option<Fate> {
+        back.iter().filter(|way| way.arrival == Arrival::Left).find_map(|way| {
+            let last = way.legs.last()?;
+            let device = last.outcome.out.as_deref().filter(|device| *device != uplink)?;
+            let link = self.host(last.host)?.link(device)?;
+            let bridge = link.kind.as_deref() == Some("bridge");
+            bridge.then(|| {
+                Fate::NoAnswer(format!("the answer goes into {device}, which has that network"))
+            })
+        })
     }
 
     /// Where a call begins, and its first packet there.

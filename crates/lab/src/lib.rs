@@ -31,6 +31,7 @@ mod control;
 pub mod counter;
 pub mod differential;
 pub mod exec;
+pub mod findings;
 pub mod frame;
 pub mod judge;
 pub mod kube_proxy;

@@ -49,7 +49,7 @@ impl Clients {
         }
         // A network with pods in it is the cluster's.
         let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
-        named.retain(|net| net.prefix_len() > 0 && !known(net));
+        named.retain(|net| net.prefix_len() > 0 && !known(net) && travels(net.addr()));
         if named.len() > MAX_NAMED {
             let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
             clients.left_out.push(format!(
@@ -71,15 +71,23 @@ impl Clients {
         if self.callers.iter().any(|(known, _)| *known == outside) {
             return;
         }
-        if let Some(address) = somebody(net, &inside(cluster)) {
-            self.callers.push((outside, address));
-        }
+        // Whoever names a network that a node takes for its own has clients there all the same.
+        let free = somebody(net, &inside(cluster)).or_else(|| somebody(net, &[]));
+        self.callers.extend(free.map(|address| (outside, address)));
     }
 
     /// Adds a network that pods call.
     pub fn add_destination(&mut self, cluster: &Cluster, net: IpNet) {
         let address = somebody(net, &inside(cluster));
         self.destinations.extend(address.filter(|one| !self.destinations.contains(one)));
+    }
+}
+
+/// Whether packets from there are on the wire at all.
+fn travels(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_multicast() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local()),
     }
 }
 
