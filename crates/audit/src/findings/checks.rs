@@ -9,7 +9,9 @@
 //! A finding that rows of the matrix made already isn't made again: what is known besides is added
 //! to it. What was not seen is no finding: that is [`unseen`].
 
+mod forwarded;
 mod local;
+mod ranges;
 mod unseen;
 
 use super::Context;
@@ -21,6 +23,8 @@ pub(super) use unseen::unseen;
 /// Adds what is found in objects and rules alone.
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     local::add(context, findings);
+    ranges::add(context, findings);
+    forwarded::add(context, findings);
 }
 
 /// A finding of no row, with nothing affected yet.

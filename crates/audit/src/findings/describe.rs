@@ -9,7 +9,7 @@
 //! A remedy's commands are made of what was read: names, ranges, the texts of rules. What isn't
 //! known is a [`Requirement`] without an answer, never a guess.
 
-mod answers;
+pub(super) mod answers;
 mod calico;
 mod flannel;
 mod host_rules;
@@ -190,7 +190,7 @@ fn workload(places: &[Place]) -> Option<Workload<'_>> {
 }
 
 /// A text as JSON has it (RFC 8259, section 7).
-fn json(text: &str) -> String {
+pub(super) fn json(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
         match letter {
