@@ -9,8 +9,10 @@
 //! A finding that rows of the matrix made already isn't made again: what is known besides is added
 //! to it. What was not seen is no finding: that is [`unseen`].
 
+mod backends;
 mod forwarded;
 mod local;
+mod pools;
 mod ranges;
 mod unseen;
 
@@ -25,6 +27,8 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     local::add(context, findings);
     ranges::add(context, findings);
     forwarded::add(context, findings);
+    pools::add(context, findings);
+    backends::add(context, findings);
 }
 
 /// A finding of no row, with nothing affected yet.
