@@ -20,6 +20,7 @@ use crate::expect::ToldBy;
 use crate::matrix::Clients;
 
 pub use find::dependences;
+pub(crate) use find::{Controller, controller_of};
 pub use judge::broken;
 
 /// A setting whose effect depends on the source.

@@ -67,6 +67,7 @@ pub fn audit(
     checks::add(&context, &mut findings);
     findings.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| name(a).cmp(&name(b))));
     let mut missing = cluster.missing.clone();
+    missing.extend(checks::unseen(cluster));
     missing.extend(clients.left_out.iter().cloned());
     missing.extend(expectations.mismatches(cluster));
     missing.extend(expectations.unjudged(cluster, &matrix));

@@ -90,6 +90,8 @@ pub struct Cell {
     pub fate: Fate,
     /// How often the packet goes from one node to another.
     pub hops: usize,
+    /// Who is called, if it is somebody outside: what is expected may differ from one to the other.
+    pub destination: Option<IpAddr>,
 }
 
 /// A traffic policy that can be ordered.

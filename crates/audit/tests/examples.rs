@@ -11,12 +11,16 @@ use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Sever
 use unmasq_cluster::{Cluster, Overrides, read};
 
 fn example(name: &str) -> Audit {
+    expecting(name, &Expectations::default())
+}
+
+fn expecting(name: &str, expectations: &Expectations) -> Audit {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let mut files = BTreeMap::new();
     add(&root, &root, &mut files);
     let contents = read::capture(&files).unwrap();
     let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
-    audit(&cluster, &Expectations::default(), Request::default(), &|_, _| {})
+    audit(&cluster, expectations, Request::default(), &|_, _| {})
 }
 
 fn add(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
@@ -130,4 +134,21 @@ fn a_service_with_the_default_policy() {
     assert_eq!(*first(found), expected);
     // The masquerade is needed under this policy: nothing pins it away.
     assert!(found.remedies.iter().all(|remedy| remedy.lasting));
+}
+
+/// Each destination is an answer of its own: what is expected of one says nothing of the other.
+#[test]
+fn a_line_about_one_destination() {
+    let lines = "schema: unmasq.expect/v1\n\
+                 translated: [{from: [pods], to: [10.200.0.0/16]}, {from: [pods], to: [internet]}]";
+    let expectations = unmasq_audit::expect::parse(lines, "x.yaml").unwrap();
+    let audit = expecting("canal-rke", &expectations);
+    let left: Vec<&String> =
+        audit.missing.iter().filter(|one| one.contains("was not judged")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let called = audit.matrix.rows.iter().filter_map(|row| row.cell.destination);
+    let called: std::collections::BTreeSet<std::net::IpAddr> = called.collect();
+    let lan: ipnet::IpNet = "10.200.0.0/16".parse().unwrap();
+    assert_eq!(called.iter().filter(|one| lan.contains(*one)).count(), 1, "{called:?}");
+    assert!(called.iter().any(|one| one.is_ipv4() && !lan.contains(one)), "{called:?}");
 }

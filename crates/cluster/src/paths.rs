@@ -235,7 +235,7 @@ impl<'c> Paths<'c> {
         };
         let way = |there: Journey| {
             let back = net.back(&there);
-            let astray = uplink.as_ref().and_then(|uplink| self.into_bridge(&back, uplink));
+            let astray = uplink.as_ref().and_then(|uplink| self.astray(&back, uplink));
             let fate = astray.unwrap_or_else(|| fate(caller, &there, &back));
             Way { caller, there, back, fate }
         };
@@ -244,7 +244,7 @@ impl<'c> Paths<'c> {
 
     /// An answer for somebody outside that a node sends into a bridge of its own, because that one
     /// has the caller's network: nobody there is the caller.
-    fn into_bridge(&self, back: &[Journey], uplink: &str) -> Option<Fate> {
+    fn astray(&self, back: &[Journey], uplink: &str) -> Option<Fate> {
         back.iter().filter(|way| way.arrival == Arrival::Left).find_map(|way| {
             let last = way.legs.last()?;
             let device = last.outcome.out.as_deref().filter(|device| *device != uplink)?;

@@ -166,6 +166,32 @@ fn names(prefix: &str) -> &'static [&'static str] {
     }
 }
 
+/// Ingress controllers whose own settings are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Controller {
+    /// ingress-nginx of Kubernetes.
+    IngressNginx,
+    /// Traefik.
+    Traefik,
+}
+
+/// The ingress controller behind a Service, by the labels of the Service, those that it selects,
+/// or those of its pods.
+pub(crate) fn controller_of(cluster: &Cluster, service: &Service) -> Option<Controller> {
+    let of = &service.metadata;
+    let pods = cluster.objects.pods.iter().filter(|pod| {
+        pod.metadata.namespace == of.namespace && service.selects(&pod.metadata.labels)
+    });
+    let all = [&of.labels, &service.spec.selector].into_iter();
+    let mut names =
+        all.chain(pods.map(|pod| &pod.metadata.labels)).filter_map(|labels| labels.get(NAME));
+    names.find_map(|name| match name.as_str() {
+        "ingress-nginx" | "rke2-ingress-nginx" => Some(Controller::IngressNginx),
+        "traefik" => Some(Controller::Traefik),
+        _ => None,
+    })
+}
+
 /// The Services by which a controller is called from outside.
 fn controller(cluster: &Cluster, names: &[&str]) -> Vec<u32> {
     let is_its = |service: &Service| {

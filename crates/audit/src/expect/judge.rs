@@ -154,7 +154,7 @@ impl Expectations {
         row: &Row,
         service: Option<&Service>,
     ) -> bool {
-        let called = row.witness.call.to;
+        let called = row.cell.destination.unwrap_or(row.witness.call.to);
         let by_entry = flow.entries.is_empty() || flow.entries.contains(&row.cell.entry);
         match row.cell.entry {
             Entry::Pod => *to == Destination::Pods,
@@ -286,7 +286,9 @@ fn called(cluster: &Cluster, row: &Row, services: &[u32]) -> String {
     let entry = match row.cell.entry {
         Entry::Pod => return "pods".to_owned(),
         Entry::Node => return "nodes".to_owned(),
-        Entry::Outside => return row.witness.call.to.to_string(),
+        Entry::Outside => {
+            return row.cell.destination.unwrap_or(row.witness.call.to).to_string();
+        }
         Entry::ClusterIp => "cluster IP",
         Entry::NodePort => "node port",
         Entry::LoadBalancer => "load balancer",

@@ -9,6 +9,7 @@
 //! A remedy's commands are made of what was read: names, ranges, the texts of rules. What isn't
 //! known is a [`Requirement`] without an answer, never a guess.
 
+pub(super) mod answers;
 mod calico;
 mod flannel;
 mod host_rules;
@@ -16,12 +17,13 @@ mod ip_masq_agent;
 mod klipper;
 mod kube_proxy;
 mod kube_router;
+pub(super) mod local;
 mod networks;
 mod other;
 mod pin;
-mod policy;
+pub(super) mod policy;
 mod rules;
-mod spread;
+pub(super) mod spread;
 
 use unmasq_cluster::settings::Place;
 
@@ -59,53 +61,30 @@ pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) 
         | FindingId::PodToPodRewritten
         | FindingId::LocalYetRewritten
         | FindingId::IpvsMasquerade => other::rewriting(context, group),
-        // No rule rewrites in these, or they come from no row: whoever adds one that has none
-        // describes it.
-        FindingId::LocalPolicyUnsafe
-        | FindingId::LocalPolicyInvalid
+        FindingId::LocalPolicyUnsafe => local::dropped(context, subject, group),
+        FindingId::OverlappingRanges => answers::taken_for_its_own(context, group),
+        FindingId::NoReply => answers::no_reply(context, subject, group),
+        FindingId::ExpectationBroken => answers::not_translated(context, group),
+        // These don't come from rows: who finds them describes them.
+        FindingId::LocalPolicyInvalid
         | FindingId::LocalPolicyImbalance
         | FindingId::OpaqueDataplane
-        | FindingId::OverlappingRanges
         | FindingId::MixedBackends
-        | FindingId::ExpectationBroken
         | FindingId::PolicyCannotMatchClient
         | FindingId::PolicyAllowsNode
         | FindingId::SourceRangesSeeNode
         | FindingId::ForwardedForUntrusted
-        | FindingId::NoReply
-        | FindingId::MissingNodeState => unrewritten(subject, group),
+        | FindingId::MissingNodeState => generic(group),
     }
 }
 
-/// What goes wrong where the source isn't it.
-const SILENT: [(FindingId, &str); 4] = [
-    (
-        FindingId::LocalPolicyUnsafe,
-        "A node without a ready pod of the Service drops what it gets, as Local promises, and \
-         something sends it connections nevertheless.",
-    ),
-    (
-        FindingId::OverlappingRanges,
-        "The caller's address is in a network that the node has on a bridge of its own, so the \
-         answer goes there and never comes back.",
-    ),
-    (
-        FindingId::NoReply,
-        "The packet arrives, or should, and the answer does not come back the way it must.",
-    ),
-    (FindingId::ExpectationBroken, "What was declared of this flow does not hold."),
-];
-
-/// Rows in which the source isn't what goes wrong.
-fn unrewritten(subject: &str, group: &Group) -> Described {
+/// By its name alone.
+fn generic(group: &Group) -> Described {
     let id = group.suspect.id;
-    let of = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
-    let text = SILENT.iter().find(|(of, _)| *of == id).map_or(id.title(), |(_, text)| text);
-    let cause = Cause { text: text.to_owned(), setting: None, place: None };
     Described {
-        title: title(format!("{}{of}", id.title()), id.title()),
+        title: id.title().to_owned(),
         confidence: Confidence::Likely,
-        cause,
+        cause: Cause { text: id.title().to_owned(), setting: None, place: None },
         remedies: Vec::new(),
     }
 }
@@ -138,20 +117,20 @@ fn cause(group: &Group, text: String, known: Option<Known>) -> (Confidence, Caus
 const TITLE: usize = 100;
 
 /// A title, or one with fewer names if it is too long.
-fn title(long: String, short: impl Into<String>) -> String {
+pub(super) fn title(long: String, short: impl Into<String>) -> String {
     if long.chars().count() <= TITLE { long } else { short.into() }
 }
 
-fn step(text: impl Into<String>, action: Action) -> Step {
+pub(super) fn step(text: impl Into<String>, action: Action) -> Step {
     Step { text: text.into(), action }
 }
 
-fn by_hand(text: impl Into<String>, commands: impl IntoIterator<Item = String>) -> Step {
+pub(super) fn by_hand(text: impl Into<String>, commands: impl IntoIterator<Item = String>) -> Step {
     step(text, Action::ByHand(commands.into_iter().collect()))
 }
 
 /// A merge patch of an object.
-fn patch(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> Action {
+pub(super) fn patch(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> Action {
     Action::Patch {
         resource: resource.to_owned(),
         namespace: namespace.map(str::to_owned),
@@ -161,18 +140,23 @@ fn patch(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> Ac
 }
 
 /// The command of a merge patch.
-fn patch_command(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> String {
+pub(super) fn patch_command(
+    resource: &str,
+    namespace: Option<&str>,
+    name: &str,
+    patch: &str,
+) -> String {
     let namespace = namespace.map_or_else(String::new, |one| format!(" -n {one}"));
     format!("kubectl{namespace} patch {resource} {name} --type=merge -p '{patch}'")
 }
 
 /// Something that is known to hold, or not to.
-fn computed(holds: bool, text: impl Into<String>) -> Requirement {
+pub(super) fn computed(holds: bool, text: impl Into<String>) -> Requirement {
     Requirement { text: text.into(), holds: Some(holds), check: None }
 }
 
 /// Something that can't be seen from here, and how to find out.
-fn unseen(text: impl Into<String>, check: impl Into<String>) -> Requirement {
+pub(super) fn unseen(text: impl Into<String>, check: impl Into<String>) -> Requirement {
     Requirement { text: text.into(), holds: None, check: Some(check.into()) }
 }
 
@@ -203,7 +187,7 @@ fn workload(places: &[Place]) -> Option<Workload<'_>> {
 }
 
 /// A text as JSON has it (RFC 8259, section 7).
-fn json(text: &str) -> String {
+pub(super) fn json(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
         match letter {
@@ -218,13 +202,13 @@ fn json(text: &str) -> String {
 }
 
 /// `1 node`, `2 nodes`
-fn count(number: usize, what: &str) -> String {
+pub(super) fn count(number: usize, what: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {what}{s}")
 }
 
 /// The first few, and how many more there are.
-fn few<T: ToString>(all: &[T]) -> String {
+pub(super) fn few<T: ToString>(all: &[T]) -> String {
     const FEW: usize = 4;
     let shown: Vec<String> = all.iter().take(FEW).map(ToString::to_string).collect();
     match all.len().checked_sub(FEW) {

@@ -191,6 +191,7 @@ impl<'p, 'c> Part<'p, 'c> {
             protocol: question.call.protocol,
             fate,
             hops: way.map_or(0, |way| self.paths.hops(way)),
+            destination: (question.entry == super::Entry::Outside).then_some(question.call.to),
         }
     }
 

@@ -347,6 +347,7 @@ fn matrix() -> Matrix {
         protocol: Protocol::TCP,
         fate,
         hops: 0,
+        destination: None,
     };
     let by = |owner, rule: &str, why| Rewriter { owner, rule: rule.to_owned(), why };
     let refusal = |reason, owner| Refusal { reason: Some(reason), owner };

@@ -314,7 +314,8 @@ fn matrix(matrix: &Matrix, subject: &Subject<'_>) -> MatrixView {
 }
 
 fn row(row: &Row, subject: &Subject<'_>) -> RowView {
-    let Cell { entry, policy, client, placement, family, protocol, fate, hops } = &row.cell;
+    let Cell { entry, policy, client, placement, family, protocol, fate, hops, destination: _ } =
+        &row.cell;
     let (fate, causes, refusal, detail) = self::fate(fate);
     let witness = &row.witness;
     RowView {

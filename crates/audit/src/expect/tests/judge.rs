@@ -62,6 +62,7 @@ fn row(client: Client, from: &str, entry: Entry, to: &str, fate: Fate, services:
             protocol,
             fate,
             hops: 0,
+            destination: (entry == Entry::Outside).then_some(to),
         },
         count: 1,
         services: services.to_vec(),

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{Remedy, Requirement, Step};
 
-const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
-const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+pub(super) const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
+pub(super) const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
 
 /// So many Services get a step each.
 const FEW: usize = 5;
@@ -63,7 +63,7 @@ fn affected<'c>(context: &Context<'_, 'c>, group: &Group) -> Vec<&'c Service> {
 }
 
 /// Whether the API takes `Local` (pkg/apis/core/validation of kubernetes).
-fn may_be_local(service: &Service) -> bool {
+pub(in crate::findings) fn may_be_local(service: &Service) -> bool {
     match service.spec.kind {
         ServiceType::NodePort | ServiceType::LoadBalancer => true,
         ServiceType::ClusterIp => !service.spec.external_ips.is_empty(),
@@ -157,8 +157,21 @@ fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
     all
 }
 
-/// A preferred anti-affinity spreads pods over nodes without keeping any from running.
 fn spread_pods(context: &Context<'_, '_>, service: &Service, spread: &Spread) -> Step {
+    let text = format!(
+        "Before, spread the pods of {} over nodes ({}); this restarts them",
+        service.full_name(),
+        spread.sentence().unwrap_or_else(|| "there is none".to_owned())
+    );
+    apart(context, service, text)
+}
+
+/// A preferred anti-affinity spreads pods over nodes without keeping any from running.
+pub(in crate::findings) fn apart(
+    context: &Context<'_, '_>,
+    service: &Service,
+    text: String,
+) -> Step {
     let labels: Vec<String> = service
         .spec
         .selector
@@ -170,11 +183,6 @@ fn spread_pods(context: &Context<'_, '_>, service: &Service, spread: &Spread) ->
         labels.join(",")
     );
     let namespace = &*service.metadata.namespace;
-    let text = format!(
-        "Before, spread the pods of {} over nodes ({}); this restarts them",
-        service.full_name(),
-        spread.sentence().unwrap_or_else(|| "there is none".to_owned())
-    );
     let mut deployments = context.cluster.objects.deployments.iter();
     let its = deployments.find(|one| {
         one.metadata.namespace == namespace && service.selects(&one.spec.template.metadata.labels)

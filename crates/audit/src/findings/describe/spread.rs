@@ -5,17 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::Service;
+use unmasq_model::packet::Family;
 
 /// Ready endpoints of a Service by node.
-pub(super) struct Spread {
+pub(in crate::findings) struct Spread {
     /// How many each node has that has any.
-    pub(super) on: BTreeMap<String, usize>,
+    pub(in crate::findings) on: BTreeMap<String, usize>,
     /// Nodes that have none.
-    pub(super) without: Vec<String>,
+    pub(in crate::findings) without: Vec<String>,
 }
 
 impl Spread {
-    pub(super) fn of(cluster: &Cluster, service: &Service) -> Spread {
+    pub(in crate::findings) fn of(cluster: &Cluster, service: &Service) -> Spread {
+        // A pod of two families is in two slices: the family that has more of a node's counts.
+        let mut on = Spread::of_family(cluster, service, Family::V4).on;
+        for (node, count) in Spread::of_family(cluster, service, Family::V6).on {
+            let known = on.entry(node).or_default();
+            *known = count.max(*known);
+        }
+        Spread::over(cluster, on)
+    }
+
+    /// The endpoints of one family.
+    pub(in crate::findings) fn of_family(
+        cluster: &Cluster,
+        service: &Service,
+        family: Family,
+    ) -> Spread {
         let mut pods: BTreeSet<(&str, std::net::IpAddr)> = BTreeSet::new();
         for slice in cluster.objects.slices_of(service) {
             let ready = slice.endpoints.iter().filter(|one| one.conditions.ready != Some(false));
@@ -26,13 +42,14 @@ impl Spread {
                 }
             }
         }
-        // A pod of two families is in two slices: the family that has more of a node's counts.
-        let mut families: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
-        for (node, address) in pods {
-            families.entry(node).or_default()[usize::from(address.is_ipv6())] += 1;
+        let mut on: BTreeMap<String, usize> = BTreeMap::new();
+        for (node, _) in pods.into_iter().filter(|(_, one)| Family::of(*one) == family) {
+            *on.entry(node.to_owned()).or_default() += 1;
         }
-        let on: BTreeMap<String, usize> =
-            families.iter().map(|(node, [v4, v6])| ((*node).to_owned(), *v4.max(v6))).collect();
+        Spread::over(cluster, on)
+    }
+
+    fn over(cluster: &Cluster, on: BTreeMap<String, usize>) -> Spread {
         let names = cluster.nodes.iter().map(|node| node.name.clone());
         let without = names.filter(|name| !on.contains_key(name)).collect();
         Spread { on, without }
@@ -41,7 +58,7 @@ impl Spread {
     /// What the hottest pod gets, in tenths of what a pod gets on average: with P pods on N nodes,
     /// a pod that shares its node with c - 1 others gets 1 / (N c) of all connections, the average
     /// is 1 / P.
-    pub(super) fn hottest(&self) -> Option<usize> {
+    pub(in crate::findings) fn hottest(&self) -> Option<usize> {
         let least = *self.on.values().min()?;
         let pods: usize = self.on.values().sum();
         Some((pods * 10 + self.on.len() * least / 2) / (self.on.len() * least))

@@ -71,6 +71,7 @@ fn row(entry: Entry, client: Client, family: Family, services: &[u32]) -> Row {
             protocol: Protocol::TCP,
             fate: Fate::Preserved,
             hops: 0,
+            destination: None,
         },
         count: 1,
         services: services.to_vec(),

@@ -86,8 +86,9 @@ fn lines(rows: &[Row]) -> Vec<Line<'_>> {
 }
 
 fn alike(one: &Row, other: &Row) -> bool {
-    let (family, protocol) = (one.cell.family, one.cell.protocol);
-    one.services == other.services && one.cell == Cell { family, protocol, ..other.cell.clone() }
+    let Cell { family, protocol, destination, .. } = one.cell;
+    let other_cell = Cell { family, protocol, destination, ..other.cell.clone() };
+    one.services == other.services && one.cell == other_cell
 }
 
 /// `ipv4 tcp`, `ipv4+6 tcp+udp`.
@@ -157,6 +158,12 @@ fn write_line(
     });
     for reason in network.into_iter().chain(reasons(cell)) {
         below(text, &reason, paint);
+    }
+    let called = rows.iter().filter_map(|index| audit.matrix.rows[*index].cell.destination);
+    let called: BTreeSet<std::net::IpAddr> = called.collect();
+    if !called.is_empty() {
+        let called: Vec<String> = called.iter().map(ToString::to_string).collect();
+        below(text, &format!("calls {}", called.join(" and ")), paint);
     }
     let direct = match cell.placement {
         Placement::Here | Placement::None => 0,

@@ -1,0 +1,303 @@
+//! Clients told at layer 7: an expectation says how an ingress controller learns them, and its
+//! settings say otherwise.
+//!
+//! In: lines of `expect.yaml` with `told-by`, Services, the settings of the controller behind them:
+//! ingress-nginx's ConfigMap, Traefik's arguments. Out: findings of `forwarded-for-untrusted`, an
+//! error each: the line is broken. Other controllers aren't judged, and neither is whether the
+//! proxy in front does its part.
+
+use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::{ConfigMap, Container, Service};
+
+use super::super::Context;
+use super::super::describe::{Described, by_hand, patch, patch_command, step, title, unseen};
+use super::finding;
+use crate::dependent::{Controller, controller_of};
+use crate::expect::{Destination, Flow, ToldBy};
+use crate::{
+    Action, Affected, Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity, Step,
+};
+
+pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
+    let cluster = context.cluster;
+    for service in &cluster.objects.services {
+        let Some(controller) = controller_of(cluster, service) else { continue };
+        for told in [ToldBy::ForwardedFor, ToldBy::ProxyProtocol] {
+            let lines = context.expectations.flows();
+            let lines = lines.filter(|flow| flow.told_by == Some(told) && names(flow, service));
+            let places: Vec<String> = lines.map(|flow| context.expectations.place(flow)).collect();
+            if places.is_empty() {
+                continue;
+            }
+            let described = match controller {
+                Controller::IngressNginx => nginx(cluster, service, told),
+                Controller::Traefik => traefik(cluster, service, told),
+            };
+            let Some(described) = described else { continue };
+            let said = describe_told(told);
+            let full = service.full_name();
+            let setting = described.cause.setting.clone().unwrap_or_default();
+            let breaks = places.iter().map(|place| {
+                format!(
+                    "{place}: {full} must learn clients by {said}, and it doesn't listen: {setting}"
+                )
+            });
+            let mut found = finding(
+                FindingId::ForwardedForUntrusted,
+                format!("{full}, {said}"),
+                Severity::Error,
+                Owner::Unclaimed,
+                described,
+            );
+            found.breaks = breaks.collect();
+            found.affected = Affected {
+                flows: vec![format!("clients by a proxy -> {full}")],
+                services: vec![service.full_name()],
+                ..Affected::default()
+            };
+            findings.push(found);
+        }
+    }
+}
+
+fn names(flow: &Flow, service: &Service) -> bool {
+    flow.to.iter().any(|to| match to {
+        Destination::Service { namespace, name } => {
+            *namespace == service.metadata.namespace
+                && name.as_ref().is_none_or(|name| *name == service.metadata.name)
+        }
+        // A line for all Services isn't about one that is told in another way.
+        Destination::Services
+        | Destination::Pods
+        | Destination::Nodes
+        | Destination::Internet
+        | Destination::Network(_) => false,
+    })
+}
+
+fn describe_told(told: ToldBy) -> &'static str {
+    match told {
+        ToldBy::ProxyProtocol => "PROXY protocol",
+        ToldBy::ForwardedFor => "X-Forwarded-For",
+    }
+}
+
+/// The containers of whatever runs the Service's pods.
+fn containers<'c>(cluster: &'c Cluster, service: &'c Service) -> Vec<&'c Container> {
+    let objects = &cluster.objects;
+    let workloads = objects.deployments.iter().chain(&objects.daemon_sets).filter(|one| {
+        one.metadata.namespace == service.metadata.namespace
+            && service.selects(&one.spec.template.metadata.labels)
+    });
+    let pods = objects.pods.iter().filter(|pod| {
+        pod.metadata.namespace == service.metadata.namespace
+            && service.selects(&pod.metadata.labels)
+    });
+    let of_workloads = workloads.flat_map(|one| one.spec.template.spec.all_containers());
+    of_workloads.chain(pods.flat_map(|pod| pod.spec.all_containers())).collect()
+}
+
+/// The name of ingress-nginx's ConfigMap, as its argument says, and the ConfigMap if it was seen.
+fn config<'c>(
+    cluster: &'c Cluster,
+    service: &'c Service,
+) -> (Option<String>, Option<&'c ConfigMap>) {
+    let namespace = &service.metadata.namespace;
+    let words = containers(cluster, service).into_iter().flat_map(Container::words);
+    let mut named =
+        words.filter_map(|word| word.trim_start_matches('-').strip_prefix("configmap="));
+    // `$(POD_NAMESPACE)/NAME`
+    let name = named.next().map(|one| one.rsplit('/').next().unwrap_or(one).to_owned());
+    let maps = &cluster.objects.config_maps;
+    let by_label = |map: &&ConfigMap| {
+        map.metadata.namespace == *namespace
+            && map
+                .metadata
+                .labels
+                .get("app.kubernetes.io/name")
+                .is_some_and(|one| one == "ingress-nginx")
+    };
+    let map = match &name {
+        Some(name) => cluster.objects.config_map(namespace, name),
+        None => maps.iter().find(by_label),
+    };
+    (name.or_else(|| map.map(|map| map.metadata.name.clone())), map)
+}
+
+/// Both settings are `false` without a word (internal/ingress/controller/config/config.go of
+/// kubernetes/ingress-nginx).
+fn nginx(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described> {
+    let key = match told {
+        ToldBy::ProxyProtocol => "use-proxy-protocol",
+        ToldBy::ForwardedFor => "use-forwarded-headers",
+    };
+    let (name, map) = config(cluster, service);
+    let value = map.and_then(|map| map.data.get(key));
+    if value.is_some_and(|value| value == "true") {
+        return None;
+    }
+    let namespace = &*service.metadata.namespace;
+    let shown = value.map_or("\"false\", the default", |value| value.as_str());
+    let full = service.full_name();
+    let on = format!(r#"{{"data":{{"{key}":"true"}}}}"#);
+    let (here, undo) = match &name {
+        Some(name) => {
+            let before = value.map_or_else(|| "null".to_owned(), |value| serde_text(value));
+            let off = format!(r#"{{"data":{{"{key}":{before}}}}}"#);
+            (
+                step(
+                    format!("ConfigMap {namespace}/{name}: it reloads by itself"),
+                    patch("configmap", Some(namespace), name, &on),
+                ),
+                patch_command("configmap", Some(namespace), name, &off),
+            )
+        }
+        None => (
+            by_hand(
+                "In the ConfigMap that the controller's argument --configmap names",
+                [patch_command("configmap", Some(namespace), "NAME", &on)],
+            ),
+            format!("{key} as it was"),
+        ),
+    };
+    let place = match &name {
+        Some(name) => format!("ConfigMap {namespace}/{name}, {key}"),
+        None => format!("ConfigMap of ingress-nginx in {namespace}, {key}"),
+    };
+    Some(Described {
+        title: title(
+            format!(
+                "ingress-nginx behind {full} doesn't take clients from {}",
+                describe_told(told)
+            ),
+            "ingress-nginx doesn't take clients from the proxy in front",
+        ),
+        confidence: if map.is_some() { Confidence::Certain } else { Confidence::Likely },
+        cause: Cause {
+            text: cause_text(
+                told,
+                &format!("ingress-nginx does so if {key} is \"true\"; it is {shown}"),
+            ),
+            setting: Some(format!("{key}: {shown}")),
+            place: Some(place),
+        },
+        remedies: vec![remedy(
+            told,
+            here,
+            undo,
+            format!(
+                "proxy-real-ip-cidr in the same ConfigMap names the proxy alone; without it everybody is believed (now: {})",
+                trusted(map)
+            ),
+        )],
+    })
+}
+
+fn trusted(map: Option<&ConfigMap>) -> &str {
+    map.and_then(|map| map.data.get("proxy-real-ip-cidr")).map_or("not set", String::as_str)
+}
+
+fn serde_text(value: &str) -> String {
+    super::super::describe::json(value)
+}
+
+/// Traefik believes nobody without these (pkg/config/static/entrypoints.go of traefik/traefik). It
+/// may also have a file, which isn't seen.
+fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described> {
+    let part = match told {
+        ToldBy::ProxyProtocol => "proxyProtocol",
+        ToldBy::ForwardedFor => "forwardedHeaders",
+    };
+    let wanted = format!(".{part}.").to_lowercase();
+    let containers = containers(cluster, service);
+    let mut words = containers.iter().flat_map(|one| one.words());
+    // Without its arguments nothing is known.
+    if containers.is_empty() || words.any(|word| word.to_lowercase().contains(&wanted)) {
+        return None;
+    }
+    let full = service.full_name();
+    let namespace = &service.metadata.namespace;
+    let argument = format!("--entryPoints.NAME.{part}.trustedIPs=PROXY-RANGE");
+    let here = step(
+        "For each entry point that the proxy calls; the pods restart with it",
+        Action::Argument {
+            place: "deployment/traefik".to_owned(),
+            namespace: Some(namespace.clone()),
+            argument: argument.clone(),
+        },
+    );
+    Some(Described {
+        title: title(
+            format!("Traefik behind {full} doesn't take clients from {}", describe_told(told)),
+            "Traefik doesn't take clients from the proxy in front",
+        ),
+        confidence: Confidence::Likely,
+        cause: Cause {
+            text: cause_text(
+                told,
+                &format!(
+                    "Traefik does so for addresses that {argument} names, and none of its arguments is one"
+                ),
+            ),
+            setting: Some(format!("no {part}.trustedIPs")),
+            place: Some(format!("the arguments of Traefik's pods behind Service {full}")),
+        },
+        remedies: vec![remedy(
+            told,
+            here,
+            format!("take {part}.trustedIPs out again"),
+            "PROXY-RANGE is the proxy alone, as Traefik's pods see it".to_owned(),
+        )],
+    })
+}
+
+fn cause_text(told: ToldBy, how: &str) -> String {
+    let what = match told {
+        ToldBy::ProxyProtocol => {
+            "A proxy in front begins each connection with the PROXY protocol, which says who called; the \
+             server has to expect it, or takes it for garbage"
+        }
+        ToldBy::ForwardedFor => {
+            "A proxy in front makes connections of its own and says in X-Forwarded-For who called; the \
+             server has to believe it, or takes the proxy for the client"
+        }
+    };
+    format!("{what}. {how}.")
+}
+
+/// Both ends: the server's setting, and the proxy's.
+fn remedy(told: ToldBy, here: Step, undo: String, trust: String) -> Remedy {
+    let (title, front) = match told {
+        ToldBy::ForwardedFor => (
+            "Believe the header, from the proxy alone",
+            by_hand(
+                "The proxy in front sets the header, and drops what clients send in it",
+                ["HAProxy: http-request del-header X-Forwarded-For, then option forwardfor"
+                    .to_owned()],
+            ),
+        ),
+        ToldBy::ProxyProtocol => (
+            "Both ends speak PROXY protocol, from one moment on",
+            by_hand(
+                "The proxy in front, at the same time: with one end only, every connection fails",
+                [
+                    "HAProxy: server n1 NODE:NODEPORT check send-proxy-v2".to_owned(),
+                    "nginx, in stream: proxy_protocol on;".to_owned(),
+                ],
+            ),
+        ),
+    };
+    Remedy {
+        lasting: true,
+        title: title.to_owned(),
+        steps: vec![here, front],
+        requires: vec![
+            unseen(trust, "kubectl get configmaps -A -o yaml | grep -n real-ip-cidr"),
+            unseen(
+                "the setting also stands where an installer writes it (values of the chart, HelmChartConfig)",
+                "helm list -A",
+            ),
+        ],
+        undo: vec![undo, "the proxy's setting as it was, at the same time".to_owned()],
+    }
+}

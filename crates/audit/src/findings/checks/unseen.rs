@@ -1,0 +1,129 @@
+//! What was not seen of a cluster and would help, a sentence each with the command that gets it.
+//!
+//! In: a cluster. Out: sentences. What a single answer misses is said in that answer; this is what
+//! the whole cluster misses.
+
+use std::collections::BTreeSet;
+
+use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::ServiceType;
+
+use super::super::describe::{count, few};
+
+/// What was not seen.
+pub(in crate::findings) fn unseen(cluster: &Cluster) -> Vec<String> {
+    let mut all = Vec::new();
+    all.extend(nodes(cluster));
+    all.extend(objects(cluster));
+    all.extend(pools(cluster));
+    all.extend(settings(cluster));
+    all.extend(pods(cluster));
+    all
+}
+
+/// Nodes that have an object and no state.
+fn nodes(cluster: &Cluster) -> Option<String> {
+    let absent = cluster.nodes.iter().filter(|node| node.host.is_none());
+    let names: Vec<&str> = absent.map(|node| node.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the state of {} ({}): on each, as root: unmasq collect -o NAME.tar.gz",
+            count(names.len(), "node"),
+            few(&names)
+        )
+    })
+}
+
+fn objects(cluster: &Cluster) -> Vec<String> {
+    let get = |what: &str| {
+        format!(
+            "kubectl get {what} -A -o json > kubernetes/{what}.json, beside nodes/ of the capture"
+        )
+    };
+    let objects = &cluster.objects;
+    if *objects == unmasq_cluster::kubernetes::Objects::default() {
+        return vec![format!(
+            "Kubernetes objects, so no Service and no pod was asked for: {} (and pods, services, \
+             endpointslices.discovery.k8s.io)",
+            get("nodes")
+        )];
+    }
+    let mut all = Vec::new();
+    let captured = cluster.nodes.iter().filter(|node| node.host.is_some());
+    let without = captured.filter(|node| objects.node(&node.name).is_none());
+    let names: Vec<&str> = without.map(|node| node.name.as_str()).collect();
+    if !names.is_empty() {
+        let nodes = count(names.len(), "captured node");
+        all.push(format!("the objects of {nodes} ({}): {}", few(&names), get("nodes")));
+    }
+    let called = |kind: ServiceType| match kind {
+        ServiceType::ClusterIp | ServiceType::NodePort | ServiceType::LoadBalancer => true,
+        ServiceType::ExternalName => false,
+    };
+    let services = objects.services.iter().filter(|one| called(one.spec.kind)).count();
+    if services > 0 && objects.endpoint_slices.is_empty() {
+        let services = count(services, "Service");
+        let what = "endpointslices.discovery.k8s.io";
+        all.push(format!("EndpointSlices of {services}: {}", get(what)));
+    }
+    all
+}
+
+/// Calico's rules without the pools that they are made of.
+fn pools(cluster: &Cluster) -> Option<String> {
+    let hosts = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
+    let mut chains = hosts.flat_map(|host| &host.ruleset.tables).flat_map(|table| &table.chains);
+    let calico = chains.any(|chain| chain.name.starts_with("cali-"));
+    (calico && cluster.objects.ip_pools.is_empty()).then(|| {
+        let what = "ippools.crd.projectcalico.org";
+        format!(
+            "Calico's pools, though its rules are there: kubectl get {what} -o json > \
+             kubernetes/{what}.json"
+        )
+    })
+}
+
+/// Programs and files, in which settings stand that no object has.
+fn settings(cluster: &Cluster) -> Option<String> {
+    let captured = cluster.nodes.iter().filter(|node| node.host.is_some());
+    let without = captured.filter(|node| node.processes.is_none() && node.files.is_empty());
+    let names: Vec<&str> = without.map(|node| node.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "programs and files of {} ({}), in which settings of rules stand: on each, as root: unmasq \
+             collect -o NAME.tar.gz",
+            count(names.len(), "node"),
+            few(&names)
+        )
+    })
+}
+
+/// Pods that run on captured nodes and whose own namespaces weren't captured.
+fn pods(cluster: &Cluster) -> Option<String> {
+    let captured: BTreeSet<&str> = cluster
+        .nodes
+        .iter()
+        .filter(|node| node.host.is_some())
+        .map(|node| node.name.as_str())
+        .collect();
+    let known: BTreeSet<(&str, &str)> = cluster
+        .nodes
+        .iter()
+        .flat_map(|node| &node.pods)
+        .map(|pod| (pod.namespace.as_str(), pod.name.as_str()))
+        .collect();
+    let own = cluster.objects.pods.iter().filter(|pod| {
+        let at = pod.spec.node_name.as_deref();
+        !pod.spec.host_network && !pod.has_ended() && at.is_some_and(|at| captured.contains(at))
+    });
+    let left =
+        own.filter(|pod| !known.contains(&(&*pod.metadata.namespace, &*pod.metadata.name))).count();
+    (left > 0).then(|| {
+        format!(
+            "the network namespaces of {}, in which a mesh or a load balancer of k3s may have rules: \
+             nsenter -t PID -n iptables-save > nodes/NODE/pods/NAMESPACE_POD/iptables-save, as root on \
+             their nodes",
+            count(left, "pod")
+        )
+    })
+}
