@@ -4,6 +4,8 @@
 //! Services, endpoints ─ local ──▶ local-policy-unsafe, -imbalance, -invalid
 //! ranges in use ─────── ranges ─▶ overlapping-ranges
 //! expectations ──────── forwarded ▶ forwarded-for-untrusted
+//! pools, rules ──────── pools, backends ▶ calico-unused-pool, mixed-backends
+//! BPF programs, IPVS ── opaque ─▶ opaque-dataplane
 //! ```
 //!
 //! A finding that rows of the matrix made already isn't made again: what is known besides is added
@@ -12,6 +14,7 @@
 mod backends;
 mod forwarded;
 mod local;
+mod opaque;
 mod pools;
 mod ranges;
 mod unseen;
@@ -29,6 +32,7 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     forwarded::add(context, findings);
     pools::add(context, findings);
     backends::add(context, findings);
+    opaque::add(context, findings);
 }
 
 /// A finding of no row, with nothing affected yet.

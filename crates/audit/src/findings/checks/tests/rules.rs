@@ -36,3 +36,13 @@ fn a_pool_that_no_pod_uses() {
     let off = objects.replace("natOutgoing: true", "natOutgoing: false");
     assert_eq!(names(&found(&cluster(&off, &[]), "")), []);
 }
+
+#[test]
+fn what_no_rule_shows() {
+    let objects = "kind: ConfigMap\nmetadata: {name: cilium-config, namespace: kube-system}\ndata: {enable-bpf-masquerade: 'true'}\n---\n\
+        kind: DaemonSet\nmetadata: {name: cilium, namespace: kube-system}\n\
+        spec: {template: {spec: {containers: [{name: cilium-agent, command: [cilium-agent]}]}}}\n---\n";
+    let findings = found(&cluster(objects, &[]), "");
+    assert_eq!(names(&findings), [(FindingId::OpaqueDataplane, "Cilium", Severity::Info)]);
+    assert_eq!(names(&found(&cluster("", &[("nodes/n1/iptables-save", NFT)]), "")), []);
+}
