@@ -49,7 +49,8 @@ impl Clients {
         }
         // A network with pods in it is the cluster's.
         let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
-        named.retain(|net| net.prefix_len() > 0 && !known(net));
+        let called = called(cluster);
+        named.retain(|net| net.prefix_len() > 0 && !known(net) && !called.contains(net));
         if named.len() > MAX_NAMED {
             let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
             clients.left_out.push(format!(
@@ -106,6 +107,17 @@ pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
         inside.extend(ips.copied().map(IpNet::from));
     }
     IpNet::aggregate(&inside)
+}
+
+/// The addresses of Services outside: they are called, and nobody has them. kube-proxy's firewall
+/// chains name a load balancer's own address as a source, for nodes that have it too and loop back.
+fn called(cluster: &Cluster) -> BTreeSet<IpNet> {
+    let services = cluster.objects.services.iter();
+    let of_service = services.flat_map(|service| {
+        let ingress = service.status.load_balancer.ingress.iter().filter_map(|one| one.ip);
+        ingress.chain(service.spec.external_ips.iter().copied())
+    });
+    of_service.map(IpNet::from).collect()
 }
 
 /// An address of a network that is in none of others, not its first.
@@ -173,4 +185,33 @@ fn networks(host: &Host, name: &str) -> Vec<IpNet> {
     };
     let elements = set.iter().map(|(element, _)| element.first);
     elements.filter(|net| net.prefix_len() < net.max_prefix_len()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use unmasq_cluster::{Overrides, read};
+
+    use super::*;
+
+    /// kube-proxy lets a load balancer's own address through its firewall, for nodes that have it.
+    #[test]
+    fn nobody_calls_from_the_address_of_a_load_balancer() {
+        let rules = "*nat\n:POSTROUTING ACCEPT [0:0]\n:KUBE-FW-X - [0:0]\n\
+            -A KUBE-FW-X -s 172.16.0.0/12 -j MARK --set-xmark 0x4000/0x4000\n\
+            -A KUBE-FW-X -s 198.51.100.3/32 -j MARK --set-xmark 0x4000/0x4000\nCOMMIT\n";
+        let services = r#"{"kind": "List", "items": [{"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.3"}]}}}]}"#;
+        let files = [("nodes/n1/iptables-save", rules), ("kubernetes/services.json", services)];
+        let files: BTreeMap<String, Vec<u8>> =
+            files.into_iter().map(|(path, text)| (path.to_owned(), text.into())).collect();
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        let named = Clients::of(&cluster).callers.into_iter().map(|(outside, _)| outside);
+        let named: Vec<Outside> = named.filter(|one| *one != Outside::Anybody).collect();
+        assert_eq!(named, [Outside::NamedByRule("172.16.0.0/12".parse().unwrap())]);
+    }
 }
