@@ -68,12 +68,69 @@ pub fn audit(
     findings.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| name(a).cmp(&name(b))));
     let mut missing = cluster.missing.clone();
     missing.extend(checks::unseen(cluster));
-    missing.extend(clients.left_out.iter().cloned());
-    missing.extend(expectations.mismatches(cluster));
-    missing.extend(expectations.unjudged(cluster, &matrix));
     missing.extend(dependent::unjudged(&dependences));
+    let mut hidden = hidden(cluster);
+    hidden.extend(clients.left_out.iter().cloned());
+    hidden.extend(expectations.mismatches(cluster));
+    hidden.extend(expectations.unjudged(cluster, &matrix));
     let assumptions = assumptions(cluster, &matrix);
-    Audit { findings, matrix, totals, assumptions, missing }
+    Audit { findings, matrix, totals, assumptions, missing, hidden }
+}
+
+/// What could hide a loss.
+fn hidden(cluster: &Cluster) -> Vec<String> {
+    let mut all = Vec::new();
+    for node in cluster.nodes.iter().filter(|node| node.host.is_none()) {
+        all.push(format!("the state of node {} was not captured", node.name));
+    }
+    for node in &cluster.nodes {
+        let Some(host) = &node.host else { continue };
+        let lost = [
+            ("its addresses (ip-addr.json)", host.links.is_none()),
+            ("its IPv4 routes (ip-route.json)", host.routes4.is_none()),
+            ("its policy rules (ip-rule.json)", host.rules4.is_none()),
+        ];
+        for (what, _) in lost.iter().filter(|(_, lost)| *lost) {
+            all.push(format!("node {}: {what} were not captured, or can't be read", node.name));
+        }
+        // A node with Services' programs and not one rule: its rules were not seen.
+        let proxied = node.processes.iter().flatten().any(|one| one.name == "kube-proxy");
+        let mut chains = host.ruleset.tables.iter().flat_map(|table| &table.chains);
+        if proxied && !chains.any(|chain| !chain.rules.is_empty()) {
+            all.push(format!(
+                "node {}: kube-proxy runs there, and not one rule was captured \
+                 (iptables-legacy-save, iptables-save, nft.json)",
+                node.name
+            ));
+        }
+    }
+    let sets = matrix::unknown_sets(cluster);
+    if !sets.is_empty() {
+        let names: Vec<&str> = sets.iter().map(String::as_str).collect();
+        all.push(format!(
+            "what these sets hold, which rules want sources to be in, was not captured \
+             (ipset.save), so clients in them were not asked: {}",
+            names.join(", ")
+        ));
+    }
+    if cluster.objects.services.is_empty() && cluster.nodes.iter().any(serves) {
+        all.push(
+            "Services were not captured (kubernetes/services.json), and nodes have rules for some"
+                .to_owned(),
+        );
+    }
+    if !cluster.objects.services.is_empty() && cluster.objects.endpoint_slices.is_empty() {
+        let what = "kubernetes/endpointslices.discovery.k8s.io.json";
+        all.push(format!("the endpoints of Services were not captured ({what})"));
+    }
+    all
+}
+
+/// Whether a node has rules of kube-proxy for a Service.
+fn serves(node: &unmasq_cluster::Node) -> bool {
+    let tables = node.host.iter().flat_map(|host| &host.ruleset.tables);
+    let mut chains = tables.flat_map(|table| &table.chains);
+    chains.any(|chain| chain.name.starts_with("KUBE-SVC-") || chain.name.starts_with("service-"))
 }
 
 /// The worst first; then what takes sources from most.

@@ -42,6 +42,9 @@ pub struct Audit {
     pub assumptions: Vec<String>,
     /// What was not seen and would have helped, a sentence each with how to get it.
     pub missing: Vec<String>,
+    /// What could hide a loss, a sentence each: nothing was asked of it, or not all that matters.
+    /// While there is such a thing, that nothing was found proves nothing.
+    pub hidden: Vec<String>,
 }
 
 /// What was seen, in numbers.

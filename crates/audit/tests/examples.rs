@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
 
-use std::collections::BTreeMap;
+mod captured;
+
 use std::path::Path;
 
 use unmasq_audit::expect::Expectations;
@@ -16,23 +17,9 @@ fn example(name: &str) -> Audit {
 
 fn expecting(name: &str, expectations: &Expectations) -> Audit {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-    let mut files = BTreeMap::new();
-    add(&root, &root, &mut files);
-    let contents = read::capture(&files).unwrap();
+    let contents = read::capture(&captured::files(&root)).unwrap();
     let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
     audit(&cluster, expectations, Request::default(), &|_, _| {})
-}
-
-fn add(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            add(&path, root, files);
-        } else {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            files.insert(name, std::fs::read(&path).unwrap());
-        }
-    }
 }
 
 fn of(audit: &Audit, id: FindingId) -> Vec<&Finding> {

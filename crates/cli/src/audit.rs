@@ -221,9 +221,7 @@ fn judge(bound: FailOn, audit: &Audit) -> Exit {
         FailOn::Error => Severity::Error,
         FailOn::Warning => Severity::Warning,
     };
-    let hidden = || {
-        audit.totals.unknown > 0 || audit.totals.nodes_not_captured > 0 || audit.matrix.asked == 0
-    };
+    let hidden = || audit.totals.unknown > 0 || !audit.hidden.is_empty() || audit.matrix.asked == 0;
     if audit.findings.iter().any(|finding| finding.severity >= bound) {
         Exit::NotAsExpected
     } else if hidden() {
@@ -245,6 +243,7 @@ mod tests {
         let asked = Audit { matrix: Matrix { asked: 9, ..Matrix::default() }, ..Audit::default() };
         let totals = |unknown, nodes_not_captured| Audit {
             totals: Totals { unknown, nodes_not_captured, ..Totals::default() },
+            hidden: vec!["a node".to_owned(); nodes_not_captured],
             ..asked.clone()
         };
         for (audit, expected) in [

@@ -44,6 +44,7 @@ pub mod pids;
 pub mod privilege;
 pub mod probe;
 pub mod provider;
+pub mod random_cluster;
 pub mod reply;
 pub mod run;
 pub mod scenario;

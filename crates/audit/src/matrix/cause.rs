@@ -108,7 +108,8 @@ fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
     let (external, service, endpoint): (&[&str], &[&str], &[&str]) = match table.backend {
         Backend::Legacy | Backend::IptablesNft => (
             &["KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-", "KUBE-NODEPORTS", "KUBE-NODE-PORT"],
-            &["KUBE-SVC-", "KUBE-SERVICES"],
+            // KUBE-SVL-: the local endpoints of either policy.
+            &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SERVICES"],
             &["KUBE-SEP-"],
         ),
         Backend::Nft if *table.name == *"kube-proxy" => {
@@ -122,5 +123,30 @@ fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
         Some(if tests_origin(rule) { Why::NotAPod } else { Why::MasqueradeAll })
     } else {
         begins(endpoint).then_some(Why::Hairpin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use unmasq_cluster::read;
+
+    use super::*;
+
+    #[test]
+    fn chains_of_local_endpoints_mark_as_chains_of_all_do() {
+        let rules = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVL-X - [0:0]\n:KUBE-SVC-X - [0:0]\n\
+            -A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVL-X\n\
+            -A KUBE-SVL-X ! -s 10.0.0.0/8 -d 10.96.0.1/32 -j KUBE-MARK-MASQ\n\
+            -A KUBE-SVC-X ! -s 10.0.0.0/8 -d 10.96.0.1/32 -j KUBE-MARK-MASQ\nCOMMIT\n";
+        let files =
+            BTreeMap::from([("nodes/n1/iptables-save".to_owned(), rules.as_bytes().to_vec())]);
+        let nodes = read::capture(&files).unwrap().nodes;
+        let table = &nodes[0].host.as_ref().unwrap().ruleset.tables[0];
+        for name in ["KUBE-SVL-X", "KUBE-SVC-X"] {
+            let chain = table.chains.iter().find(|chain| *chain.name == *name).unwrap();
+            assert_eq!(of_kube_proxy(table, chain, &chain.rules[0]), Some(Why::NotAPod), "{name}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use unmasq_model::expr::End;
 use unmasq_model::host::Host;
 use unmasq_model::ipset::{Content, IpSet};
 use unmasq_model::rule::{Step, Test};
-use unmasq_model::ruleset::{ChainKind, Hook};
+use unmasq_model::ruleset::{BaseChain, ChainKind, Hook, Table};
 
 use super::Outside;
 use crate::shape::source_network;
@@ -49,7 +49,9 @@ impl Clients {
         }
         // A network with pods in it is the cluster's.
         let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
-        named.retain(|net| net.prefix_len() > 0 && !known(net) && travels(net.addr()));
+        let called = called(cluster);
+        let asked = |net: &IpNet| !known(net) && !called.contains(net) && travels(net.addr());
+        named.retain(|net| net.prefix_len() > 0 && asked(net));
         if named.len() > MAX_NAMED {
             let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
             clients.left_out.push(format!(
@@ -116,6 +118,17 @@ pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
     IpNet::aggregate(&inside)
 }
 
+/// The addresses of Services outside: they are called, and nobody has them. kube-proxy's firewall
+/// chains name a load balancer's own address as a source, for nodes that have it too and loop back.
+fn called(cluster: &Cluster) -> BTreeSet<IpNet> {
+    let services = cluster.objects.services.iter();
+    let of_service = services.flat_map(|service| {
+        let ingress = service.status.load_balancer.ingress.iter().filter_map(|one| one.ip);
+        ingress.chain(service.spec.external_ips.iter().copied())
+    });
+    of_service.map(IpNet::from).collect()
+}
+
 /// An address of a network that is in none of others, not its first.
 pub(super) fn somebody(net: IpNet, others: &[IpNet]) -> Option<IpAddr> {
     let within = |bits: u8| bits.min(net.max_prefix_len());
@@ -139,18 +152,18 @@ pub(super) fn somebody(net: IpNet, others: &[IpNet]) -> Option<IpAddr> {
         .find(|address| *address != net.network() || net.prefix_len() == net.max_prefix_len())
 }
 
+/// Whether a table has a chain in which sources are translated.
+fn translates_sources(table: &Table) -> bool {
+    let here =
+        |base: BaseChain| base.kind == ChainKind::Nat && base.hook == Some(Hook::Postrouting);
+    table.chains.iter().any(|chain| chain.base.is_some_and(here))
+}
+
 /// The networks that a host's source nat rules want the source to be in.
 fn named_by(host: &Host) -> Vec<IpNet> {
     let mut named = Vec::new();
     for table in host.ruleset.tables.iter().filter(|table| !table.dormant) {
-        let translates = |hook| {
-            table.chains.iter().any(|chain| {
-                chain
-                    .base
-                    .is_some_and(|base| base.kind == ChainKind::Nat && base.hook == Some(hook))
-            })
-        };
-        if !translates(Hook::Postrouting) {
+        if !translates_sources(table) {
             continue;
         }
         for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
@@ -172,13 +185,61 @@ fn named_by(host: &Host) -> Vec<IpNet> {
     named
 }
 
+/// Sets that rules want the source to be in and whose contents are not known: whom they are about
+/// can't be asked.
+pub(crate) fn unknown_sets(cluster: &Cluster) -> BTreeSet<String> {
+    let mut unknown = BTreeSet::new();
+    for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
+        let tables = host.ruleset.tables.iter().filter(|table| translates_sources(table));
+        let chains = tables.flat_map(|table| &table.chains);
+        for step in chains.flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps) {
+            let Step::Test(Test::IpSet { set, ends, negated: false, .. }) = step else { continue };
+            let known = host.ipsets.as_ref().is_some_and(|sets| sets.contains_key(set))
+                || host.assumed_sets.contains_key(set);
+            if !known && ends.first() == Some(&End::Source) {
+                unknown.insert(format!("{set} on {}", host.name));
+            }
+        }
+    }
+    unknown
+}
+
 /// The networks of a set; not single addresses, of which a set may have thousands.
 fn networks(host: &Host, name: &str) -> Vec<IpNet> {
-    let Some(IpSet { content: Content::Hash(set), .. }) =
-        host.ipsets.as_ref().and_then(|sets| sets.get(name))
-    else {
+    let captured = host.ipsets.as_ref().and_then(|sets| sets.get(name));
+    let found = captured.or_else(|| host.assumed_sets.get(name).map(|assumed| &assumed.set));
+    let Some(IpSet { content: Content::Hash(set), .. }) = found else {
         return Vec::new();
     };
     let elements = set.iter().map(|(element, _)| element.first);
     elements.filter(|net| net.prefix_len() < net.max_prefix_len()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use unmasq_cluster::{Overrides, read};
+
+    use super::*;
+
+    /// kube-proxy lets a load balancer's own address through its firewall, for nodes that have it.
+    #[test]
+    fn nobody_calls_from_the_address_of_a_load_balancer() {
+        let rules = "*nat\n:POSTROUTING ACCEPT [0:0]\n:KUBE-FW-X - [0:0]\n\
+            -A KUBE-FW-X -s 172.16.0.0/12 -j MARK --set-xmark 0x4000/0x4000\n\
+            -A KUBE-FW-X -s 198.51.100.3/32 -j MARK --set-xmark 0x4000/0x4000\nCOMMIT\n";
+        let services = r#"{"kind": "List", "items": [{"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.3"}]}}}]}"#;
+        let files = [("nodes/n1/iptables-save", rules), ("kubernetes/services.json", services)];
+        let files: BTreeMap<String, Vec<u8>> =
+            files.into_iter().map(|(path, text)| (path.to_owned(), text.into())).collect();
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        let named = Clients::of(&cluster).callers.into_iter().map(|(outside, _)| outside);
+        let named: Vec<Outside> = named.filter(|one| *one != Outside::Anybody).collect();
+        assert_eq!(named, [Outside::NamedByRule("172.16.0.0/12".parse().unwrap())]);
+    }
 }

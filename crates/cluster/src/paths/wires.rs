@@ -31,6 +31,8 @@ pub(super) struct Wires {
     strangers: BTreeMap<IpAddr, String>,
     /// Addresses that load balancers answer for.
     balancers: Vec<IpAddr>,
+    /// Services' own addresses: cluster IPs and external IPs, which no host has.
+    services: Vec<IpAddr>,
     /// Names of nodes.
     names: Vec<String>,
 }
@@ -89,6 +91,7 @@ impl Wires {
             pods: BTreeMap::new(),
             strangers: BTreeMap::new(),
             balancers: Vec::new(),
+            services: Vec::new(),
             names: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
         };
         wires.add_objects(cluster);
@@ -117,6 +120,15 @@ impl Wires {
             .collect();
         self.balancers.sort();
         self.balancers.dedup();
+        let specs = cluster.objects.services.iter().map(|service| &service.spec);
+        self.services = specs
+            .flat_map(|spec| {
+                spec.cluster_ips.iter().chain(&spec.cluster_ip).chain(&spec.external_ips)
+            })
+            .copied()
+            .collect();
+        self.services.sort();
+        self.services.dedup();
     }
 
     /// The host of a node.
@@ -218,6 +230,13 @@ impl Wires {
                  one does was not captured"
             ));
         }
+        // Nothing here translated it. Where such addresses are announced, the router sends it back.
+        if self.services.binary_search(&destination).is_ok() {
+            return Landing::Unknown(format!(
+                "{destination} is the address of a Service, and the packet goes to the router \
+                 {next_hop}: what that one does was not captured"
+            ));
+        }
         Landing::Beyond
     }
 }
@@ -259,4 +278,39 @@ fn port(link: &Link, node: Option<(&Host, &Evaluator)>) -> Result<Box<str>, Stri
         return Err(format!("which device of the node {} is plugged into is not known", link.name));
     };
     evaluator.device_towards(address.local)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use unmasq_model::packet::Protocol;
+
+    use super::*;
+    use crate::Node;
+    use crate::kubernetes::Objects;
+
+    /// No rule may be about a Service without endpoints: its packets leave, and arrive nowhere.
+    #[test]
+    fn nobody_outside_has_the_address_of_a_service() {
+        let mut objects = Objects::default();
+        let spec = json!({"clusterIPs": ["10.96.0.80"], "externalIPs": ["203.0.113.80"]});
+        let service = json!({"kind": "Service", "metadata": {"name": "web"}, "spec": spec});
+        objects.add(&service).unwrap();
+        let host = Host::default();
+        let node = Node { name: "n1".into(), host: Some(host.clone()), ..Node::default() };
+        let cluster = Cluster { nodes: vec![node], objects, ..Cluster::default() };
+        let wires = Wires::new(&cluster, &[Walked::Node(0)], &[&host], &[]);
+        let sent = |to: &str| {
+            let from = "10.244.1.2".parse().unwrap();
+            let to = to.parse().unwrap();
+            let packet = Packet::open(Protocol::TCP, from, Some(40_000), to, Some(80));
+            wires.next(0, "eth0", "10.0.0.1".parse().unwrap(), &packet)
+        };
+        for service in ["10.96.0.80", "203.0.113.80"] {
+            let landing = sent(service);
+            let said = matches!(&landing, Landing::Unknown(why) if why.contains("of a Service"));
+            assert!(said, "{service}: {landing:?}");
+        }
+        assert!(matches!(sent("203.0.113.81"), Landing::Beyond));
+    }
 }

@@ -26,7 +26,7 @@ mod mark;
 mod nft;
 mod node;
 mod packet;
-mod random;
+pub(crate) mod random;
 pub mod report;
 mod ruleset;
 mod sequence;

@@ -5,11 +5,11 @@
 
 /// A stream of numbers.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The stream of one purpose and number under a seed; streams don't depend on each other.
-    pub(super) fn new(seed: u64, purpose: u64, number: u64) -> Random {
+    pub(crate) fn new(seed: u64, purpose: u64, number: u64) -> Random {
         let mut random = Random(seed);
         for part in [purpose, number] {
             random = Random(random.next() ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// The next number.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,12 +27,12 @@ impl Random {
     }
 
     /// A number below `bound`; 0 if that is 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         if bound == 0 { 0 } else { (self.next() % bound as u64) as usize }
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn percent(&mut self, percent: usize) -> bool {
+    pub(crate) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
@@ -40,7 +40,7 @@ impl Random {
     ///
     /// # Panics
     /// If the pool is empty: pools are constants.
-    pub(super) fn pick<T: Copy>(&mut self, pool: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, pool: &[T]) -> T {
         pool[self.below(pool.len())]
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn audit() -> Audit {
             unknown: 4,
         },
         assumptions: vec!["pods of Services that have no EndpointSlice are not asked".to_owned()],
+        hidden: vec!["the state of node n9 was not captured".to_owned()],
         missing: vec![
             "the state of node n3: run `unmasq collect -o n3.tar.gz` there".to_owned(),
             "kubernetes/ippools.crd.projectcalico.org.json: kubectl get \

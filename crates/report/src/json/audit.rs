@@ -33,6 +33,7 @@ pub fn audit(audit: &Audit, subject: &Subject<'_>) -> impl Serialize {
         totals: totals(&audit.totals),
         assumptions: audit.assumptions.clone(),
         missing: audit.missing.clone(),
+        hidden: audit.hidden.clone(),
     }
 }
 
@@ -47,6 +48,7 @@ struct Document {
     totals: TotalsView,
     assumptions: Vec<String>,
     missing: Vec<String>,
+    hidden: Vec<String>,
 }
 
 #[derive(Serialize)]

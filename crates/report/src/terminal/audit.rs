@@ -175,14 +175,20 @@ fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
         let was = plural(count, "was", "were");
         parts.push(format!("{count} of {all} nodes {was} not captured"));
     }
+    for hidden in &audit.hidden {
+        paint.wrap(text, "", &format!("This could hide more: {}.", clean(hidden)));
+    }
     if parts.is_empty() && audit.missing.is_empty() {
-        text.push_str("Nothing that was asked is unknown.\n");
+        if audit.hidden.is_empty() {
+            text.push_str("Nothing that was asked is unknown.\n");
+        }
         return;
     }
     if parts.is_empty() {
-        parts.push("every call could be told, and more would help".to_owned());
+        parts.push("all that was asked could be told; more would be known with".to_owned());
     }
-    paint.wrap(text, "", &format!("Not seen: {}.", parts.join("; ")));
+    let end = if totals.unknown == 0 && audit.matrix.asked > 0 { ":" } else { "." };
+    paint.wrap(text, "", &format!("Not seen: {}{end}", parts.join("; ")));
     for missing in audit.missing.iter().take(FEW_MISSING) {
         let _ = writeln!(text, "  {}", paint.line(&clean(missing), 2));
     }
