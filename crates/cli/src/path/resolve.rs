@@ -153,7 +153,15 @@ impl Resolver<'_> {
                 return Some(Caller::Pod { node, address });
             }
         }
-        self.node_with(address).map(Caller::Node)
+        self.node_with(address).map(Caller::Node).or_else(|| {
+            // An address of a node's pods that no pod is known to have.
+            let of = |node: &unmasq_cluster::Node| self.cluster.objects.node(&node.name);
+            let has = |node: &unmasq_cluster::Node| {
+                of(node).is_some_and(|node| node.pod_cidrs().any(|net| net.contains(&address)))
+            };
+            let node = self.cluster.nodes.iter().position(has)?;
+            Some(Caller::Pod { node, address })
+        })
     }
 
     fn node_with(&self, address: IpAddr) -> Option<usize> {

@@ -168,7 +168,10 @@ fn what_was_not_seen() {
     ends(&Audit::default(), "\n\nNot seen: who calls whom: no Services and no pods are known.\n");
     ends(&everything, "\n\nNothing that was asked is unknown.\n");
     let missing = Audit { missing: vec!["a file".to_owned()], ..everything.clone() };
-    ends(&missing, "\nNot seen: every call could be told, and more would help.\n  a file\n");
+    ends(
+        &missing,
+        "\nNot seen: all that was asked could be told; more would be known with:\n  a file\n",
+    );
     let totals = Totals { unknown: 1, ..Totals::default() };
     ends(&Audit { totals, ..everything }, "\nNot seen: 1 of 9 calls can't be told.\n");
 }
