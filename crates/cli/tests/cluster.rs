@@ -196,7 +196,7 @@ fn an_audit_begins_with_its_verdict() {
     assert!(whole.contains("\nWho calls whom"), "{whole}");
     for (arguments, code, expected) in [
         ("--service default/wbe", 2, "there is no Service default/wbe; did you mean default/web?"),
-        ("--service default/web --fail-on error", 0, ""),
+        ("--service default/web --fail-on error", 1, ""),
         ("--cluster-cidr ten", 2, "ten"),
         ("-q -v", 2, "cannot be used with"),
     ] {

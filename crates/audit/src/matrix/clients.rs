@@ -74,7 +74,7 @@ impl Clients {
             return;
         }
         // Whoever names a network that a node takes for its own has clients there all the same.
-        let free = somebody(net, &inside(cluster)).or_else(|| somebody(net, &[]));
+        let free = somebody(net, &inside(cluster)).or_else(|| somebody(net, &own(cluster)));
         self.callers.extend(free.map(|address| (outside, address)));
     }
 
@@ -95,6 +95,19 @@ fn travels(address: IpAddr) -> bool {
 
 /// The networks of the cluster itself: whoever is in one isn't outside.
 pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
+    let mut inside = own(cluster);
+    // Networks of the nodes' own bridges: those in them are containers.
+    let hosts = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
+    for link in hosts.flat_map(|host| host.links.iter().flatten()) {
+        if link.kind.as_deref() == Some("bridge") {
+            inside.extend(link.addresses.iter().filter_map(|address| address.network()));
+        }
+    }
+    IpNet::aggregate(&inside)
+}
+
+/// The same without the nodes' own bridges.
+fn own(cluster: &Cluster) -> Vec<IpNet> {
     let mut inside: Vec<IpNet> = Vec::new();
     for node in &cluster.nodes {
         if let Some(object) = cluster.objects.node(&node.name) {
@@ -102,12 +115,6 @@ pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
             let addresses = object.status.addresses.iter();
             let own = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
             inside.extend(own.map(IpNet::from));
-        }
-        // Networks of the node's own bridges: those in them are containers.
-        for link in node.host.iter().flat_map(|host| host.links.iter().flatten()) {
-            if link.kind.as_deref() == Some("bridge") {
-                inside.extend(link.addresses.iter().filter_map(|address| address.network()));
-            }
         }
     }
     inside.extend(cluster.pod_addresses().map(|(address, _)| IpNet::from(address)));

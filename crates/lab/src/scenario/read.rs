@@ -10,10 +10,15 @@ use super::Scenario;
 use super::manifest::check_manifests;
 use super::place::{Lines, Misfit, Path, Segment};
 
+/// YAML. The parser's message says where; the lines that it shows besides have it once more.
+fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_saphyr::from_str(text).map_err(|error| anyhow!("{}", error.without_snippet()))
+}
+
 impl Scenario {
     /// Reads and checks a scenario.
     pub fn parse(text: &str) -> Result<Scenario> {
-        let scenario: Scenario = serde_saphyr::from_str(text).context("read the scenario")?;
+        let scenario: Scenario = yaml(text)?;
         check_manifests(&scenario.manifests)
             .map_err(|misfit| located(text, Path::default(), misfit))?;
         scenario.check()?;
@@ -22,7 +27,7 @@ impl Scenario {
 
     /// The states after each step of the remedy, with the step's number from 1.
     pub fn after_steps(text: &str) -> Result<Vec<Scenario>> {
-        let mut document: Value = serde_saphyr::from_str(text).context("read the scenario")?;
+        let mut document: Value = yaml(text)?;
         let scenario = Scenario::parse(text)?;
         let mut states = Vec::new();
         for (index, step) in scenario.remedy.iter().enumerate() {

@@ -283,7 +283,8 @@ fn a_capture_has_every_process_and_file_and_no_other() {
 fn is_written(path: &str) -> bool {
     let below = path.strip_prefix("nodes/").and_then(|rest| rest.split_once('/'));
     let below = below.map_or(path, |(_, below)| below);
-    below.starts_with("kubernetes/") || below.starts_with("files/") || below == "processes"
+    let of_node = below.starts_with("files/") || below == "processes";
+    of_node || path.starts_with("kubernetes/") || path == "expect.yaml"
 }
 
 #[test]
