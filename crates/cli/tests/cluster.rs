@@ -115,8 +115,8 @@ fn errors_name_what_there_is() {
         ("--from node/worker --to node/n1", "there is no node worker; there are n1, n2, n3"),
         ("--from node/n1 --to node/n2 --entry lb", "--entry is about a Service"),
         (
-            "--from node/n1 --to service/default/web:http --entry external-ip",
-            "Service default/web has no external IP of ipv4",
+            "--from node/n1 --to service/default/gone:http --entry external-ip",
+            "Service default/gone has no external IP of ipv4",
         ),
         ("--from 198.51.100.7 --to 203.0.113.1", "Name it with --via"),
         ("--from 10.42.3.0 --to node/n2:22", "is an address of node n3, which takes 10.0.0.13"),
