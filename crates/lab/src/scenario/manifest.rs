@@ -71,6 +71,13 @@ fn fits<T: DeserializeOwned>(object: &Value) -> Result<(), Misfit> {
         .map_err(|error| Misfit::new(Path::from(error.path()), error.inner()))
 }
 
+/// `Service namespace/name`, as far as it has them.
+fn named(object: &Value) -> String {
+    let of = |field: &str| object["metadata"][field].as_str();
+    let (namespace, name) = (of("namespace").unwrap_or("default"), of("name").unwrap_or("?"));
+    format!("{SERVED} {namespace}/{name}")
+}
+
 fn check(index: usize, object: &Value) -> Result<(), Misfit> {
     let own =
         |below: Path| Path::from_iter(["manifests".into(), Segment::Index(index)]).join(&below);
@@ -88,9 +95,14 @@ fn check(index: usize, object: &Value) -> Result<(), Misfit> {
     if kind == SERVED {
         // Other APIs have a Service too (serving.knative.dev).
         return match object.get("apiVersion").and_then(Value::as_str) {
-            Some("v1") => fits::<Service>(object)
-                .and_then(|()| fits::<Selecting>(object))
-                .map_err(|misfit| Misfit { path: own(misfit.path), what: misfit.what }),
+            Some("v1") => {
+                fits::<Service>(object).and_then(|()| fits::<Selecting>(object)).map_err(|misfit| {
+                    Misfit {
+                        path: own(misfit.path),
+                        what: format!("{}: {}", named(object), misfit.what),
+                    }
+                })
+            }
             Some(other) => {
                 Err(misfit("apiVersion", format!("a Service of {other:?}, expected \"v1\"")))
             }
