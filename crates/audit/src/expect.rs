@@ -22,7 +22,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::{Service, ServiceType};
+use unmasq_cluster::kubernetes::{Node, Service, ServiceType};
 use unmasq_model::packet::Family;
 
 use crate::matrix::{Clients, Entry};
@@ -265,7 +265,7 @@ fn is_external(service: &Service) -> bool {
 
 /// Whether all of a network belongs to pods or Services.
 fn inside(cluster: &Cluster, net: IpNet) -> bool {
-    let pods = cluster.objects.nodes.iter().flat_map(|node| &node.spec.pod_cidrs).copied();
+    let pods = cluster.objects.nodes.iter().flat_map(Node::pod_cidrs);
     let ips = services(cluster).flat_map(|one| &one.spec.cluster_ips).copied().map(IpNet::from);
     let nodes = cluster.objects.nodes.iter().flat_map(|node| &node.status.addresses);
     let nodes = nodes.filter_map(|one| one.address.parse::<IpAddr>().ok()).map(IpNet::from);

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 use crate::FindingId;
 
-pub use nearest::nearest;
+pub use nearest::{distance, nearest};
 
 /// A part of a cluster that rewrites sources, or decides whether they are rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

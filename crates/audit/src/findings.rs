@@ -12,6 +12,7 @@ mod checks;
 mod describe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::Service;
@@ -23,7 +24,7 @@ use unmasq_model::packet::{Family, Protocol};
 use crate::dependent::{self, Broken};
 use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
-use crate::matrix::{self, Cell, Clients, Entry, Matrix, Row};
+use crate::matrix::{self, Cell, Client, Clients, Entry, Matrix, Row};
 use crate::{
     Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, short_text,
 };
@@ -85,13 +86,14 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
     }
     for node in &cluster.nodes {
         let Some(host) = &node.host else { continue };
-        let lost = [
+        for (what, lost) in [
             ("its addresses (ip-addr.json)", host.links.is_none()),
             ("its IPv4 routes (ip-route.json)", host.routes4.is_none()),
-            ("its policy rules (ip-rule.json)", host.rules4.is_none()),
-        ];
-        for (what, _) in lost.iter().filter(|(_, lost)| *lost) {
-            all.push(format!("node {}: {what} were not captured, or can't be read", node.name));
+            ("its IPv4 policy rules (ip-rule.json)", host.rules4.is_none()),
+        ] {
+            if lost {
+                all.push(format!("node {}: {what} were not captured, or can't be read", node.name));
+            }
         }
         // A node with Services' programs and not one rule: its rules were not seen.
         let proxied = node.processes.iter().flatten().any(|one| one.name == "kube-proxy");
@@ -193,7 +195,9 @@ impl<'c> Context<'_, 'c> {
         let expected = self.expectations.broken(self.cluster, row);
         let settings = broken.iter().filter(|broken| broken.rows.contains(&index));
         let mut breaks: Vec<String> = expected.into_iter().map(|breach| breach.sentence).collect();
-        breaks.extend(settings.map(|broken| broken.sentence.clone()));
+        // The cause is the finding; the page about the setting is told beside it.
+        let told = |one: &Broken| format!("{} (unmasq explain {})", one.sentence, one.finding);
+        breaks.extend(settings.map(told));
         let raised = |suspect: Suspect, severity: Option<Severity>| {
             let severity = if breaks.is_empty() { severity } else { Some(Severity::Error) };
             match severity {
@@ -258,14 +262,9 @@ impl<'c> Context<'_, 'c> {
             return FindingId::LocalPolicyUnsafe;
         }
         let caller = self.caller(row);
-        let outside = matches!(row.cell.client, crate::matrix::Client::Outside(_));
-        let links = || {
-            let hosts = self.cluster.nodes.iter().filter_map(|node| node.host.as_ref());
-            let links = hosts.flat_map(|host| host.links.iter().flatten());
-            links.filter(|link| link.kind.as_deref() == Some("bridge"))
-        };
-        let nets = || links().flat_map(|link| &link.addresses).filter_map(|one| one.network());
-        let taken = |address: std::net::IpAddr| nets().any(|net| net.contains(&address));
+        let outside = matches!(row.cell.client, Client::Outside(_));
+        let taken =
+            |address: IpAddr| matrix::bridged(self.cluster).any(|net| net.contains(&address));
         match outside && caller.is_some_and(taken) {
             true => FindingId::OverlappingRanges,
             false => FindingId::NoReply,
@@ -295,7 +294,7 @@ impl<'c> Context<'_, 'c> {
     }
 
     /// The caller's address of a row's witness.
-    pub(crate) fn caller(&self, row: &Row) -> Option<std::net::IpAddr> {
+    pub(crate) fn caller(&self, row: &Row) -> Option<IpAddr> {
         match &row.witness.call.from {
             Caller::Pod { address, .. } | Caller::Outside { address, .. } => Some(*address),
             Caller::Node(node) => self.paths.node_address(*node, row.witness.call.to).ok(),
@@ -435,12 +434,12 @@ fn found_severity(row: &Row) -> Option<Severity> {
     }
 }
 
-fn endpoint(address: std::net::IpAddr, port: Option<u16>) -> String {
+fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     match address {
-        std::net::IpAddr::V4(v4) => format!("{v4}{port}"),
+        IpAddr::V4(v4) => format!("{v4}{port}"),
         // Brackets are a pattern to shells.
-        std::net::IpAddr::V6(v6) => format!("'[{v6}]{port}'"),
+        IpAddr::V6(v6) => format!("'[{v6}]{port}'"),
     }
 }
 

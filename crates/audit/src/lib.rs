@@ -47,6 +47,13 @@ pub struct Audit {
     pub hidden: Vec<String>,
 }
 
+impl Audit {
+    /// Whether something could hide a loss, so that finding nothing proves nothing.
+    pub fn in_doubt(&self) -> bool {
+        self.totals.unknown > 0 || !self.hidden.is_empty() || self.matrix.asked == 0
+    }
+}
+
 /// What was seen, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {

@@ -27,7 +27,7 @@ use crate::Owner;
 pub use build::build;
 pub(crate) use cause::own as texts_of_node;
 pub use clients::Clients;
-pub(crate) use clients::unknown_sets;
+pub(crate) use clients::{bridged, unknown_sets};
 
 /// The whole matrix.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -222,8 +222,7 @@ fn leaves_but_multicast(shape: &Shape) -> Option<IpNet> {
 /// Whether `name` is a bridge that has an address of `range`.
 fn is_gateway_of(host: &Host, name: &str, range: &IpNet) -> bool {
     host.link(name).is_some_and(|link| {
-        link.kind.as_deref() == Some("bridge")
-            && link.addresses.iter().any(|address| range.contains(&address.local))
+        link.is_bridge() && link.addresses.iter().any(|address| range.contains(&address.local))
     })
 }
 

@@ -221,10 +221,9 @@ fn judge(bound: FailOn, audit: &Audit) -> Exit {
         FailOn::Error => Severity::Error,
         FailOn::Warning => Severity::Warning,
     };
-    let hidden = || audit.totals.unknown > 0 || !audit.hidden.is_empty() || audit.matrix.asked == 0;
     if audit.findings.iter().any(|finding| finding.severity >= bound) {
         Exit::NotAsExpected
-    } else if hidden() {
+    } else if audit.in_doubt() {
         Exit::Unknown
     } else {
         Exit::Done

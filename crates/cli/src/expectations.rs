@@ -11,10 +11,11 @@ use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::propose;
 use unmasq_audit::matrix::{self, Clients};
 use unmasq_cluster::paths::Paths;
-use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
+use unmasq_host::capture::Source;
 
 use crate::output::{self, Exit};
+use crate::source;
 
 /// What `--help` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -54,12 +55,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn init(args: &Init) -> anyhow::Result<Exit> {
-    let files = unmasq_host::capture::read(&args.capture)?;
-    let contents = read::capture(&files).with_context(|| args.capture.display().to_string())?;
-    for problem in &contents.problems {
-        output::warn(&format!("note: {}", output::clean(&problem.to_string())));
-    }
-    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let source = Source::open(&args.capture)?;
+    let cluster = source::cluster(&source, Vec::new(), &|_, _| {})?.cluster;
     if cluster.objects.services.is_empty() {
         output::warn(
             "note: the capture has no Services (kubernetes/services.json): only what its nodes \

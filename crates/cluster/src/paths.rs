@@ -16,10 +16,12 @@ mod wires;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use unmasq_eval::Evaluator;
 use unmasq_eval::journey::{Arrival, Journey, Net};
 use unmasq_eval::trace::{Options, Query, Reason, RuleId};
 use unmasq_model::host::Host;
+use unmasq_model::link::Address;
 use unmasq_model::packet::{Family, Packet, Protocol};
 
 use crate::Cluster;
@@ -147,7 +149,7 @@ impl Way {
 }
 
 impl<'c> Paths<'c> {
-    /// Orders and indexes the rules and routes of all hosts, on as many threads as there are.
+    /// Orders and indexes the rules and routes of all hosts. Takes time in proportion to them.
     pub fn new(cluster: &'c Cluster, options: Options) -> Self {
         let mut hosts = Vec::new();
         let mut states: Vec<&'c Host> = Vec::new();
@@ -213,15 +215,9 @@ impl<'c> Paths<'c> {
 
     /// The address that a node itself takes towards a destination; `Err`: why none is known.
     pub fn node_address(&self, node: usize, to: IpAddr) -> Result<IpAddr, String> {
+        let address = self.evaluators[self.wires.captured(node)?].own_address(to)?;
         let name = &self.cluster.nodes[node].name;
-        let evaluator = self
-            .wires
-            .node(node)
-            .and_then(|host| self.evaluators.get(host))
-            .ok_or_else(|| format!("the state of node {name} was not captured"))?;
-        evaluator
-            .own_address(to)?
-            .ok_or_else(|| format!("node {name} has no address or route towards {to}"))
+        address.ok_or_else(|| format!("node {name} has no address or route towards {to}"))
     }
 
     /// Everything that can happen to a call; `Err`: it can't even begin, and why.
@@ -249,8 +245,10 @@ impl<'c> Paths<'c> {
             let last = way.legs.last()?;
             let device = last.outcome.out.as_deref().filter(|device| *device != uplink)?;
             let link = self.host(last.host)?.link(device)?;
-            let bridge = link.kind.as_deref() == Some("bridge");
-            bridge.then(|| {
+            let (_, to) = way.ends()?;
+            let has = |net: IpNet| to.address.is_some_and(|address| net.contains(&address));
+            let mut nets = link.addresses.iter().filter_map(Address::network);
+            (link.is_bridge() && nets.any(has)).then(|| {
                 Fate::NoAnswer(format!("the answer goes into {device}, which has that network"))
             })
         })
@@ -259,10 +257,7 @@ impl<'c> Paths<'c> {
     /// Where a call begins, and its first packet there.
     fn opening(&self, call: &Call) -> Result<(usize, Query), String> {
         let node = call.from.node();
-        let walked = || {
-            let name = &self.cluster.nodes[node].name;
-            self.wires.node(node).ok_or(format!("the state of node {name} was not captured"))
-        };
+        let walked = || self.wires.captured(node);
         let (host, source, in_device) = match &call.from {
             Caller::Node(_) => (walked()?, self.node_address(node, call.to)?, None),
             Caller::Pod { address, .. } => match self.wires.pod(*address) {
@@ -331,27 +326,28 @@ fn fate(caller: IpAddr, there: &Journey, back: &[Journey]) -> Fate {
     // An answer that may get lost is lost for somebody; one that can't be told says nothing.
     let answered = |way: &&Journey| Net::answers(there, way);
     if let Some(lost) = back.iter().find(|way| !answered(way)) {
-        return match &lost.arrival {
-            Arrival::Unknown(why) => Fate::Unknown(
-                why.iter().map(|why| format!("the answer's way back: {why}")).collect(),
-            ),
-            _ => Fate::NoAnswer(lost_answer(lost)),
-        };
+        return lost_answer(lost);
+    }
+    if back.is_empty() {
+        return Fate::Unknown(vec!["what an answer would look like is not known".to_owned()]);
     }
     if seen == caller { Fate::Preserved } else { Fate::Rewritten }
 }
 
 /// What becomes of an answer that doesn't reach the one who asked.
-fn lost_answer(back: &Journey) -> String {
+fn lost_answer(back: &Journey) -> Fate {
     let ends = back.ends();
     let from = ends.map_or_else(|| "?".to_owned(), |(source, _)| source.to_string());
-    match &back.arrival {
+    Fate::NoAnswer(match &back.arrival {
         Arrival::Dropped(_) => "the answer is dropped on its way back".to_owned(),
         Arrival::Rejected(_) => "the answer is refused on its way back".to_owned(),
         Arrival::Lost => "nobody has the address that the answer is sent to".to_owned(),
         Arrival::Delivered | Arrival::Left => {
             format!("the answer comes from {from}, which was not called")
         }
-        Arrival::Unknown(_) => "the answer's way back is not known".to_owned(),
-    }
+        Arrival::Unknown(why) => {
+            let why = why.iter().map(|why| format!("the answer's way back: {why}"));
+            return Fate::Unknown(why.collect());
+        }
+    })
 }

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 
 use unmasq_model::expr::End;
 use unmasq_model::host::Host;
+use unmasq_model::link::Link;
 use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Chain, ChainId, TableFamily};
 
@@ -151,9 +152,7 @@ impl<'h> Evaluator<'h> {
         self.host
             .link(device)
             .and_then(|link| link.master.as_deref())
-            .filter(|master| {
-                self.host.link(master).is_some_and(|link| link.kind.as_deref() == Some("bridge"))
-            })
+            .filter(|master| self.host.link(master).is_some_and(Link::is_bridge))
             .unwrap_or(device)
     }
 

@@ -59,6 +59,13 @@ pub struct Address {
     pub temporary: bool,
 }
 
+impl Link {
+    /// Whether it is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+}
+
 impl Address {
     /// The network that is on the link: around the peer, if there is one.
     pub fn network(&self) -> Option<IpNet> {

@@ -108,7 +108,7 @@ pub enum CaptureError {
 }
 
 /// Which nodes a capture has and where their files are: what paths and the manifest tell.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Layout {
     manifest: Manifest,
     /// Prefixes of the nodes' paths, by the nodes' names.

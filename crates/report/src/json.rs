@@ -206,4 +206,6 @@ fn hit(hit: &Hit, host: &Host) -> HitView {
 }
 
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod tests;

@@ -185,8 +185,12 @@ fn outside(cluster: &Cluster) -> String {
     let _ = writeln!(text, "#   load-balancers:");
     let _ = writeln!(text, "#     - services: [{names}]");
     let _ = writeln!(text, "#       health-checks: true # nodes without an endpoint are left out");
-    let cidrs: Vec<IpNet> =
-        cluster.objects.nodes.iter().flat_map(|node| &node.spec.pod_cidrs).copied().collect();
+    let cidrs: Vec<IpNet> = cluster
+        .objects
+        .nodes
+        .iter()
+        .flat_map(unmasq_cluster::kubernetes::Node::pod_cidrs)
+        .collect();
     let cidrs: Vec<String> =
         IpNet::aggregate(&cidrs).iter().map(|net| quoted(&net.to_string())).collect();
     let cidrs = if cidrs.is_empty() { "10.42.0.0/16".to_owned() } else { cidrs.join(", ") };

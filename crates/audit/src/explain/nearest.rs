@@ -34,19 +34,23 @@ fn cost(name: &str, candidate: &str) -> Option<usize> {
     (distance * 3 <= candidate.len().max(name.len())).then_some(distance)
 }
 
-/// Levenshtein's distance, of bytes: names are ASCII, and what isn't is far from all of them.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+/// How many letters have to be changed, added, taken out, or swapped with the next.
+pub fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let mut least =
+                (rows[i][j] + usize::from(a != b)).min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && one[i - 1] == *b && *a == other[j - 1] {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[one.len()][other.len()]
 }
 
 #[cfg(test)]
@@ -54,13 +58,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_levenshteins() {
+    fn distances_of_words() {
         for (a, b, expected) in [
             ("", "", 0),
             ("", "abc", 3),
             ("kitten", "sitting", 3),
             ("flaw", "lawn", 2),
             ("calico", "calico", 0),
+            ("wbe", "web", 1),
+            ("ab", "ba1", 2),
         ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
             assert_eq!(distance(b, a), expected, "{b} {a}");

@@ -74,7 +74,7 @@ impl<'p, 'c> Causes<'p, 'c> {
 /// Texts in rules that belong to one node.
 pub(crate) fn own(cluster: &Cluster, node: &str) -> Vec<(String, &'static str)> {
     let Some(object) = cluster.objects.node(node) else { return Vec::new() };
-    let pods = object.spec.pod_cidrs.iter().map(|net| (net.to_string(), "<node's pods>"));
+    let pods = object.pod_cidrs().map(|net| (net.to_string(), "<node's pods>"));
     pods.collect()
 }
 

@@ -10,6 +10,7 @@ use unmasq_cluster::Cluster;
 use unmasq_model::expr::End;
 use unmasq_model::host::Host;
 use unmasq_model::ipset::{Content, IpSet};
+use unmasq_model::link::Address;
 use unmasq_model::rule::{Step, Test};
 use unmasq_model::ruleset::{BaseChain, ChainKind, Hook, Table};
 
@@ -96,14 +97,16 @@ fn travels(address: IpAddr) -> bool {
 /// The networks of the cluster itself: whoever is in one isn't outside.
 pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
     let mut inside = own(cluster);
-    // Networks of the nodes' own bridges: those in them are containers.
-    let hosts = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
-    for link in hosts.flat_map(|host| host.links.iter().flatten()) {
-        if link.kind.as_deref() == Some("bridge") {
-            inside.extend(link.addresses.iter().filter_map(|address| address.network()));
-        }
-    }
+    inside.extend(bridged(cluster));
     IpNet::aggregate(&inside)
+}
+
+/// Networks of the nodes' own bridges: those in them are containers.
+pub(crate) fn bridged(cluster: &Cluster) -> impl Iterator<Item = IpNet> + '_ {
+    let hosts = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
+    let links = hosts.flat_map(|host| host.links.iter().flatten());
+    let addresses = links.filter(|link| link.is_bridge()).flat_map(|link| &link.addresses);
+    addresses.filter_map(Address::network)
 }
 
 /// The same without the nodes' own bridges.
@@ -111,7 +114,7 @@ fn own(cluster: &Cluster) -> Vec<IpNet> {
     let mut inside: Vec<IpNet> = Vec::new();
     for node in &cluster.nodes {
         if let Some(object) = cluster.objects.node(&node.name) {
-            inside.extend(&object.spec.pod_cidrs);
+            inside.extend(object.pod_cidrs());
             let addresses = object.status.addresses.iter();
             let own = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
             inside.extend(own.map(IpNet::from));

@@ -197,8 +197,8 @@ impl<'p, 'c> Questions<'p, 'c> {
     /// An address of the node's pod network that no known pod has.
     fn spare(&self, node: usize, family: Family) -> Option<IpAddr> {
         let object = self.cluster.objects.node(&self.cluster.nodes[node].name)?;
-        let mut nets = object.spec.pod_cidrs.iter().filter(|net| Family::of(net.addr()) == family);
-        super::clients::somebody(*nets.next()?, &[])
+        let mut nets = object.pod_cidrs().filter(|net| Family::of(net.addr()) == family);
+        super::clients::somebody(nets.next()?, &[])
     }
 
     fn asked_inside(

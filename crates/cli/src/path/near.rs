@@ -1,5 +1,7 @@
 //! Which name was meant.
 
+use unmasq_audit::explain::distance;
+
 /// `; did you mean default/web?`, or some of the names that there are.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.collect();
@@ -18,25 +20,6 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
     }
 }
 
-/// How many letters have to be changed, added, taken out, or swapped with the next.
-fn distance(one: &str, other: &str) -> usize {
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let mut least =
-                (rows[i][j] + usize::from(a != b)).min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && one[i - 1] == *b && *a == other[j - 1] {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[one.len()][other.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,15 +34,5 @@ mod tests {
         assert_eq!(nearest("x", std::iter::empty()), "; none is known");
         let many: Vec<String> = (0..12).map(|n| format!("a-long-name-{n:02}")).collect();
         assert!(nearest("x", many.iter().map(String::as_str)).ends_with("-07 and 4 more"));
-    }
-
-    #[test]
-    fn distances() {
-        for (one, other, expected) in
-            [("", "abc", 3), ("abc", "abc", 0), ("wbe", "web", 1), ("a", "b", 1), ("ab", "ba1", 2)]
-        {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
-            assert_eq!(distance(other, one), expected, "{other} {one}");
-        }
     }
 }

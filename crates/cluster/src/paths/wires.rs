@@ -147,17 +147,18 @@ impl Wires {
 
     /// From a pod: to its node, whatever the next hop.
     fn sent_by_pod(&self, ends: &Ends, node: usize, device: &str) -> Landing {
-        match (ends.ports.get(device), self.node(node)) {
-            (Some(Ok(port)), Some(host)) => Landing::Host { host, device: port.clone() },
+        match (ends.ports.get(device), self.captured(node)) {
+            (Some(Ok(port)), Ok(host)) => Landing::Host { host, device: port.clone() },
             (Some(Err(why)), _) => Landing::Unknown(why.clone()),
-            (_, None) => Landing::Unknown(self.not_captured(node)),
+            (_, Err(why)) => Landing::Unknown(why),
             (None, _) => Landing::Unknown(format!("nothing is known of what is behind {device}")),
         }
     }
 
-    fn not_captured(&self, node: usize) -> String {
-        let name = self.names.get(node).map_or("?", String::as_str);
-        format!("the state of node {name} was not captured")
+    /// The host of a node; `Err`: a sentence.
+    pub(super) fn captured(&self, node: usize) -> Result<usize, String> {
+        let name = || self.names.get(node).map_or("?", String::as_str);
+        self.node(node).ok_or_else(|| not_captured(name()))
     }
 
     /// The owner of an address that is not the sender itself.
@@ -176,7 +177,7 @@ impl Wires {
             }
         }
         if let Some(name) = self.strangers.get(&next_hop) {
-            return Landing::Unknown(format!("the state of node {name} was not captured"));
+            return Landing::Unknown(not_captured(name));
         }
         Landing::Unknown(format!(
             "{device} is a tunnel, and none of the captured nodes has {next_hop} at its other end"
@@ -210,7 +211,7 @@ impl Wires {
         }
         let stranger = self.strangers.get(&next_hop).or_else(|| self.strangers.get(&destination));
         if let Some(name) = stranger {
-            return Landing::Unknown(format!("the state of node {name} was not captured"));
+            return Landing::Unknown(not_captured(name));
         }
         let elsewhere = self.pods.get(&destination).copied().or_else(|| {
             match self.hosts.get(self.pod(destination)?)?.walked {
@@ -258,6 +259,10 @@ impl Wiring for Wires {
             (Walked::Node(node), _) => self.sent_by_node(host, node, next_hop, packet),
         }
     }
+}
+
+fn not_captured(node: &str) -> String {
+    format!("the state of node {node} was not captured")
 }
 
 fn links(state: &Host) -> impl Iterator<Item = &Link> {

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use unmasq_model::link::Link;
 use unmasq_model::packet::{Family, Protocol, Transport};
 use unmasq_model::route::{Route, RouteKind};
 
@@ -427,7 +428,7 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     fn is_bridge(&self, device: &str) -> bool {
-        self.evaluator.host.link(device).is_some_and(|link| link.kind.as_deref() == Some("bridge"))
+        self.evaluator.host.link(device).is_some_and(Link::is_bridge)
     }
 
     fn neighbour_on(&self, device: &str, address: IpAddr) -> Step<bool> {

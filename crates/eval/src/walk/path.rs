@@ -1,6 +1,7 @@
 //! The order of hooks: forwarded, from the host, to the host, over loopback.
 
 use unmasq_model::expr::{Direction, End};
+use unmasq_model::link::Link;
 use unmasq_model::ruleset::Hook;
 
 use super::ingress::Routed;
@@ -350,8 +351,7 @@ impl<'h> Walk<'_, 'h, '_> {
         if self.evaluator.has_chains_at_devices {
             return lost(device, "an ingress or egress chain");
         }
-        let on_bridge =
-            host.link(device).is_some_and(|link| link.kind.as_deref() == Some("bridge"));
+        let on_bridge = host.link(device).is_some_and(Link::is_bridge);
         if on_bridge && self.evaluator.has_bridge_rules {
             return lost(device, "a bridge table");
         }

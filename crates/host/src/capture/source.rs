@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use unmasq_parse::capture::{Layout, MANIFEST, Manifest};
+use unmasq_parse::capture::{CaptureError, Layout, MANIFEST, Manifest};
 
 use super::{Error, Files, LIMITS, Limits, archive, folder, read_file, without_common_folder};
 
@@ -63,8 +63,12 @@ impl Source {
             Some(content) => Some(content.read(path, MANIFEST, limits, &size)?),
             None => None,
         };
-        let layout = Layout::new(files.keys().map(String::as_str), manifest.as_deref())
-            .map_err(|error| Error::Capture { path: path.into(), error })?;
+        let objects = files.keys().any(|name| name.starts_with("kubernetes/"));
+        let layout = match Layout::new(files.keys().map(String::as_str), manifest.as_deref()) {
+            // Kubernetes objects alone say what should be, and nothing of any node.
+            Err(CaptureError::NoManifest | CaptureError::NoNodes) if objects => Layout::default(),
+            other => other.map_err(|error| Error::Capture { path: path.into(), error })?,
+        };
         let mut left = Left::default();
         // Some nodes are in the manifest only.
         left.nodes.extend(layout.node_names().map(|name| (name.into(), BTreeMap::new())));

@@ -280,6 +280,12 @@ fn a_source_is_bounded_and_must_be_a_capture() {
 
     fs::remove_dir_all(folder.join("nodes")).unwrap();
     fs::remove_file(folder.join("capture.json")).unwrap();
+    // Objects alone are a capture without nodes.
+    let objects = Source::open(&folder).unwrap();
+    assert_eq!(objects.node_names().count(), 0);
+    assert!(objects.take_others().unwrap().keys().any(|path| path.starts_with("kubernetes/")));
+
+    fs::remove_dir_all(folder.join("kubernetes")).unwrap();
     let error = Source::open(&folder).unwrap_err();
     assert!(matches!(error, Error::Capture { .. }), "{error}");
     assert!(error.to_string().contains("no capture.json"), "{error}");

@@ -4,6 +4,7 @@ use unmasq_eval::trace::{By, Effect, Reason, Stage};
 use unmasq_model::packet::Protocol;
 use unmasq_model::ruleset::{ChainId, Hook};
 
+use super::schema::{fits, schema};
 use super::*;
 use crate::fixture::{self, endpoint, hit, rule};
 
@@ -11,20 +12,9 @@ fn document(trace: &Trace) -> Value {
     serde_json::to_value(super::trace(trace, &fixture::host())).unwrap()
 }
 
-fn schema() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/trace.v1.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
+#[track_caller]
 fn check(document: &Value) {
-    let schema = schema();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(document)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?}\n{document:#}");
+    fits("trace", document);
 }
 
 /// All kinds of outcomes.
@@ -83,7 +73,7 @@ fn documents_fit_the_schema() {
 #[test]
 fn the_schema_refuses_what_it_does_not_know() {
     let good = document(&all());
-    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let validator = jsonschema::validator_for(&schema("trace")).unwrap();
     for (pointer, value) in [
         ("/packet", json!({"family": "ipv4"})),
         ("/packet/family", json!("ip")),

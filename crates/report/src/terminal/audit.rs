@@ -9,7 +9,7 @@
 //!   mend: delete the pool that no pod uses
 //!   more: unmasq explain calico-unused-pool
 //!
-//! Not seen: 4 of 1204 calls can't be told                                 what may hide more
+//! Not seen: 4 of 1204 ways can't be told                                  what may hide more
 //! ```
 
 mod finding;
@@ -18,7 +18,7 @@ mod matrix;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use unmasq_audit::{Audit, Finding, Severity};
+use unmasq_audit::{Audit, Finding, Severity, Totals};
 
 use super::paint::{Colour, Paint, clean};
 use super::{Style, list, plural};
@@ -56,7 +56,7 @@ pub fn audit(audit: &Audit, subject: &Subject<'_>, extent: Extent, style: &Style
         totals(&mut text, audit, &paint);
     }
     list(&mut text, "Not seen:", &audit.missing, &paint);
-    list(&mut text, "Taken for granted:", &assumptions(audit), &paint);
+    list(&mut text, "Taken for granted:", &audit.assumptions, &paint);
     text
 }
 
@@ -69,7 +69,7 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     let colour = match audit.findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Colour::Red,
         Some(Severity::Warning) => Colour::Yellow,
-        Some(Severity::Info) | None if in_doubt(audit) => Colour::Yellow,
+        Some(Severity::Info) | None if audit.in_doubt() => Colour::Yellow,
         Some(Severity::Info) | None => Colour::Green,
     };
     for line in paint.wrapped("", &verdict(audit, subject)).lines() {
@@ -90,11 +90,6 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     text
 }
 
-/// Whether something that was not seen could change the verdict.
-fn in_doubt(audit: &Audit) -> bool {
-    audit.totals.unknown > 0 || audit.totals.nodes_not_captured > 0 || audit.matrix.asked == 0
-}
-
 /// The verdict in one sentence.
 fn verdict(audit: &Audit, subject: &Subject<'_>) -> String {
     let about = subject.service.map(|name| format!("{}: ", clean(name))).unwrap_or_default();
@@ -111,7 +106,7 @@ fn verdict(audit: &Audit, subject: &Subject<'_>) -> String {
         (true, _) if audit.matrix.asked == 0 => {
             "nothing can be said: no call could be followed".to_owned()
         }
-        (true, _) if in_doubt(audit) => {
+        (true, _) if audit.in_doubt() => {
             "no source was seen lost that the settings promise to keep, \
              and not everything could be seen"
                 .to_owned()
@@ -166,8 +161,7 @@ fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
         parts.push("who calls whom: no Services and no pods are known".to_owned());
     }
     if totals.unknown > 0 {
-        let asked = audit.matrix.asked;
-        parts.push(format!("{} of {asked} calls can't be told", totals.unknown));
+        parts.push(format!("{} of {} ways can't be told", totals.unknown, ways(totals)));
     }
     if totals.nodes_not_captured > 0 {
         let all = totals.nodes + totals.nodes_not_captured;
@@ -200,7 +194,9 @@ fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
 /// What was asked and what came of it, in numbers.
 fn totals(text: &mut String, audit: &Audit, paint: &Paint) {
     let totals = &audit.totals;
-    heading(text, &format!("{} calls were followed", audit.matrix.asked), paint);
+    let asked = audit.matrix.asked;
+    let title = format!("{asked} calls were asked, which can go {} ways", ways(totals));
+    heading(text, &title, paint);
     let rows = [
         (totals.preserved, "source kept"),
         (
@@ -233,17 +229,13 @@ fn totals(text: &mut String, audit: &Audit, paint: &Paint) {
     paint.wrap(text, "", &seen);
 }
 
-/// What was taken for granted by all, and in how many answers.
-fn assumptions(audit: &Audit) -> Vec<String> {
-    let counted = audit.matrix.assumptions.iter().map(|(sentence, count)| {
-        format!("{sentence} ({count} {})", plural(*count, "answer", "answers"))
-    });
-    let general = audit.assumptions.iter();
-    general
-        .filter(|one| !audit.matrix.assumptions.contains_key(*one))
-        .cloned()
-        .chain(counted)
-        .collect()
+/// In how many ways the calls that were asked can go: one for each endpoint of a Service.
+fn ways(totals: &Totals) -> usize {
+    totals.preserved
+        + totals.rewritten_as_expected
+        + totals.rewritten
+        + totals.not_answered
+        + totals.unknown
 }
 
 /// `a, b, c and 4 more`; everything where everything was asked for.

@@ -4,27 +4,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::audit::fixture;
+use crate::json::schema::{fits, schema};
 
 fn document(audit: &Audit) -> Value {
     let cluster = fixture::cluster();
     serde_json::to_value(super::audit(audit, &fixture::subject(&cluster))).unwrap()
 }
 
-fn schema() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/audit.v1.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
 #[track_caller]
 fn check(document: &Value) {
-    let schema = schema();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(document)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?}\n{document:#}");
+    fits("audit", document);
 }
 
 #[test]
@@ -44,7 +33,7 @@ fn documents_fit_the_schema() {
 #[test]
 fn the_schema_refuses_what_it_does_not_know() {
     let good = document(&fixture::audit());
-    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let validator = jsonschema::validator_for(&schema("audit")).unwrap();
     for (pointer, value) in [
         ("/schema", json!("unmasq.audit/v2")),
         ("/service", json!("web")),
@@ -95,7 +84,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 #[test]
 fn the_schema_knows_every_field_and_wants_each() {
     let good = document(&fixture::audit());
-    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let validator = jsonschema::validator_for(&schema("audit")).unwrap();
     let mut all = Vec::new();
     objects(&good, "", &mut all);
     assert!(all.len() > 100, "{all:?}");
@@ -132,7 +121,7 @@ fn every_field_is_described() {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
-    let schema = schema();
+    let schema = schema("audit");
     let mut found = Vec::new();
     undescribed(&schema, "", &mut found);
     for (name, definition) in schema["$defs"].as_object().unwrap() {
@@ -167,7 +156,7 @@ fn all_words_of_the_schema_are_said() {
             said(rows, &|row| row["causes"].as_array().unwrap().iter().map(why).collect())
         }),
     ] {
-        let schema = schema();
+        let schema = schema("audit");
         let listed = schema["$defs"][definition]["properties"][field]["enum"].as_array().unwrap();
         let listed: BTreeSet<String> = listed.iter().map(ToString::to_string).collect();
         assert_eq!(values, listed, "{definition}.{field}");

@@ -5,11 +5,7 @@ use unmasq_model::packet::Protocol;
 
 use super::*;
 use crate::fixture::example;
-
-fn schema(name: &str) -> Value {
-    let path = format!("{}/../../schemas/{name}.v1.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
+use crate::json::schema::{fits, schema};
 
 fn ask(cluster: &Cluster, from: Caller, to: &str, change: impl FnOnce(&mut Way)) -> Value {
     let call = Call {
@@ -31,14 +27,7 @@ fn outside() -> Caller {
 
 #[track_caller]
 fn check(document: &Value) {
-    let schema = schema("path");
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(document)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?}");
+    fits("path", document);
 }
 
 #[test]

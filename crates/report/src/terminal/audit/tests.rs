@@ -88,7 +88,7 @@ fn one_service_only() {
     for other in ["flannel", "a load balancer's address", "external-traffic-policy-cluster"] {
         assert!(!text.contains(other), "{other}: {text}");
     }
-    assert!(!text.contains("calls were followed"), "{text}");
+    assert!(!text.contains("calls were asked"), "{text}");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn what_was_not_seen() {
         "\nNot seen: all that was asked could be told; more would be known with:\n  a file\n",
     );
     let totals = Totals { unknown: 1, ..Totals::default() };
-    ends(&Audit { totals, ..everything }, "\nNot seen: 1 of 9 calls can't be told.\n");
+    ends(&Audit { totals, ..everything }, "\nNot seen: 1 of 1 ways can't be told.\n");
 }
 
 #[test]
