@@ -134,7 +134,7 @@ fn consequence(audit: &Audit, subject: &Subject<'_>) -> Option<String> {
         (_, _) if subject.service.is_some() => Some("it loses its clients' addresses".to_owned()),
         (0, calls) => {
             let loses = plural(calls, "loses its source", "lose their source");
-            Some(format!("{calls} of {} calls {loses}", audit.matrix.asked))
+            Some(format!("{calls} of {} ways {loses}", ways(&audit.totals)))
         }
         (services, _) => {
             let loses = plural(services, "loses its clients'", "lose their clients'");

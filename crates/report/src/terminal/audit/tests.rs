@@ -64,7 +64,7 @@ fn verdicts() {
     // Nothing of a Service: calls are counted.
     let mut calls = one.clone();
     calls.matrix.rows[2].services.clear();
-    assert_eq!(verdict_of(&calls), "1 error: 1 of 204 calls loses its source");
+    assert_eq!(verdict_of(&calls), "1 error: 1 of 204 ways loses its source");
     let warning = Audit { findings: whole.findings[2..3].to_vec(), ..whole.clone() };
     assert_eq!(verdict_of(&warning), "1 warning");
     let info = Audit { findings: whole.findings[4..].to_vec(), ..fixture::healthy() };
