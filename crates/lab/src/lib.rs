@@ -22,8 +22,7 @@
 //! should do.
 //!
 //! Whole clusters are built from a [`scenario`] by [`cluster`]. What their nodes are loaded with is
-//! text that pure modules write: [`kube_proxy`] from Kubernetes objects, [`provider`] what other
-//! network systems program.
+//! text that [`unmasq_provider`] writes.
 
 pub mod cluster;
 pub mod connections;
@@ -34,7 +33,6 @@ pub mod exec;
 pub mod findings;
 pub mod frame;
 pub mod judge;
-pub mod kube_proxy;
 pub mod matrix;
 pub mod namespace;
 pub mod network;
@@ -43,7 +41,6 @@ pub mod page;
 pub mod pids;
 pub mod privilege;
 pub mod probe;
-pub mod provider;
 pub mod random_cluster;
 pub mod reply;
 pub mod run;

@@ -8,8 +8,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 use unmasq_cluster::kubernetes::Objects;
-use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 use unmasq_model::packet::Family;
+use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 
 use super::cluster::{Cluster, LONE_NODE, POD_NETWORK, PORT, SERVICE_NETWORK, TARGET_PORT};
 use super::{iptables, nftables};

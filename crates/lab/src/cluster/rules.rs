@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
 use super::plan::{Kind, Plan};
-use crate::kube_proxy::{self, Config, DetectLocal, Mode};
-use crate::provider::{
-    self, Bridge, Calico, Engine, Era, Exclusions, Flannel, Form, HostPort, IpMasqAgent, Klipper,
-    KubeRouter, Masquerade, Portmap, Release, Script, StrayRule, Workload,
-};
 use crate::scenario::{IptablesProgram, Node, PodLink, ProxyMode, Scenario, StaleFlannel};
 use unmasq_cluster::kubernetes::{Objects, Service, ServiceType, TrafficPolicy};
+use unmasq_provider::kube_proxy::{self, Config, DetectLocal, Mode};
+use unmasq_provider::{
+    Bridge, Calico, Engine, Era, Exclusions, Flannel, Form, HostPort, IpMasqAgent, Klipper,
+    KubeRouter, Masquerade, Portmap, Release, Script, StrayRule, Workload,
+};
 
 /// A text, and the program that reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct HostRules {
     /// In the order of the programs' start.
     pub loads: Vec<Load>,
     /// Where the rules' texts come from.
-    pub sources: Vec<provider::Source>,
+    pub sources: Vec<unmasq_provider::Source>,
 }
 
 /// The rules of one host. `balanced`: for the gateway, the nodes that take a load balancer's
@@ -102,7 +102,7 @@ impl Writer<'_> {
         self.load(&[&program, "--noflush"], text);
     }
 
-    fn add(&mut self, rules: &provider::Rules) {
+    fn add(&mut self, rules: &unmasq_provider::Rules) {
         self.load(&["ipset", "restore"], rules.ipset());
         self.restore(rules.family, rules.iptables());
         self.load(&["nft", "-f", "-"], rules.nft());
@@ -204,7 +204,7 @@ impl Writer<'_> {
         let pools = settings
             .pools
             .iter()
-            .map(|pool| provider::Pool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing })
+            .map(|pool| unmasq_provider::Pool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing })
             .collect();
         let workload = |(index, pod): (usize, &super::plan::Host)| {
             let routed = self.scenario.network.pods_by == PodLink::Route;
@@ -401,14 +401,14 @@ pub fn is_local(service: &Service) -> bool {
 
 /// The rules inside of a klipper-lb pod: it forwards what comes to the Service's port to the
 /// Service's own address, or with `externalTrafficPolicy: Local` to its node's node port.
-pub fn klipper(service: &Service, node: &Node, family: Family) -> provider::Rules {
+pub fn klipper(service: &Service, node: &Node, family: Family) -> unmasq_provider::Rules {
     let of_family = |address: &IpAddr| Family::of(*address) == family;
     let local = is_local(service);
     let ports = service
         .spec
         .ports
         .iter()
-        .map(|port| provider::ServicePort {
+        .map(|port| unmasq_provider::ServicePort {
             protocol: port.protocol.to_string(),
             port: port.port,
             destination_port: if local { port.node_port.unwrap_or(port.port) } else { port.port },

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use unmasq_cluster::kubernetes::Objects;
-use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 use unmasq_model::packet::Family;
+use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 
 use crate::{iptables, nftables, same};
 

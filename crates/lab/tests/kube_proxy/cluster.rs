@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use unmasq_cluster::kubernetes::Objects;
-use unmasq_lab::kube_proxy::{Config, DetectLocal, Mode, NodePortAddresses};
+use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, NodePortAddresses};
 
 /// Two nodes; what the proxies serve is on `n1`.
 pub(crate) fn objects() -> Result<Objects> {

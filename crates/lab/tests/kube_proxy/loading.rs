@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use unmasq_cluster::kubernetes::Objects;
 use unmasq_lab::Namespace;
-use unmasq_lab::kube_proxy::{Config, Mode, jumps, rules};
 use unmasq_model::packet::Family;
+use unmasq_provider::kube_proxy::{Config, Mode, jumps, rules};
 
 use crate::{cluster, iptables, nftables, same};
 

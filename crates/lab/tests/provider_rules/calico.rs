@@ -1,10 +1,8 @@
 //! Calico alone, and beside other systems in the chains that they share.
 
 use unmasq_audit::Owner;
-use unmasq_lab::provider::{
-    Calico, Era, Exclusions, Flannel, FloatingAddress, Form, Pool, Workload,
-};
 use unmasq_model::packet::Family;
+use unmasq_provider::{Calico, Era, Exclusions, Flannel, FloatingAddress, Form, Pool, Workload};
 
 use crate::{State, net};
 

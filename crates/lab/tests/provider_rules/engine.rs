@@ -1,8 +1,8 @@
 //! Docker's two forms, and the remedy on the host.
 
 use unmasq_audit::Owner;
-use unmasq_lab::provider::{Bridge, Engine, Masquerade, PublishedPort, Release};
 use unmasq_model::packet::Family;
+use unmasq_provider::{Bridge, Engine, Masquerade, PublishedPort, Release};
 
 use crate::{State, net};
 

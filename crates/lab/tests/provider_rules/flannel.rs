@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use unmasq_audit::Owner;
 use unmasq_lab::Namespace;
-use unmasq_lab::provider::{Flannel, Form, Rules};
 use unmasq_model::origin::FileId;
+use unmasq_provider::{Flannel, Form, Rules};
 
 use crate::{State, check_owners, net};
 

@@ -18,12 +18,12 @@ use ipnet::IpNet;
 use unmasq_audit::{Owner, owner};
 use unmasq_eval::trace::RuleId;
 use unmasq_lab::Namespace;
-use unmasq_lab::provider::Rules;
 use unmasq_model::host::Host;
 use unmasq_model::origin::FileId;
 use unmasq_model::packet::Family;
 use unmasq_model::rule::{Action, NatKind, Rule, Step};
 use unmasq_model::ruleset::{Backend, ChainId, Ruleset, Table, TableFamily};
+use unmasq_provider::Rules;
 
 fn main() -> ExitCode {
     let states = || [flannel::STATES, calico::STATES, engine::STATES, others::STATES];

@@ -1,11 +1,11 @@
 //! kube-router, ip-masq-agent, klipper-lb, a stray rule, and several systems in one POSTROUTING.
 
 use unmasq_audit::Owner;
-use unmasq_lab::provider::{
+use unmasq_model::packet::Family;
+use unmasq_provider::{
     Bridge, Engine, IpMasqAgent, Klipper, KubeRouter, Masquerade, Release, Script, ServicePort,
     StrayRule,
 };
-use unmasq_model::packet::Family;
 
 use crate::{State, net};
 

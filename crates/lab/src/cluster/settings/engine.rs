@@ -50,7 +50,7 @@ fn is_default(subnet: IpNet) -> bool {
 }
 
 /// What a person has loaded at the start: the rule that leaves the cluster out, see
-/// [`crate::provider::Engine::exclusion`].
+/// [`unmasq_provider::Engine::exclusion`].
 fn kept_rules(scenario: &Scenario, node: &Node, settings: &EngineSettings) -> Option<String> {
     let v4 = |net: &&IpNet| Family::of(net.addr()) == Family::V4;
     let own = settings.subnet.as_ref().or(node.pods.iter().find(v4))?;

@@ -3,7 +3,7 @@
 use unmasq_model::packet::Family;
 
 use super::{Calico, Chain, Era, append, commented, insert, write_chains};
-use crate::provider::{Rules, Table};
+use crate::{Rules, Table};
 
 /// The mark bit of a packet that a policy or a profile has accepted.
 pub(super) const ACCEPTED: &str = "-m mark --mark 0x10000/0x10000";

@@ -6,7 +6,7 @@ use unmasq_model::packet::Family;
 
 use super::super::masquerade;
 use super::{Calico, Chain, Era, Exclusions, FloatingAddress, append, insert, write_chains};
-use crate::provider::{Rules, Source, Table};
+use crate::{Rules, Source, Table};
 
 pub(super) const MASQUERADE_CHAIN: Source = Source {
     system: "Calico",

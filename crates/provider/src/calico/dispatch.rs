@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::filter::{ACCEPTED, CLEAR_VERDICT};
 use super::{Calico, Chain, Workload, commented, hash};
-use crate::provider::Source;
+use crate::Source;
 
 const DISPATCH: Source = Source {
     system: "Calico",

@@ -16,13 +16,16 @@
 //!
 //! Remedies that act on rules are [`Rules`] too, to be loaded after those that they mend.
 //!
-//! Not here: kube-proxy, devices, routes, and the daemons that put a rule back which is missing.
+//! [`kube_proxy`] writes from Kubernetes objects.
+//!
+//! Not here: devices, routes, and the daemons that put a rule back which is missing.
 
 mod calico;
 mod engine;
 mod flannel;
 mod ip_masq_agent;
 mod klipper;
+pub mod kube_proxy;
 mod kube_router;
 mod portmap;
 mod stray;
