@@ -11,6 +11,7 @@
 
 mod build;
 mod cause;
+pub mod change;
 mod clients;
 mod questions;
 

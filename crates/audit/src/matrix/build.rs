@@ -23,33 +23,48 @@ pub fn build(
     let services = paths.cluster().objects.services.len();
     let mut first = Part::new(paths);
     questions.direct().iter().for_each(|question| first.ask(question));
+    let parts = spread(services, progress, |range, done| {
+        let mut part = Part::new(paths);
+        for service in range {
+            questions.of_service(service).iter().for_each(|question| part.ask(question));
+            done();
+        }
+        part
+    });
+    parts.into_iter().for_each(|part| first.add(part));
+    first.matrix()
+}
+
+/// Has all cores work on `0..count`, each on a range after the other, and gives back what they made
+/// in order. `work` says for each number that it is done.
+///
+/// Small shares, so that no thread waits long for another's last one; in order, so that the same
+/// input gives the same bytes.
+pub(super) fn spread<T: Send>(
+    count: usize,
+    progress: &(dyn Fn(usize, usize) + Sync),
+    work: impl Fn(Range<usize>, &dyn Fn()) -> T + Sync,
+) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // Small shares, so that no thread waits long for another's last one; in order, so that the
-    // same input gives the same bytes.
-    let shares = share(services, (threads * 8).max(1));
+    let shares = share(count, (threads * 8).max(1));
     let next = std::sync::atomic::AtomicUsize::new(0);
     let done = std::sync::atomic::AtomicUsize::new(0);
     let order = std::sync::atomic::Ordering::Relaxed;
-    let work = || {
-        let mut parts: Vec<(usize, Part)> = Vec::new();
+    let worker = || {
+        let mut parts: Vec<(usize, T)> = Vec::new();
         loop {
             let number = next.fetch_add(1, order);
             let Some(range) = shares.get(number) else { return parts };
-            let mut part = Part::new(paths);
-            for service in range.clone() {
-                questions.of_service(service).iter().for_each(|question| part.ask(question));
-                progress(done.fetch_add(1, order) + 1, services);
-            }
-            parts.push((number, part));
+            let told = || progress(done.fetch_add(1, order) + 1, count);
+            parts.push((number, work(range.clone(), &told)));
         }
     };
-    let mut parts: Vec<(usize, Part)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+    let mut parts: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().flat_map(join).collect()
     });
     parts.sort_by_key(|(number, _)| *number);
-    parts.into_iter().for_each(|(_, part)| first.add(part));
-    first.matrix()
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
 /// What a thread gave; its panic goes on here.
@@ -65,11 +80,9 @@ fn share(count: usize, parts: usize) -> Vec<Range<usize>> {
 
 /// Answers so far.
 struct Part<'p, 'c> {
-    paths: &'p Paths<'c>,
-    causes: Causes<'p, 'c>,
+    teller: Teller<'p, 'c>,
     rows: BTreeMap<Cell, Found>,
     asked: usize,
-    assumptions: BTreeMap<String, usize>,
 }
 
 /// A row without its cell.
@@ -81,18 +94,80 @@ struct Found {
 
 impl<'p, 'c> Part<'p, 'c> {
     fn new(paths: &'p Paths<'c>) -> Self {
-        let causes = Causes::new(paths);
-        Part { paths, causes, rows: BTreeMap::new(), asked: 0, assumptions: BTreeMap::new() }
+        let teller = Teller::new(paths);
+        Part { teller, rows: BTreeMap::new(), asked: 0 }
     }
 
     fn ask(&mut self, question: &Question) {
         self.asked += 1;
-        match self.paths.ways(&question.call) {
-            Ok(ways) => {
-                for (number, way) in ways.iter().enumerate() {
-                    self.note(question, number, way);
+        for (cell, witness) in self.teller.answers(question) {
+            self.put(cell, witness);
+        }
+    }
+
+    fn put(&mut self, cell: Cell, witness: Witness) {
+        let service = witness.service.map(|(service, _)| service);
+        let found = match self.rows.entry(cell) {
+            Place::Occupied(found) => found.into_mut(),
+            Place::Vacant(place) => place.insert(Found { count: 0, services: Vec::new(), witness }),
+        };
+        found.count += 1;
+        if let Some(service) = service.filter(|service| found.services.last() != Some(service)) {
+            found.services.push(service);
+        }
+    }
+
+    /// Takes another's answers over, which come after its own.
+    fn add(&mut self, other: Part<'_, '_>) {
+        self.asked += other.asked;
+        for (assumption, count) in other.teller.assumptions {
+            *self.teller.assumptions.entry(assumption).or_default() += count;
+        }
+        for (cell, found) in other.rows {
+            match self.rows.entry(cell) {
+                Place::Vacant(place) => drop(place.insert(found)),
+                Place::Occupied(own) => {
+                    let own = own.into_mut();
+                    own.count += found.count;
+                    own.services.extend(found.services);
                 }
             }
+        }
+    }
+
+    fn matrix(self) -> Matrix {
+        let row = |(cell, found): (Cell, Found)| {
+            let Found { count, services, witness } = found;
+            Row { cell, count, services, witness }
+        };
+        Matrix {
+            rows: self.rows.into_iter().map(row).collect(),
+            asked: self.asked,
+            assumptions: self.teller.assumptions,
+        }
+    }
+}
+
+/// Asks, and says what became of it.
+pub(super) struct Teller<'p, 'c> {
+    paths: &'p Paths<'c>,
+    causes: Causes<'p, 'c>,
+    assumptions: BTreeMap<String, usize>,
+}
+
+impl<'p, 'c> Teller<'p, 'c> {
+    pub(super) fn new(paths: &'p Paths<'c>) -> Self {
+        Teller { paths, causes: Causes::new(paths), assumptions: BTreeMap::new() }
+    }
+
+    /// One for each thing that can happen.
+    pub(super) fn answers(&mut self, question: &Question) -> Vec<(Cell, Witness)> {
+        match self.paths.ways(&question.call) {
+            Ok(ways) => ways
+                .iter()
+                .enumerate()
+                .map(|(number, way)| self.note(question, number, way))
+                .collect(),
             Err(why) => {
                 let fate = Fate::Unknown(without_addresses(&why));
                 let cell = self.cell(question, None, fate);
@@ -104,12 +179,12 @@ impl<'p, 'c> Part<'p, 'c> {
                     seen: None,
                     reached: None,
                 };
-                self.put(cell, witness);
+                vec![(cell, witness)]
             }
         }
     }
 
-    fn note(&mut self, question: &Question, number: usize, way: &Way) {
+    fn note(&mut self, question: &Question, number: usize, way: &Way) -> (Cell, Witness) {
         for assumption in way.there.assumptions.iter() {
             match self.assumptions.get_mut(assumption) {
                 Some(count) => *count += 1,
@@ -126,19 +201,7 @@ impl<'p, 'c> Part<'p, 'c> {
             seen: way.seen(),
             reached: way.reached().and_then(|end| end.address),
         };
-        self.put(cell, witness);
-    }
-
-    fn put(&mut self, cell: Cell, witness: Witness) {
-        let service = witness.service.map(|(service, _)| service);
-        let found = match self.rows.entry(cell) {
-            Place::Occupied(found) => found.into_mut(),
-            Place::Vacant(place) => place.insert(Found { count: 0, services: Vec::new(), witness }),
-        };
-        found.count += 1;
-        if let Some(service) = service.filter(|service| found.services.last() != Some(service)) {
-            found.services.push(service);
-        }
+        (cell, witness)
     }
 
     fn fate(&mut self, way: &Way) -> Fate {
@@ -192,36 +255,6 @@ impl<'p, 'c> Part<'p, 'c> {
             fate,
             hops: way.map_or(0, |way| self.paths.hops(way)),
             destination: (question.entry == super::Entry::Outside).then_some(question.call.to),
-        }
-    }
-
-    /// Takes another's answers over, which come after its own.
-    fn add(&mut self, other: Part<'_, '_>) {
-        self.asked += other.asked;
-        for (assumption, count) in other.assumptions {
-            *self.assumptions.entry(assumption).or_default() += count;
-        }
-        for (cell, found) in other.rows {
-            match self.rows.entry(cell) {
-                Place::Vacant(place) => drop(place.insert(found)),
-                Place::Occupied(own) => {
-                    let own = own.into_mut();
-                    own.count += found.count;
-                    own.services.extend(found.services);
-                }
-            }
-        }
-    }
-
-    fn matrix(self) -> Matrix {
-        let row = |(cell, found): (Cell, Found)| {
-            let Found { count, services, witness } = found;
-            Row { cell, count, services, witness }
-        };
-        Matrix {
-            rows: self.rows.into_iter().map(row).collect(),
-            asked: self.asked,
-            assumptions: self.assumptions,
         }
     }
 }
