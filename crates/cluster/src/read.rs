@@ -97,6 +97,12 @@ pub fn objects<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Cont
     contents
 }
 
+/// The objects of a file as they stand there, with all their fields, for those who change them.
+/// What can't be read is left out; [`objects`] tells it.
+pub fn values(bytes: &[u8]) -> Vec<serde_json::Value> {
+    text::values(bytes)
+}
+
 /// Whether a file's name is one of a file with objects.
 pub fn is_manifest(path: &str) -> bool {
     [".json", ".yaml", ".yml"].iter().any(|ending| path.ends_with(ending))

@@ -20,6 +20,7 @@ pub mod ipset;
 pub mod link;
 pub mod origin;
 pub mod packet;
+pub mod renumber;
 pub mod route;
 pub mod rule;
 pub mod ruleset;

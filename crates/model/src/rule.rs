@@ -251,6 +251,17 @@ pub enum Verdict {
     Goto(ChainId),
 }
 
+impl Verdict {
+    /// The same verdict with its chain under another number.
+    pub fn renumbered(self, chain: &mut dyn FnMut(ChainId) -> ChainId) -> Verdict {
+        match self {
+            Verdict::Jump(to) => Verdict::Jump(chain(to)),
+            Verdict::Goto(to) => Verdict::Goto(chain(to)),
+            Verdict::Accept | Verdict::Drop | Verdict::Continue | Verdict::Return => self,
+        }
+    }
+}
+
 /// An address translation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::expr::Value;
 use crate::origin::{Opaque, Origin};
 use crate::rule::Verdict;
+use crate::ruleset::ChainId;
 
 /// Index of a set in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,6 +212,47 @@ impl Elements {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// These elements with what differs between two other states of the set carried over: single
+    /// keys that `after` has no more are gone, those that it has anew or with other data are in.
+    /// `None`: they differ in more than single keys, or a key that would go isn't there as it was.
+    pub fn carried_over(&self, before: &Elements, after: &Elements) -> Option<Elements> {
+        let single = |all: &Elements| Elements { exact: BTreeMap::new(), ..all.clone() };
+        if single(before) != single(after) {
+            return None;
+        }
+        let mut carried = self.clone();
+        for (key, data) in &before.exact {
+            if after.exact.get(key) != Some(data)
+                && carried.exact.remove(key).as_ref() != Some(data)
+            {
+                return None;
+            }
+        }
+        for (key, data) in &after.exact {
+            if before.exact.get(key) != Some(data) {
+                carried.exact.insert(key.clone(), data.clone());
+            }
+        }
+        Some(carried)
+    }
+
+    /// The same elements with every chain that data jump to under another number.
+    pub fn renumbered(mut self, chain: &mut dyn FnMut(ChainId) -> ChainId) -> Elements {
+        let exact = self.exact.values_mut();
+        let all = exact
+            .chain(self.intervals.values_mut().map(|(_, data)| data))
+            .chain(self.boxes.iter_mut().map(|(_, data)| data))
+            .chain(self.names.iter_mut().map(|(_, data)| data))
+            .chain(&mut self.default);
+        for data in all {
+            match data {
+                Data::Verdict(verdict) => *verdict = verdict.renumbered(chain),
+                Data::Nothing | Data::Value(_) | Data::Opaque(_) => {}
+            }
+        }
+        self
     }
 
     /// The data of all elements.

@@ -28,6 +28,39 @@ pub(super) fn add(file: &str, bytes: &[u8], objects: &mut Objects, problems: &mu
     }
 }
 
+/// The objects of a file as they stand there, those of Lists each by itself. What can't be read is
+/// left out: [`add`] tells it.
+pub(super) fn values(bytes: &[u8]) -> Vec<Value> {
+    let text = decoded(bytes);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut found = Vec::new();
+    if is_json(text) {
+        let documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        documents.flatten().for_each(|value| flatten(value, &mut found));
+    } else {
+        for Document { text, .. } in documents(text) {
+            let value = serde_saphyr::from_str_with_options::<Value>(text, options());
+            value.into_iter().for_each(|value| flatten(value, &mut found));
+        }
+    }
+    found
+}
+
+fn flatten(value: Value, found: &mut Vec<Value>) {
+    match value {
+        Value::Array(items) => items.into_iter().for_each(|item| flatten(item, found)),
+        Value::Object(mut fields) => {
+            let kind = fields.get("kind").and_then(Value::as_str);
+            let is_list = kind.is_some_and(|kind| kind.ends_with("List"));
+            match fields.get_mut("items").filter(|_| is_list) {
+                Some(items) => flatten(items.take(), found),
+                None => found.push(Value::Object(fields)),
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Where problems of one file go.
 struct Report<'a> {
     file: &'a str,
