@@ -262,6 +262,61 @@ impl RulesDeed {
         }
         edits
     }
+
+    /// A rule that goes and stands there more than once, with how often: deleted by its words, the
+    /// first would go, whichever is meant.
+    pub fn deleted_of_several(&self) -> Option<(String, usize)> {
+        self.edits().into_iter().find_map(|edit| match edit {
+            Edit::Delete { rule, .. } => {
+                let times = self.before.iter().filter(|one| **one == rule).count();
+                (times > 1).then_some((rule, times))
+            }
+            Edit::Insert { .. } => None,
+        })
+    }
+
+    /// The same for a chain that others have changed since: the rules that go are there, those that
+    /// come are not. `None`: they aren't, or are.
+    pub fn rebased(&self, there: &[String]) -> Option<RulesDeed> {
+        let mut after = there.to_vec();
+        // Where a rule went, by its place in the state before.
+        let mut gone: Option<(usize, usize)> = None;
+        for edit in self.edits() {
+            match edit {
+                Edit::Delete { at, rule } => {
+                    let place = after.iter().position(|one| *one == rule)?;
+                    after.remove(place);
+                    gone = Some((at, place));
+                }
+                Edit::Insert { at, rule } => {
+                    if after.contains(&rule) {
+                        return None;
+                    }
+                    let before = at.checked_sub(1).and_then(|at| self.after.get(at));
+                    let behind = || before.and_then(|one| after.iter().position(|it| it == one));
+                    let place = match gone.take() {
+                        Some((there, place)) if there == at => place,
+                        Some(_) | None => behind().map_or(0, |place| place + 1),
+                    };
+                    after.insert(place, rule);
+                }
+            }
+        }
+        Some(RulesDeed { before: there.to_vec(), after, ..self.clone() })
+    }
+}
+
+/// A rule of nft without what its counters have counted.
+pub fn without_counts(rule: &str) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    let mut parts = rule.split(' ').peekable();
+    while let Some(word) = parts.next() {
+        words.push(word);
+        if word == "counter" && parts.peek() == Some(&"packets") {
+            parts.by_ref().take(4).for_each(drop);
+        }
+    }
+    words.join(" ")
 }
 
 /// Places of a longest common subsequence.

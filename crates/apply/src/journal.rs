@@ -1,0 +1,204 @@
+//! What was about to be done, and how far it got: lines of JSON, each on the disk before what it
+//! speaks of begins.
+//!
+//! ```text
+//!  {"schema":"unmasq.journal/v1","findings":[…],"deeds":[…]}
+//!  {"deed":0,"event":"begun","subject":"node n1, iptables-nft table nat, chain POSTROUTING"}
+//!  {"deed":0,"event":"done",…}
+//!  {"event":"applied"}
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use unmasq_fix::deed::Deed;
+
+use crate::DeedError;
+
+/// The name of the format.
+pub const SCHEMA: &str = "unmasq.journal/v1";
+
+/// A journal on a disk.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    head: Head,
+    entries: Vec<Entry>,
+}
+
+/// Its first line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// What is mended: ids of findings, with their subjects.
+    pub findings: Vec<String>,
+    /// What is done, in order.
+    pub deeds: Vec<Deed>,
+}
+
+/// Another line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which deed, from 0; `None`: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deed: Option<usize>,
+    /// What happened.
+    pub event: Event,
+    /// What the deed is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Something that happens to a deed, or to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// It begins.
+    Begun,
+    /// It is done.
+    Done,
+    /// It could not be done, or not be taken back.
+    Failed,
+    /// It is not done, or no longer.
+    TakenBack,
+    /// All are done.
+    Applied,
+    /// None is done.
+    Undone,
+}
+
+/// Why a journal can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk.
+    #[error("journal {path}: {error}")]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It isn't one.
+    #[error("{path} is no journal of unmasq: {why}")]
+    Format {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Journal {
+    /// Makes one, whose first line is on the disk when this returns.
+    pub fn create(
+        path: &Path,
+        findings: Vec<String>,
+        deeds: Vec<Deed>,
+    ) -> Result<Self, JournalError> {
+        let error = |error| JournalError::File { path: path.to_owned(), error };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder {
+            std::fs::create_dir_all(folder).map_err(error)?;
+        }
+        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(error)?;
+        let head = Head { schema: SCHEMA.to_owned(), findings, deeds };
+        let mut journal = Journal { path: path.to_owned(), file, head, entries: Vec::new() };
+        let line = serde_json::to_string(&journal.head).map_err(|e| error(e.into()))?;
+        journal.write(&line)?;
+        if let Some(folder) = folder {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)?;
+        }
+        Ok(journal)
+    }
+
+    /// Opens one to go on with it. A last line that is cut short is none: what it would have spoken
+    /// of had not begun, or is told by what is there.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let error = |error| JournalError::File { path: path.to_owned(), error };
+        let format = |why: String| JournalError::Format { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(error)?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut lines = whole.lines();
+        let first = lines.next().ok_or_else(|| format("it has no line".to_owned()))?;
+        let head: Head = serde_json::from_str(first).map_err(|e| format(format!("line 1: {e}")))?;
+        if head.schema != SCHEMA {
+            return Err(format(format!("its schema is {}, not {SCHEMA}", head.schema)));
+        }
+        let entry = |(number, line)| {
+            serde_json::from_str(line).map_err(|e| format(format!("line {number}: {e}")))
+        };
+        let entries = (2..).zip(lines).map(entry).collect::<Result<_, _>>()?;
+        let file = OpenOptions::new().write(true).open(path).map_err(error)?;
+        file.set_len(whole.len() as u64).map_err(error)?;
+        drop(file);
+        let file = OpenOptions::new().append(true).open(path).map_err(error)?;
+        Ok(Journal { path: path.to_owned(), file, head, entries })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is done.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What happened so far.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How it ended; `None`: it was broken off.
+    pub fn ended(&self) -> Option<Event> {
+        let last = self.entries.iter().rev().find(|entry| entry.deed.is_none());
+        let after = self.entries.last();
+        last.filter(|end| Some(*end) == after).map(|entry| entry.event)
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        entry: Entry,
+        told: &mut dyn FnMut(&Entry),
+    ) -> Result<(), JournalError> {
+        let line = serde_json::to_string(&entry)
+            .map_err(|error| JournalError::File { path: self.path.clone(), error: error.into() })?;
+        self.write(&line)?;
+        told(&entry);
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    pub(crate) fn end(
+        &mut self,
+        event: Event,
+        told: &mut dyn FnMut(&Entry),
+    ) -> Result<(), JournalError> {
+        self.note(Entry { deed: None, event, subject: String::new(), why: None }, told)
+    }
+
+    fn write(&mut self, line: &str) -> Result<(), JournalError> {
+        let written = self.file.write_all(format!("{line}\n").as_bytes());
+        written
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| JournalError::File { path: self.path.clone(), error })
+    }
+}
+
+impl Entry {
+    pub(crate) fn of(index: usize, deed: &Deed, event: Event) -> Entry {
+        Entry { deed: Some(index), event, subject: deed.subject(), why: None }
+    }
+
+    pub(crate) fn failed(index: usize, deed: &Deed, why: &DeedError) -> Entry {
+        Entry { why: Some(why.to_string()), ..Entry::of(index, deed, Event::Failed) }
+    }
+}

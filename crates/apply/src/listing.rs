@@ -1,0 +1,86 @@
+//! What a chain has now, in the words of a deed.
+
+use unmasq_fix::deed::{Program, RulesDeed, TableDeed};
+
+use crate::{CommandError, Target};
+
+/// A rule as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its text, as a deed has it.
+    pub(crate) text: String,
+    /// The kernel's number of it, in nft.
+    pub(crate) handle: Option<u64>,
+}
+
+/// The rules of the deed's chain.
+pub(crate) fn chain(target: &dyn Target, deed: &RulesDeed) -> Result<Vec<Listed>, CommandError> {
+    let RulesDeed { node, program, table, chain, .. } = deed;
+    match program {
+        Program::IptablesLegacy => saved(target, deed, "iptables-legacy-save"),
+        Program::Ip6tablesLegacy => saved(target, deed, "ip6tables-legacy-save"),
+        Program::IptablesNft => saved(target, deed, "iptables-nft-save"),
+        Program::Ip6tablesNft => saved(target, deed, "ip6tables-nft-save"),
+        Program::NftIp | Program::NftIp6 | Program::NftInet => {
+            let command = ["nft", "-a", "list", "chain", program.family(), table, chain];
+            Ok(of_nft(&target.run(node, &command, "")?))
+        }
+    }
+}
+
+fn saved(
+    target: &dyn Target,
+    deed: &RulesDeed,
+    program: &str,
+) -> Result<Vec<Listed>, CommandError> {
+    let text = target.run(&deed.node, &[program, "-t", &deed.table], "")?;
+    let beginning = format!("-A {} ", deed.chain);
+    let rules = text.lines().map(str::trim_end).filter(|line| line.starts_with(&beginning));
+    Ok(rules.map(|line| Listed { text: line.to_owned(), handle: None }).collect())
+}
+
+/// Lines that end with a handle are rules, but for those that open the table and the chain.
+fn of_nft(text: &str) -> Vec<Listed> {
+    let rule = |line: &str| {
+        let (text, handle) = line.rsplit_once(" # handle ")?;
+        let handle = handle.trim().parse().ok()?;
+        let is_header = text.ends_with('{');
+        (!is_header).then(|| Listed {
+            text: unmasq_fix::deed::without_counts(text.trim()),
+            handle: Some(handle),
+        })
+    };
+    text.lines().filter_map(rule).collect()
+}
+
+/// What the deed's table says; `None`: it isn't there.
+pub(crate) fn table(target: &dyn Target, deed: &TableDeed) -> Result<Option<String>, CommandError> {
+    let tables = target.run(&deed.node, &["nft", "list", "tables"], "")?;
+    let line = format!("table {} {}", deed.program.family(), deed.name);
+    if !tables.lines().any(|one| one.trim() == line) {
+        return Ok(None);
+    }
+    let command = ["nft", "-s", "list", "table", deed.program.family(), &deed.name];
+    target.run(&deed.node, &command, "").map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_a_chain_of_nft() {
+        let text = "table ip nat { # handle 1\n\
+            \tchain POSTROUTING { # handle 2\n\
+            \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
+            \t\tip saddr 10.0.0.0/8 counter packets 3 bytes 180 masquerade # handle 7\n\
+            \t\tip daddr { 10.1.0.1, 10.1.0.2 } accept comment \"a # handle 9\" # handle 8\n\
+            \t}\n}\n";
+        let rule = |text: &str, handle| Listed { text: text.to_owned(), handle: Some(handle) };
+        let expected = [
+            rule("ip saddr 10.0.0.0/8 counter masquerade", 7),
+            rule("ip daddr { 10.1.0.1, 10.1.0.2 } accept comment \"a # handle 9\"", 8),
+        ];
+        assert_eq!(of_nft(text), expected);
+    }
+}
