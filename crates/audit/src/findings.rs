@@ -44,9 +44,7 @@ pub fn audit(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Audit {
     let dependences = dependent::dependences(cluster);
-    let mut clients = Clients::of(cluster);
-    expectations.add_to(cluster, &mut clients);
-    dependent::add_to(&dependences, cluster, &mut clients);
+    let clients = clients(cluster, expectations);
     let paths = Paths::new(cluster, Options { strict: request.strict, ..Options::default() });
     let matrix = matrix::build(&paths, &clients, progress);
     let context = Context { cluster, expectations, paths: &paths, matrix: &matrix };
@@ -76,6 +74,15 @@ pub fn audit(
     hidden.extend(expectations.unjudged(cluster, &matrix));
     let assumptions = assumptions(cluster, &matrix);
     Audit { findings, matrix, totals, assumptions, missing, hidden }
+}
+
+/// Whom an audit asks about outside: anybody, and everybody whom a rule, a setting or an expectation
+/// names.
+pub fn clients(cluster: &Cluster, expectations: &Expectations) -> Clients {
+    let mut clients = Clients::of(cluster);
+    expectations.add_to(cluster, &mut clients);
+    dependent::add_to(&dependent::dependences(cluster), cluster, &mut clients);
+    clients
 }
 
 /// What could hide a loss.

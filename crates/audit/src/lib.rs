@@ -25,7 +25,7 @@ pub use finding::{
     Action, Affected, Cause, Confidence, Evidence, Finding, FindingId, Remedy, Requirement,
     RuleText, Severity, Step,
 };
-pub use findings::{Request, audit};
+pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};
 

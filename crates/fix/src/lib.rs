@@ -1,8 +1,28 @@
-//! Remedies as steps on a cluster.
-mod manifests;
-mod transplant;
-pub use manifests::{Manifests, ObjectName, merge};
-pub use transplant::{Strange, transplant};
-mod owner;
-pub use owner::{Reaction, Reactions, Unforeseen, react, restart};
+//! Remedies as deeds on a cluster, tried out before anybody does them.
+//!
+//! ```text
+//!  Audit ─ remedy ─▶ deeds ─ State::after ─▶ Audit ─▶ Plan: what changes, or Refusal: why not
+//!                                │
+//!                                └ what the owners of rules then do by themselves
+//! ```
+//!
+//! In: a cluster with its objects' files, an audit of it, and which findings to mend. Out: a
+//! [`Plan`], whose [`Deed`](deed::Deed)s somebody else does, or a [`Refusal`]. Nothing is changed
+//! here, and nothing is guessed: what an owner will do and can't be foretold is a refusal too.
+
 pub mod deed;
+mod deeds;
+mod manifests;
+mod owner;
+mod plan;
+mod state;
+mod text;
+mod transplant;
+mod worse;
+
+pub use manifests::{Manifests, ObjectName, merge};
+pub use owner::{Reaction, Reactions, Unforeseen};
+pub use plan::{By, FindingName, Mended, Plan, Refusal, Step, Wanted, plan};
+pub use state::{DraftError, State};
+pub use transplant::Strange;
+pub use worse::Worse;

@@ -53,7 +53,7 @@ pub struct Unforeseen {
 }
 
 /// Has the programs do what they do when `before` becomes `after`, whose rules are changed.
-pub fn react(before: &Cluster, after: &mut Cluster) -> Reactions {
+pub(crate) fn react(before: &Cluster, after: &mut Cluster) -> Reactions {
     let mut reactions = Reactions::default();
     kube_proxy::react(before, after, &mut reactions);
     calico::react(before, after, &mut reactions);
@@ -63,7 +63,7 @@ pub fn react(before: &Cluster, after: &mut Cluster) -> Reactions {
 
 /// Has the programs of all nodes start again: those that write rules of their own at their start
 /// write again what `before` had of theirs and what isn't switched off.
-pub fn restart(before: &Cluster, after: &mut Cluster) -> Reactions {
+pub(crate) fn restart(before: &Cluster, after: &mut Cluster) -> Reactions {
     let mut reactions = Reactions::default();
     engine::restart(before, after, &mut reactions);
     reactions
@@ -85,7 +85,7 @@ impl Reactions {
 const FORETOLD: &str = "foretold";
 
 /// The file of rules that are foretold.
-fn foretold(host: &mut Host) -> FileId {
+pub(crate) fn foretold(host: &mut Host) -> FileId {
     let known = host.files.iter().position(|file| **file == *FORETOLD);
     let place = known.unwrap_or_else(|| {
         host.files.push(FORETOLD.into());

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::deed::Edit;
 use unmasq_model::renumber::Numbers;
 use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Chain, ChainId, Table};
@@ -41,13 +42,20 @@ pub enum Strange {
         /// The rule.
         rule: String,
     },
+    /// The rules of a chain that would change are others.
+    #[error("chain {0} has other rules")]
+    Rules(String),
     /// The elements of a set that would change are others.
     #[error("set {0} has other elements")]
     Set(String),
 }
 
 /// Carries over to `captured` what differs between `before` and `after`.
-pub fn transplant(captured: &mut Table, before: &Table, after: &Table) -> Result<(), Strange> {
+pub(crate) fn transplant(
+    captured: &mut Table,
+    before: &Table,
+    after: &Table,
+) -> Result<(), Strange> {
     let mut graft = Graft { after, captured: Captured::new(captured), sets: BTreeMap::new() };
     for chain in &after.chains {
         let old = before.chain_by_name(&chain.name).map(|id| before.chain(id));
@@ -70,10 +78,48 @@ pub fn transplant(captured: &mut Table, before: &Table, after: &Table) -> Result
     Ok(())
 }
 
+/// Edits one chain, whose rules are those of `before`, by their texts. `new` has the rules that
+/// come, in order, in a chain of the same name.
+pub(crate) fn edit(
+    captured: &mut Table,
+    chain: &str,
+    before: &[String],
+    edits: &[Edit],
+    new: &Table,
+) -> Result<(), Strange> {
+    let mut graft = Graft { after: new, captured: Captured::new(captured), sets: BTreeMap::new() };
+    let Some(id) = graft.captured.chains.get(chain).copied() else {
+        return Err(Strange::NoChain(chain.to_owned()));
+    };
+    let place = id.0 as usize;
+    let there = keys(&graft.captured.table.chains[place].rules);
+    if !there.into_iter().eq(before.iter().map(|text| key(text))) {
+        return Err(Strange::Rules(chain.to_owned()));
+    }
+    let new = new.chain_by_name(chain).map_or(&[][..], |id| &new.chain(id).rules);
+    let mut coming = new.iter();
+    for edit in edits {
+        match edit {
+            Edit::Delete { at, .. } => {
+                graft.captured.table.chains[place].rules.remove(*at);
+            }
+            Edit::Insert { at, rule } => {
+                let Some(new) = coming.next() else {
+                    let (chain, rule) = (chain.to_owned(), rule.clone());
+                    return Err(Strange::NoRule { chain, rule });
+                };
+                let new = graft.rule(new);
+                graft.captured.table.chains[place].rules.insert(*at, new);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What tells rules apart: their text without comment and counter.
-fn key(rule: &Rule) -> String {
+fn key(text: &str) -> String {
     let mut words: Vec<&str> = Vec::new();
-    let mut rest = &*rule.text;
+    let mut rest = text;
     // iptables' comment is a match, nft's the last word.
     while let Some((before, after)) = rest.split_once("-m comment --comment ") {
         words.extend(before.split_whitespace());
@@ -115,7 +161,7 @@ fn after_word(text: &str) -> &str {
 }
 
 fn keys(rules: &[Rule]) -> Vec<String> {
-    rules.iter().map(key).collect()
+    rules.iter().map(|rule| key(&rule.text)).collect()
 }
 
 struct Graft<'t> {

@@ -1,0 +1,206 @@
+//! What a remedy's step means as deeds.
+
+use serde_json::{Value, json};
+use unmasq_audit::Action;
+
+use crate::deed::{Deed, ObjectDeed};
+use crate::manifests::{ObjectName, merge as merged};
+use crate::plan::Step;
+use crate::state::State;
+
+/// Why a step is no deed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CannotDo {
+    /// It is meant for a person.
+    Person,
+    /// It could be one, but for this.
+    Not(String),
+}
+
+/// The deeds of an action.
+pub(crate) fn of(state: &State, action: &Action) -> Result<Vec<Deed>, CannotDo> {
+    match action {
+        Action::Patch { resource, namespace, name, patch } => {
+            let object = ObjectName {
+                resource: resource.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            let patch = serde_json::from_str(patch)
+                .map_err(|error| CannotDo::Not(format!("the patch is no JSON: {error}")))?;
+            patched(state, object, patch).map(|deed| vec![deed])
+        }
+        Action::Environment { workload, namespace, container, name, value } => {
+            in_containers(state, workload, namespace, |containers| {
+                set_variable(containers, container, name, value)
+            })
+        }
+        Action::Argument { place, namespace: Some(namespace), argument } => {
+            in_containers(state, place, namespace, |containers| set_argument(containers, argument))
+        }
+        Action::Argument { namespace: None, .. }
+        | Action::Rules { .. }
+        | Action::File { .. }
+        | Action::ByHand(_) => Err(CannotDo::Person),
+    }
+}
+
+/// Deeds on the same chain become one, at the place of the first.
+pub(crate) fn merge(_: &mut [Step]) {}
+
+fn find(state: &State, name: &ObjectName) -> Result<Value, CannotDo> {
+    let found = state.manifests.find(name);
+    found.ok_or_else(|| CannotDo::Not(format!("{name} was not captured")))
+}
+
+fn patched(state: &State, name: ObjectName, patch: Value) -> Result<Deed, CannotDo> {
+    let object = find(state, &name)?;
+    let back = inverse(&object, &patch);
+    let ObjectName { resource, namespace, name } = name;
+    Ok(Deed::Object(ObjectDeed { resource, namespace, name, patch, back }))
+}
+
+/// The patch that takes another one back: what the object has wherever the patch says something.
+fn inverse(object: &Value, patch: &Value) -> Value {
+    let Value::Object(fields) = patch else { return object.clone() };
+    let of = |(key, value): (&String, &Value)| {
+        let back = match object.get(key) {
+            None => Value::Null,
+            Some(there) if value.is_object() && there.is_object() => inverse(there, value),
+            Some(there) => there.clone(),
+        };
+        (key.clone(), back)
+    };
+    Value::Object(fields.iter().map(of).collect())
+}
+
+/// A patch of a workload's containers: the whole list, because a merge patch knows no items.
+fn in_containers(
+    state: &State,
+    workload: &str,
+    namespace: &str,
+    change: impl Fn(&mut Vec<Value>) -> Result<(), String>,
+) -> Result<Vec<Deed>, CannotDo> {
+    let Some((resource, name)) = workload.split_once('/') else {
+        return Err(CannotDo::Not(format!("{workload} is no workload")));
+    };
+    let object = ObjectName {
+        resource: resource.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+    };
+    let there = find(state, &object)?;
+    let containers = there.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    let Some(containers) = containers else {
+        return Err(CannotDo::Not(format!("{object} has no containers")));
+    };
+    let mut containers = containers.clone();
+    change(&mut containers).map_err(|why| CannotDo::Not(format!("{object}: {why}")))?;
+    let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    patched(state, object, patch).map(|deed| vec![deed])
+}
+
+fn container<'c>(containers: &'c mut [Value], name: &str) -> Result<&'c mut Value, String> {
+    let found = containers.iter_mut().find(|one| one.get("name") == Some(&json!(name)));
+    found.ok_or_else(|| format!("it has no container {name}"))
+}
+
+fn set_variable(containers: &mut [Value], of: &str, name: &str, value: &str) -> Result<(), String> {
+    let container = container(containers, of)?;
+    let new = json!({"name": name, "value": value});
+    match container.get_mut("env").and_then(Value::as_array_mut) {
+        Some(variables) => {
+            match variables.iter_mut().find(|one| one.get("name") == Some(&json!(name))) {
+                Some(there) => *there = new,
+                None => variables.push(new),
+            }
+        }
+        None => merged(container, &json!({"env": [new]})),
+    }
+    Ok(())
+}
+
+/// Sets a flag where it stands; else adds it to the arguments of the container that has some.
+fn set_argument(containers: &mut [Value], argument: &str) -> Result<(), String> {
+    let flag = argument.split('=').next().unwrap_or(argument);
+    let is_it = |text: &str| text == flag || text.starts_with(&format!("{flag}="));
+    for container in &mut *containers {
+        for list in ["args", "command"] {
+            let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) else {
+                continue;
+            };
+            if let Some(there) = words.iter_mut().find(|word| word.as_str().is_some_and(is_it)) {
+                *there = json!(argument);
+                return Ok(());
+            }
+        }
+    }
+    for container in containers {
+        for list in ["args", "command"] {
+            if let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) {
+                words.push(json!(argument));
+                return Ok(());
+            }
+        }
+    }
+    Err("no container of it has arguments".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_is_taken_back_by_what_was_there() {
+        for (object, patch, back) in [
+            (json!({"a": {"b": 1}}), json!({"a": {"b": 2}}), json!({"a": {"b": 1}})),
+            (json!({"a": {"c": 1}}), json!({"a": {"b": 2}}), json!({"a": {"b": null}})),
+            (json!({}), json!({"a": {"b": 2}}), json!({"a": null})),
+            (json!({"a": [1]}), json!({"a": [2, 3]}), json!({"a": [1]})),
+            (json!({"a": 1, "b": 2}), json!({"b": null}), json!({"b": 2})),
+        ] {
+            assert_eq!(inverse(&object, &patch), back, "{object} {patch}");
+            let mut there = object.clone();
+            merged(&mut there, &patch);
+            merged(&mut there, &back);
+            assert_eq!(there, object, "{object} {patch}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_set_where_it_stands() {
+        let set = |mut containers: Value, argument: &str| {
+            set_argument(containers.as_array_mut().unwrap(), argument).map(|()| containers)
+        };
+        let off = "--enable-pod-egress=false";
+        assert_eq!(
+            set(json!([{"name": "a"}, {"name": "b", "args": ["--x", "--enable-pod-egress"]}]), off),
+            Ok(json!([{"name": "a"}, {"name": "b", "args": ["--x", off]}])),
+        );
+        assert_eq!(
+            set(json!([{"command": ["router", "--enable-pod-egress=true"]}]), off),
+            Ok(json!([{"command": ["router", off]}])),
+        );
+        assert_eq!(
+            set(json!([{"args": ["--enable-pod-egress-x"]}]), off),
+            Ok(json!([{"args": ["--enable-pod-egress-x", off]}])),
+        );
+        assert!(set(json!([{"name": "a"}]), off).is_err());
+    }
+
+    #[test]
+    fn a_variable_is_set_in_its_container() {
+        let mut containers =
+            json!([{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]);
+        let list = containers.as_array_mut().unwrap();
+        set_variable(list, "b", "X", "2").unwrap();
+        set_variable(list, "b", "Y", "3").unwrap();
+        set_variable(list, "a", "Z", "4").unwrap();
+        assert!(set_variable(list, "c", "X", "2").is_err());
+        let env = |name: &str, value: &str| json!({"name": name, "value": value});
+        assert_eq!(
+            containers,
+            json!([{"name": "a", "env": [env("Z", "4")]}, {"name": "b", "env": [env("X", "2"), env("Y", "3")]}])
+        );
+    }
+}

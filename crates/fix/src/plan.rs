@@ -1,0 +1,427 @@
+//! A plan: what is done, what it changes, what must hold; or why it may not be done.
+//!
+//! ```text
+//!  findings ─ remedies ─▶ deeds ─▶ after ─▶ is the finding gone? is any cell worse? what is unforeseen?
+//!                                    └────▶ restarted: is it still gone?
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use unmasq_audit::expect::Expectations;
+use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
+use unmasq_audit::{
+    Audit, Finding, FindingId, Remedy, Request, Requirement, Severity, audit, clients,
+};
+use unmasq_cluster::paths::Paths;
+use unmasq_eval::trace::Options;
+
+use crate::deed::Deed;
+use crate::deeds::{self, CannotDo};
+use crate::owner::{Reactions, Unforeseen};
+use crate::state::{DraftError, State};
+use crate::worse::{self, Worse};
+
+/// Which findings, and what is put up with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Findings; empty: all that have a remedy that can be done.
+    pub findings: Vec<FindingName>,
+    /// The number of the remedy, from 1, for a single finding; `None`: the first that can be done.
+    pub remedy: Option<usize>,
+    /// What may get worse, by the names that a refusal gives ([`Worse::name`]).
+    pub accepted: BTreeSet<String>,
+    /// Take nothing for granted.
+    pub strict: bool,
+}
+
+/// A finding by its id, and by its subject where there are several of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FindingName {
+    /// Of which kind.
+    pub id: FindingId,
+    /// Which one of its kind; `None`: all of them.
+    pub subject: Option<String>,
+}
+
+/// `kube-router-pod-egress/IPv6`
+impl fmt::Display for FindingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(subject) if !subject.is_empty() => write!(f, "{}/{subject}", self.id),
+            Some(_) | None => write!(f, "{}", self.id),
+        }
+    }
+}
+
+impl FindingName {
+    /// The name of a finding.
+    pub fn of(finding: &Finding) -> FindingName {
+        FindingName { id: finding.id, subject: Some(finding.subject.clone()) }
+    }
+
+    /// Whether it names the finding.
+    pub fn is_of(&self, finding: &Finding) -> bool {
+        self.id == finding.id
+            && self.subject.as_ref().is_none_or(|subject| *subject == finding.subject)
+    }
+}
+
+/// What is done, and what it changes.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is mended, each with the remedy that does it.
+    pub mended: Vec<Mended>,
+    /// What is done, in order, by the mended thing's index.
+    pub steps: Vec<Step>,
+    /// The cells that change.
+    pub changes: Changes,
+    /// What gets worse: named by a remedy, or accepted.
+    pub worse: Vec<Worse>,
+    /// What the owners of rules do by themselves.
+    pub reactions: Reactions,
+    /// What programs do at their next start.
+    pub restart: Reactions,
+    /// The findings that are back once programs have started again.
+    pub returns: Vec<FindingName>,
+    /// What was not found before and is found after, no errors.
+    pub new: Vec<Finding>,
+    /// The cluster as it is then.
+    pub after: State,
+    /// The audit of it.
+    pub audit: Audit,
+}
+
+/// A finding and its remedy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mended {
+    /// The finding.
+    pub finding: Finding,
+    /// The remedy.
+    pub remedy: Remedy,
+}
+
+/// A step of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Index of what it mends.
+    pub mended: usize,
+    /// What is done, in words.
+    pub text: String,
+    /// Who does it.
+    pub by: By,
+}
+
+/// Who does a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum By {
+    /// Unmasq.
+    Unmasq(Vec<Deed>),
+    /// A person; what exactly is in the remedy's step of this index.
+    Person(usize),
+}
+
+impl Plan {
+    /// What Unmasq does, in order.
+    pub fn deeds(&self) -> Vec<Deed> {
+        let of = |step: &Step| match &step.by {
+            By::Unmasq(deeds) => deeds.clone(),
+            By::Person(_) => Vec::new(),
+        };
+        self.steps.iter().flat_map(of).collect()
+    }
+
+    /// What else must hold.
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.mended.iter().flat_map(|mended| &mended.remedy.requires)
+    }
+}
+
+/// Why a plan may not be done.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such finding.
+    #[error("there is no finding {wanted} here")]
+    NoFinding {
+        /// What was asked for.
+        wanted: FindingName,
+        /// What there is.
+        there: Vec<FindingName>,
+    },
+    /// Nothing was found that could be mended.
+    #[error("nothing was found that a remedy could mend")]
+    NothingFound,
+    /// There is no remedy of that number.
+    #[error("{finding} has {count} remedies, and no number {number}")]
+    NoRemedy {
+        /// The finding.
+        finding: FindingName,
+        /// What was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A remedy that only a person can do.
+    #[error("{finding}: only a person can do what mends it: {why}")]
+    ByHand {
+        /// The finding.
+        finding: FindingName,
+        /// Why.
+        why: String,
+    },
+    /// What must hold doesn't.
+    #[error("{finding}: what must hold first doesn't: {requirement}")]
+    Unmet {
+        /// The finding.
+        finding: FindingName,
+        /// What.
+        requirement: String,
+        /// By this name it can be accepted.
+        name: String,
+    },
+    /// It can't be tried out.
+    #[error("it can't be foretold: {0}")]
+    Draft(#[from] DraftError),
+    /// What owners do can't be foretold.
+    #[error("what happens then can't be foretold")]
+    Unforeseen(Vec<Unforeseen>),
+    /// It would still be there.
+    #[error("{finding} would still be there afterwards: {why}")]
+    StillThere {
+        /// The finding.
+        finding: FindingName,
+        /// What shows it.
+        why: String,
+    },
+    /// Something else would be wrong.
+    #[error("afterwards there would be an error that isn't there now: {}", .0.title)]
+    NewError(Box<Finding>),
+    /// Some cell gets worse.
+    #[error("it would make something worse")]
+    Worse(Vec<Worse>),
+}
+
+/// Plans what mends findings of an audit. `progress` hears how many of how many Services are done.
+pub fn plan(
+    state: &State,
+    found: &Audit,
+    expectations: &Expectations,
+    wanted: &Wanted,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Plan, Refusal> {
+    let mended = choose(state, found, wanted)?;
+    let steps = steps(state, &mended)?;
+    let deeds: Vec<Deed> = steps
+        .iter()
+        .flat_map(|step| match &step.by {
+            By::Unmasq(deeds) => deeds.clone(),
+            By::Person(_) => Vec::new(),
+        })
+        .collect();
+    let (after, reactions) = state.after(&deeds)?;
+    if !reactions.unforeseen.is_empty() {
+        return Err(Refusal::Unforeseen(reactions.unforeseen));
+    }
+    let request = Request { strict: wanted.strict };
+    let audited = audit(&after.cluster, expectations, request, progress);
+    still_there(&mended, &audited)?;
+    let new = new_findings(found, &audited, &wanted.accepted)?;
+    let options = || Options { strict: wanted.strict, ..Options::default() };
+    let clients = clients(&state.cluster, expectations);
+    let (old, later) =
+        (Paths::new(&state.cluster, options()), Paths::new(&after.cluster, options()));
+    let changes = change::changes(&old, &later, &clients, progress);
+    let worse = worse(state, &mended, &changes, &wanted.accepted)?;
+    let (restarted, restart) = after.restarted(state);
+    let returns = match restart.done.is_empty() {
+        true => Vec::new(),
+        false => {
+            let again = audit(&restarted.cluster, expectations, request, progress);
+            let is_back = |one: &&Mended| there(&again, one).is_some();
+            mended.iter().filter(is_back).map(|one| FindingName::of(&one.finding)).collect()
+        }
+    };
+    drop((old, later));
+    Ok(Plan {
+        mended,
+        steps,
+        changes,
+        worse,
+        reactions,
+        restart,
+        returns,
+        new,
+        after,
+        audit: audited,
+    })
+}
+
+/// The findings, each with a remedy.
+fn choose(state: &State, found: &Audit, wanted: &Wanted) -> Result<Vec<Mended>, Refusal> {
+    let names = || found.findings.iter().map(FindingName::of).collect();
+    for name in &wanted.findings {
+        if !found.findings.iter().any(|finding| name.is_of(finding)) {
+            return Err(Refusal::NoFinding { wanted: name.clone(), there: names() });
+        }
+    }
+    let all = wanted.findings.is_empty();
+    let mut mended: Vec<Mended> = Vec::new();
+    for finding in &found.findings {
+        let named = wanted.findings.iter().any(|name| name.is_of(finding));
+        let meant = named || (all && finding.severity >= Severity::Warning);
+        if !meant {
+            continue;
+        }
+        match remedy(state, finding, wanted) {
+            // Of all, those that can be mended are.
+            Err(Refusal::ByHand { .. } | Refusal::Unmet { .. }) if all => {}
+            Err(refusal) => return Err(refusal),
+            Ok(remedy) => mended.push(Mended { finding: finding.clone(), remedy: remedy.clone() }),
+        }
+    }
+    if mended.is_empty() {
+        return Err(Refusal::NothingFound);
+    }
+    Ok(mended)
+}
+
+/// The remedy that was asked for; else the first that can be done and whose conditions aren't known
+/// to fail.
+fn remedy<'f>(state: &State, finding: &'f Finding, wanted: &Wanted) -> Result<&'f Remedy, Refusal> {
+    let name = FindingName::of(finding);
+    if let Some(number) = wanted.remedy {
+        let count = finding.remedies.len();
+        let Some(remedy) = number.checked_sub(1).and_then(|index| finding.remedies.get(index))
+        else {
+            return Err(Refusal::NoRemedy { finding: name, number, count });
+        };
+        return possible(state, &name, remedy, &wanted.accepted).map(|()| remedy);
+    }
+    let mut first = None;
+    for remedy in &finding.remedies {
+        match possible(state, &name, remedy, &wanted.accepted) {
+            Ok(()) => return Ok(remedy),
+            Err(refusal) => first = first.or(Some(refusal)),
+        }
+    }
+    Err(first
+        .unwrap_or(Refusal::ByHand { finding: name, why: "no remedy of it is known".to_owned() }))
+}
+
+/// Whether there is something to do, and nothing is known to stand against it.
+fn possible(
+    state: &State,
+    finding: &FindingName,
+    remedy: &Remedy,
+    accepted: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    let mut why = None;
+    let mut can = false;
+    for step in &remedy.steps {
+        match deeds::of(state, &step.action) {
+            Ok(_) => can = true,
+            Err(CannotDo::Person) => {}
+            Err(CannotDo::Not(reason)) => why = why.or(Some(reason)),
+        }
+    }
+    if !can {
+        let why = why.unwrap_or_else(|| format!("“{}” has no step for a program", remedy.title));
+        return Err(Refusal::ByHand { finding: finding.clone(), why });
+    }
+    let unmet = remedy.requires.iter().find(|one| one.holds == Some(false));
+    match unmet {
+        Some(one) if !accepted.contains(&requirement_name(finding)) => Err(Refusal::Unmet {
+            finding: finding.clone(),
+            requirement: one.text.clone(),
+            name: requirement_name(finding),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// By which an unmet requirement of a finding is accepted.
+fn requirement_name(finding: &FindingName) -> String {
+    format!("unmet/{}", finding.id)
+}
+
+fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {
+    let mut steps = Vec::new();
+    for (index, one) in mended.iter().enumerate() {
+        for (number, step) in one.remedy.steps.iter().enumerate() {
+            let by = match deeds::of(state, &step.action) {
+                Ok(deeds) => By::Unmasq(deeds),
+                Err(CannotDo::Person) => By::Person(number),
+                Err(CannotDo::Not(why)) => {
+                    let finding = FindingName::of(&one.finding);
+                    return Err(Refusal::ByHand { finding, why });
+                }
+            };
+            steps.push(Step { mended: index, text: step.text.clone(), by });
+        }
+    }
+    deeds::merge(&mut steps);
+    Ok(steps)
+}
+
+fn there<'a>(audit: &'a Audit, mended: &Mended) -> Option<&'a Finding> {
+    let name = FindingName::of(&mended.finding);
+    let mut found = audit.findings.iter().filter(|finding| name.is_of(finding));
+    found.find(|finding| finding.severity >= mended.finding.severity)
+}
+
+fn still_there(mended: &[Mended], audit: &Audit) -> Result<(), Refusal> {
+    for one in mended {
+        if let Some(finding) = there(audit, one) {
+            let evidence = finding.evidence.first().map(|evidence| evidence.text.clone());
+            return Err(Refusal::StillThere {
+                finding: FindingName::of(finding),
+                why: evidence.unwrap_or_else(|| finding.title.clone()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What is found after and wasn't before; errors are a refusal, unless they are accepted by their
+/// name.
+fn new_findings(
+    before: &Audit,
+    after: &Audit,
+    accepted: &BTreeSet<String>,
+) -> Result<Vec<Finding>, Refusal> {
+    let was = |finding: &Finding| {
+        let name = FindingName::of(finding);
+        before.findings.iter().any(|old| name.is_of(old) && old.severity >= finding.severity)
+    };
+    let mut new = Vec::new();
+    for finding in after.findings.iter().filter(|finding| !was(finding)) {
+        let name = FindingName::of(finding).to_string();
+        if finding.severity == Severity::Error && !accepted.contains(&name) {
+            return Err(Refusal::NewError(Box::new(finding.clone())));
+        }
+        new.push(finding.clone());
+    }
+    Ok(new)
+}
+
+/// What gets worse; a refusal, if a remedy doesn't name it and nobody accepts it.
+fn worse(
+    state: &State,
+    mended: &[Mended],
+    changes: &Changes,
+    accepted: &BTreeSet<String>,
+) -> Result<Vec<Worse>, Refusal> {
+    let is_worse = |change: &&Change| change.turn.direction() == Direction::Worse;
+    let mut all: Vec<Worse> = Vec::new();
+    for change in changes.rows.iter().filter(is_worse) {
+        for one in worse::of(&state.cluster, mended, change) {
+            match all.iter_mut().find(|known| known.name == one.name) {
+                Some(known) => known.count += one.count,
+                None => all.push(one),
+            }
+        }
+    }
+    let refused: Vec<Worse> =
+        all.iter().filter(|one| !one.named && !accepted.contains(&one.name)).cloned().collect();
+    if refused.is_empty() { Ok(all) } else { Err(Refusal::Worse(refused)) }
+}

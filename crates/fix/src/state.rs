@@ -1,0 +1,255 @@
+//! A cluster on which deeds are tried out.
+//!
+//! ```text
+//!  State ─ deeds ─▶ objects, files, rules changed ─▶ read again ─ owners react ─▶ State, Reactions
+//! ```
+
+use serde_json::Value;
+use unmasq_cluster::{Cluster, Node};
+use unmasq_model::host::Host;
+use unmasq_model::origin::FileId;
+use unmasq_model::ruleset::{Backend, Table, TableFamily};
+use unmasq_parse::iptables;
+
+use crate::deed::{Deed, Edit, FileDeed, ObjectDeed, Program, RulesDeed, TableDeed};
+use crate::manifests::{Manifests, ObjectName, merge};
+use crate::owner::{self, Reactions, foretold};
+use crate::transplant::{self, Strange};
+
+/// A cluster, with the files that its objects stand in.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// What is known of it.
+    pub cluster: Cluster,
+    /// Its objects with all their fields.
+    pub manifests: Manifests,
+}
+
+/// Why a deed can't be tried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DraftError {
+    /// The object was not captured.
+    #[error("{0} was not captured, so what a patch of it does can't be foretold")]
+    NoObject(ObjectName),
+    /// The object isn't as the deed says.
+    #[error("{0} is not as the plan says that it is")]
+    OtherObject(ObjectName),
+    /// The node's state was not captured.
+    #[error("the state of node {0} was not captured")]
+    NoNode(String),
+    /// The table isn't there.
+    #[error("{subject}: there is no such table")]
+    NoTable {
+        /// Where.
+        subject: String,
+    },
+    /// The chain isn't as the deed says.
+    #[error("{subject}: {why}")]
+    Strange {
+        /// Where.
+        subject: String,
+        /// What differs.
+        why: Strange,
+    },
+    /// A text of the deed can't be read as rules.
+    #[error("{subject}: `{text}` can't be read: {why}")]
+    Unreadable {
+        /// Where.
+        subject: String,
+        /// The text.
+        text: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl State {
+    /// The cluster after all deeds, and what the owners of rules have done by then.
+    pub fn after(&self, deeds: &[Deed]) -> Result<(State, Reactions), DraftError> {
+        let mut draft = Draft { manifests: self.manifests.clone(), nodes: self.nodes() };
+        for deed in deeds {
+            draft.carry_out(deed)?;
+        }
+        let mut after = self.read_again(draft);
+        let reactions = owner::react(&self.cluster, &mut after.cluster);
+        Ok((after, reactions))
+    }
+
+    /// The cluster once programs have started again that write rules at their start. `original`:
+    /// the cluster as it was captured.
+    pub fn restarted(&self, original: &State) -> (State, Reactions) {
+        let mut after = self.clone();
+        let reactions = owner::restart(&original.cluster, &mut after.cluster);
+        (after, reactions)
+    }
+
+    /// The nodes, without what was filled in.
+    fn nodes(&self) -> Vec<Node> {
+        let mut nodes = self.cluster.nodes.clone();
+        for host in nodes.iter_mut().filter_map(|node| node.host.as_mut()) {
+            host.assumed_sets.clear();
+        }
+        nodes
+    }
+
+    fn read_again(&self, draft: Draft) -> State {
+        let objects = match draft.manifests == self.manifests {
+            true => self.cluster.objects.clone(),
+            false => draft.manifests.objects(),
+        };
+        let overrides = self.cluster.overrides.clone();
+        let mut cluster = Cluster::new(draft.nodes, objects, overrides);
+        cluster.missing.clone_from(&self.cluster.missing);
+        State { cluster, manifests: draft.manifests }
+    }
+}
+
+struct Draft {
+    manifests: Manifests,
+    nodes: Vec<Node>,
+}
+
+impl Draft {
+    fn carry_out(&mut self, deed: &Deed) -> Result<(), DraftError> {
+        match deed {
+            Deed::Object(object) => self.patch(object),
+            Deed::File(file) => self.file(file),
+            Deed::Rules(rules) => self.rules(rules, deed.subject()),
+            Deed::Table(table) => self.table(table, deed.subject()),
+        }
+    }
+
+    fn patch(&mut self, deed: &ObjectDeed) -> Result<(), DraftError> {
+        let name = ObjectName {
+            resource: deed.resource.clone(),
+            namespace: deed.namespace.clone(),
+            name: deed.name.clone(),
+        };
+        let Some(object) = self.manifests.find(&name) else {
+            return Err(DraftError::NoObject(name));
+        };
+        let merged = |patch: &Value| {
+            let mut merged = object.clone();
+            merge(&mut merged, patch);
+            merged
+        };
+        if merged(&deed.back) != object {
+            return Err(DraftError::OtherObject(name));
+        }
+        self.manifests.replace(&name, merged(&deed.patch));
+        Ok(())
+    }
+
+    fn node(&mut self, name: &str) -> Result<&mut Node, DraftError> {
+        let mut nodes = self.nodes.iter_mut();
+        nodes.find(|node| node.name == name).ok_or_else(|| DraftError::NoNode(name.to_owned()))
+    }
+
+    fn host(&mut self, node: &str) -> Result<&mut Host, DraftError> {
+        let host = self.node(node)?.host.as_mut();
+        host.ok_or_else(|| DraftError::NoNode(node.to_owned()))
+    }
+
+    fn file(&mut self, deed: &FileDeed) -> Result<(), DraftError> {
+        let files = &mut self.node(&deed.node)?.files;
+        match &deed.after {
+            Some(text) => drop(files.insert(deed.path.clone(), text.clone())),
+            None => drop(files.remove(&deed.path)),
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, deed: &RulesDeed, subject: String) -> Result<(), DraftError> {
+        let host = self.host(&deed.node)?;
+        let file = foretold(host);
+        let mut tables = host.ruleset.tables.iter_mut();
+        let there = tables.find(|table| {
+            *table.name == *deed.table
+                && table.backend == backend(deed.program)
+                && table.family == family(deed.program)
+        });
+        let Some(there) = there else { return Err(DraftError::NoTable { subject }) };
+        let edits = deed.edits();
+        let new = coming(deed, &edits, there, file, &subject)?;
+        transplant::edit(there, &deed.chain, &deed.before, &edits, &new)
+            .map_err(|why| DraftError::Strange { subject, why })
+    }
+
+    fn table(&mut self, deed: &TableDeed, subject: String) -> Result<(), DraftError> {
+        let host = self.host(&deed.node)?;
+        let file = foretold(host);
+        let family = family(deed.program);
+        let is_it = |table: &Table| {
+            table.backend == Backend::Nft && table.family == family && *table.name == *deed.name
+        };
+        let tables = &mut host.ruleset.tables;
+        tables.retain(|table| !is_it(table));
+        let Some(text) = &deed.after else { return Ok(()) };
+        let (read, problems) = crate::text::parse(text, file);
+        if let Some(problem) = problems.into_iter().next() {
+            let (text, why) = (text.clone(), problem.message);
+            return Err(DraftError::Unreadable { subject, text, why });
+        }
+        tables.extend(read);
+        Ok(())
+    }
+}
+
+/// A table with the rules that come, in the deed's chain, and all chains that they may jump to.
+fn coming(
+    deed: &RulesDeed,
+    edits: &[Edit],
+    there: &Table,
+    file: FileId,
+    subject: &str,
+) -> Result<Table, DraftError> {
+    let RulesDeed { table, chain, program, .. } = deed;
+    let rules = edits.iter().filter_map(|edit| match edit {
+        Edit::Insert { rule, .. } => Some(rule.as_str()),
+        Edit::Delete { .. } => None,
+    });
+    let chains = there.chains.iter().map(|chain| &*chain.name);
+    let (text, (tables, problems)) = match backend(*program) {
+        Backend::Legacy | Backend::IptablesNft => {
+            let chains: String = chains.map(|name| format!(":{name} - [0:0]\n")).collect();
+            let rules: String = rules.map(|rule| format!("{rule}\n")).collect();
+            let text = format!("*{table}\n{chains}{rules}COMMIT\n");
+            let read = iptables::parse(&text, file, family(*program), backend(*program));
+            (text, read)
+        }
+        Backend::Nft => {
+            let others = chains.filter(|name| *name != chain.as_str());
+            let others: String = others.map(|name| format!("\tchain {name} {{\n\t}}\n")).collect();
+            let rules: String = rules.map(|rule| format!("\t\t{rule}\n")).collect();
+            let family = program.family();
+            let text =
+                format!("table {family} {table} {{\n{others}\tchain {chain} {{\n{rules}\t}}\n}}\n");
+            let read = crate::text::parse(&text, file);
+            (text, read)
+        }
+    };
+    let unreadable = |why: String| {
+        let (subject, text) = (subject.to_owned(), text.clone());
+        DraftError::Unreadable { subject, text, why }
+    };
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(unreadable(problem.message));
+    }
+    tables.into_iter().next().ok_or_else(|| unreadable("it has no table".to_owned()))
+}
+
+fn backend(program: Program) -> Backend {
+    match program {
+        Program::IptablesLegacy | Program::Ip6tablesLegacy => Backend::Legacy,
+        Program::IptablesNft | Program::Ip6tablesNft => Backend::IptablesNft,
+        Program::NftIp | Program::NftIp6 | Program::NftInet => Backend::Nft,
+    }
+}
+
+fn family(program: Program) -> TableFamily {
+    match program {
+        Program::IptablesLegacy | Program::IptablesNft | Program::NftIp => TableFamily::Ip,
+        Program::Ip6tablesLegacy | Program::Ip6tablesNft | Program::NftIp6 => TableFamily::Ip6,
+        Program::NftInet => TableFamily::Inet,
+    }
+}
