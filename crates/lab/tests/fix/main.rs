@@ -1,0 +1,130 @@
+//! What a plan foretells is what the owners of rules then have in the kernel: each scenario of the
+//! four entries is mended twice, on the model by `unmasq-fix` and in the lab by the owners' own
+//! writers, and the nodes' rules are compared.
+
+#[path = "../trials/mod.rs"]
+mod trials;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use unmasq_audit::expect::{self, Expectations};
+use unmasq_audit::{Request, audit};
+use unmasq_cluster::{Cluster, Overrides, read};
+use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
+use unmasq_lab::scenario::builtin;
+use unmasq_lab::session::Session;
+use unmasq_model::host::Host;
+use unmasq_model::ipset::IpSet;
+
+fn main() -> ExitCode {
+    let trial = |name: &'static str, accepted: &'static [&'static str]| {
+        let run = move || scenario(name, accepted);
+        (name, Box::new(run) as Box<dyn FnOnce() -> Result<()> + Send>)
+    };
+    trials::run(
+        [
+            trial("canal-unused-pool", &[]),
+            trial("kube-router-egress", &[]),
+            trial("service-cluster-policy", &["unmet/external-traffic-policy-cluster"]),
+        ]
+        .into_iter(),
+    )
+}
+
+struct Captured {
+    state: State,
+    expectations: Expectations,
+}
+
+fn capture(session: &Session) -> Result<Captured> {
+    let files = session.capture()?;
+    let expectations = match files.get("expect.yaml") {
+        Some(text) => expect::parse(&String::from_utf8_lossy(text), "expect.yaml")?,
+        None => Expectations::default(),
+    };
+    let contents = read::capture(&files)?;
+    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let objects = files.into_iter().filter(|(path, _)| path.starts_with("kubernetes/"));
+    let manifests = Manifests::new(objects.collect());
+    Ok(Captured { state: State { cluster, manifests }, expectations })
+}
+
+fn planned(captured: &Captured, wanted: &Wanted) -> Result<Plan, Refusal> {
+    let Captured { state, expectations } = captured;
+    let found = audit(&state.cluster, expectations, Request::default(), &|_, _| {});
+    plan(state, &found, expectations, wanted, &|_, _| {})
+}
+
+/// The first finding's remedy, with what has to be accepted.
+fn scenario(name: &str, accepted: &[&str]) -> Result<()> {
+    let text = builtin(name).context("no such scenario")?;
+    let mut session = Session::up(text, &|_| {})?;
+    let before = capture(&session)?;
+    let Captured { state, expectations } = &before;
+    let found = audit(&state.cluster, expectations, Request::default(), &|_, _| {});
+    let first = found.findings.first().context("nothing is found")?;
+    let wanted =
+        Wanted { findings: vec![FindingName { id: first.id, subject: None }], ..Wanted::default() };
+    if !accepted.is_empty() {
+        let refused = planned(&before, &wanted).err().context("it is not refused")?;
+        println!("{refused}");
+    }
+    let accepted: BTreeSet<String> = accepted.iter().map(|one| (*one).to_owned()).collect();
+    let plan = match planned(&before, &Wanted { accepted, ..wanted }) {
+        Ok(plan) => plan,
+        Err(refusal) => bail!("refused: {refusal}: {refusal:?}"),
+    };
+    ensure!(session.step()?, "the scenario has no remedy");
+    let after = capture(&session)?;
+    for (foretold, real) in plan.after.cluster.nodes.iter().zip(&after.state.cluster.nodes) {
+        let (Some(foretold), Some(real)) = (&foretold.host, &real.host) else { continue };
+        same(&rules(foretold), &rules(real)).with_context(|| format!("rules of {}", real.name))?;
+        same(&sets(foretold), &sets(real)).with_context(|| format!("sets of {}", real.name))?;
+    }
+    Ok(())
+}
+
+/// Rules by chain; chains without rules are no difference.
+fn rules(host: &Host) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for table in &host.ruleset.tables {
+        for chain in table.chains.iter().filter(|chain| !chain.rules.is_empty()) {
+            let name =
+                format!("{:?} {} {} {}", table.backend, table.family, table.name, chain.name);
+            let rules = chain.rules.iter().map(|rule| unmasq_fix::deed::without_counts(&rule.text));
+            all.insert(name, rules.collect());
+        }
+    }
+    all
+}
+
+fn sets(host: &Host) -> BTreeMap<String, Vec<String>> {
+    let of = |set: &IpSet| match &set.content {
+        unmasq_model::ipset::Content::Hash(set) => {
+            set.iter().map(|(element, _)| format!("{element:?}")).collect()
+        }
+        other => vec![format!("{other:?}")],
+    };
+    let sets = host.ipsets.iter().flatten();
+    sets.map(|(name, set)| (name.to_string(), of(set))).collect()
+}
+
+fn same(
+    foretold: &BTreeMap<String, Vec<String>>,
+    real: &BTreeMap<String, Vec<String>>,
+) -> Result<()> {
+    let names: BTreeSet<&String> = foretold.keys().chain(real.keys()).collect();
+    for name in names {
+        let of = |all: &BTreeMap<String, Vec<String>>| all.get(name).cloned().unwrap_or_default();
+        let (foretold, real) = (of(foretold), of(real));
+        ensure!(
+            foretold == real,
+            "{name}:\nforetold\n  {}\nthere\n  {}",
+            foretold.join("\n  "),
+            real.join("\n  ")
+        );
+    }
+    Ok(())
+}
