@@ -1,11 +1,12 @@
-//! What a remedy's step means as deeds.
+//! What remedies' steps mean as deeds.
+//!
+//! Steps come one after the other: what a deed finds is what those before it leave.
 
 use serde_json::{Value, json};
 use unmasq_audit::Action;
 
 use crate::deed::{Deed, ObjectDeed};
-use crate::manifests::{ObjectName, merge as merged};
-use crate::plan::Step;
+use crate::manifests::{Manifests, ObjectName, merge};
 use crate::state::State;
 
 /// Why a step is no deed.
@@ -17,47 +18,91 @@ pub(crate) enum CannotDo {
     Not(String),
 }
 
-/// The deeds of an action.
-pub(crate) fn of(state: &State, action: &Action) -> Result<Vec<Deed>, CannotDo> {
-    match action {
-        Action::Patch { resource, namespace, name, patch } => {
-            let object = ObjectName {
-                resource: resource.clone(),
-                namespace: namespace.clone(),
-                name: name.clone(),
-            };
-            let patch = serde_json::from_str(patch)
-                .map_err(|error| CannotDo::Not(format!("the patch is no JSON: {error}")))?;
-            patched(state, object, patch).map(|deed| vec![deed])
-        }
-        Action::Environment { workload, namespace, container, name, value } => {
-            in_containers(state, workload, namespace, |containers| {
-                set_variable(containers, container, name, value)
-            })
-        }
-        Action::Argument { place, namespace: Some(namespace), argument } => {
-            in_containers(state, place, namespace, |containers| set_argument(containers, argument))
-        }
-        Action::Argument { namespace: None, .. }
-        | Action::Rules { .. }
-        | Action::File { .. }
-        | Action::ByHand(_) => Err(CannotDo::Person),
+/// Makes deeds of actions, in their order.
+#[derive(Debug, Clone)]
+pub(crate) struct Drafter {
+    /// Objects as the deeds so far leave them.
+    manifests: Manifests,
+}
+
+impl Drafter {
+    /// Begins with a state.
+    pub(crate) fn new(state: &State) -> Self {
+        Drafter { manifests: state.manifests.clone() }
     }
-}
 
-/// Deeds on the same chain become one, at the place of the first.
-pub(crate) fn merge(_: &mut [Step]) {}
+    /// The deeds of an action; none, if what it wants is so already.
+    pub(crate) fn deeds(&mut self, action: &Action) -> Result<Vec<Deed>, CannotDo> {
+        match action {
+            Action::Patch { resource, namespace, name, patch } => {
+                let object = ObjectName {
+                    resource: resource.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                };
+                let patch = serde_json::from_str(patch)
+                    .map_err(|error| CannotDo::Not(format!("the patch is no JSON: {error}")))?;
+                self.patched(object, patch)
+            }
+            Action::Environment { workload, namespace, container, name, value } => self
+                .in_containers(workload, namespace, |containers| {
+                    set_variable(containers, container, name, value)
+                }),
+            Action::Argument { place, namespace: Some(namespace), argument } => {
+                self.in_containers(place, namespace, |containers| {
+                    set_argument(containers, argument)
+                })
+            }
+            Action::Argument { namespace: None, .. }
+            | Action::Rules { .. }
+            | Action::File { .. }
+            | Action::ByHand(_) => Err(CannotDo::Person),
+        }
+    }
 
-fn find(state: &State, name: &ObjectName) -> Result<Value, CannotDo> {
-    let found = state.manifests.find(name);
-    found.ok_or_else(|| CannotDo::Not(format!("{name} was not captured")))
-}
+    fn find(&self, name: &ObjectName) -> Result<Value, CannotDo> {
+        let found = self.manifests.find(name);
+        found.ok_or_else(|| CannotDo::Not(format!("{name} was not captured")))
+    }
 
-fn patched(state: &State, name: ObjectName, patch: Value) -> Result<Deed, CannotDo> {
-    let object = find(state, &name)?;
-    let back = inverse(&object, &patch);
-    let ObjectName { resource, namespace, name } = name;
-    Ok(Deed::Object(ObjectDeed { resource, namespace, name, patch, back }))
+    fn patched(&mut self, name: ObjectName, patch: Value) -> Result<Vec<Deed>, CannotDo> {
+        let object = self.find(&name)?;
+        let mut changed = object.clone();
+        merge(&mut changed, &patch);
+        if changed == object {
+            return Ok(Vec::new());
+        }
+        let back = inverse(&object, &patch);
+        self.manifests.replace(&name, changed);
+        let ObjectName { resource, namespace, name } = name;
+        Ok(vec![Deed::Object(ObjectDeed { resource, namespace, name, patch, back })])
+    }
+
+    /// A patch of a workload's containers: the whole list, because a merge patch knows no items.
+    fn in_containers(
+        &mut self,
+        workload: &str,
+        namespace: &str,
+        change: impl Fn(&mut Vec<Value>) -> Result<(), String>,
+    ) -> Result<Vec<Deed>, CannotDo> {
+        let Some((resource, name)) = workload.split_once('/') else {
+            return Err(CannotDo::Not(format!("{workload} is no workload")));
+        };
+        let object = ObjectName {
+            resource: resource.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            name: name.to_owned(),
+        };
+        let there = self.find(&object)?;
+        let containers = there.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+        let Some(containers) = containers else {
+            return Err(CannotDo::Not(format!("{object} has no containers")));
+        };
+        let mut containers = containers.clone();
+        change(&mut containers).map_err(|why| CannotDo::Not(format!("{object}: {why}")))?;
+        let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        self.patched(object, patch)
+    }
 }
 
 /// The patch that takes another one back: what the object has wherever the patch says something.
@@ -72,32 +117,6 @@ fn inverse(object: &Value, patch: &Value) -> Value {
         (key.clone(), back)
     };
     Value::Object(fields.iter().map(of).collect())
-}
-
-/// A patch of a workload's containers: the whole list, because a merge patch knows no items.
-fn in_containers(
-    state: &State,
-    workload: &str,
-    namespace: &str,
-    change: impl Fn(&mut Vec<Value>) -> Result<(), String>,
-) -> Result<Vec<Deed>, CannotDo> {
-    let Some((resource, name)) = workload.split_once('/') else {
-        return Err(CannotDo::Not(format!("{workload} is no workload")));
-    };
-    let object = ObjectName {
-        resource: resource.to_owned(),
-        namespace: Some(namespace.to_owned()),
-        name: name.to_owned(),
-    };
-    let there = find(state, &object)?;
-    let containers = there.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-    let Some(containers) = containers else {
-        return Err(CannotDo::Not(format!("{object} has no containers")));
-    };
-    let mut containers = containers.clone();
-    change(&mut containers).map_err(|why| CannotDo::Not(format!("{object}: {why}")))?;
-    let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
-    patched(state, object, patch).map(|deed| vec![deed])
 }
 
 fn container<'c>(containers: &'c mut [Value], name: &str) -> Result<&'c mut Value, String> {
@@ -115,7 +134,7 @@ fn set_variable(containers: &mut [Value], of: &str, name: &str, value: &str) -> 
                 None => variables.push(new),
             }
         }
-        None => merged(container, &json!({"env": [new]})),
+        None => merge(container, &json!({"env": [new]})),
     }
     Ok(())
 }
@@ -161,8 +180,8 @@ mod tests {
         ] {
             assert_eq!(inverse(&object, &patch), back, "{object} {patch}");
             let mut there = object.clone();
-            merged(&mut there, &patch);
-            merged(&mut there, &back);
+            merge(&mut there, &patch);
+            merge(&mut there, &back);
             assert_eq!(there, object, "{object} {patch}");
         }
     }

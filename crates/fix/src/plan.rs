@@ -17,7 +17,7 @@ use unmasq_cluster::paths::Paths;
 use unmasq_eval::trace::Options;
 
 use crate::deed::Deed;
-use crate::deeds::{self, CannotDo};
+use crate::deeds::{CannotDo, Drafter};
 use crate::owner::{Reactions, Unforeseen};
 use crate::state::{DraftError, State};
 use crate::worse::{self, Worse};
@@ -317,8 +317,9 @@ fn possible(
 ) -> Result<(), Refusal> {
     let mut why = None;
     let mut can = false;
+    let mut drafter = Drafter::new(state);
     for step in &remedy.steps {
-        match deeds::of(state, &step.action) {
+        match drafter.deeds(&step.action) {
             Ok(_) => can = true,
             Err(CannotDo::Person) => {}
             Err(CannotDo::Not(reason)) => why = why.or(Some(reason)),
@@ -346,9 +347,10 @@ fn requirement_name(finding: &FindingName) -> String {
 
 fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
+    let mut drafter = Drafter::new(state);
     for (index, one) in mended.iter().enumerate() {
         for (number, step) in one.remedy.steps.iter().enumerate() {
-            let by = match deeds::of(state, &step.action) {
+            let by = match drafter.deeds(&step.action) {
                 Ok(deeds) => By::Unmasq(deeds),
                 Err(CannotDo::Person) => By::Person(number),
                 Err(CannotDo::Not(why)) => {
@@ -359,7 +361,6 @@ fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {
             steps.push(Step { mended: index, text: step.text.clone(), by });
         }
     }
-    deeds::merge(&mut steps);
     Ok(steps)
 }
 

@@ -19,19 +19,29 @@ use unmasq_model::host::Host;
 use unmasq_model::ipset::IpSet;
 
 fn main() -> ExitCode {
-    let trial = |name: &'static str, accepted: &'static [&'static str]| {
-        let run = move || scenario(name, accepted);
-        (name, Box::new(run) as Box<dyn FnOnce() -> Result<()> + Send>)
+    let trial = |(title, name, change, accepted): Mended| {
+        let run = move || scenario(name, change, accepted);
+        (title, Box::new(run) as Box<dyn FnOnce() -> Result<()> + Send>)
     };
-    trials::run(
-        [
-            trial("canal-unused-pool", &[]),
-            trial("kube-router-egress", &[]),
-            trial("service-cluster-policy", &["unmet/external-traffic-policy-cluster"]),
-        ]
-        .into_iter(),
-    )
+    trials::run(MENDED.iter().copied().map(trial))
 }
+
+/// A title, a scenario, what is another in its text, and what has to be accepted.
+type Mended = (&'static str, &'static str, (&'static str, &'static str), &'static [&'static str]);
+
+const LOCAL: &[&str] = &["unmet/external-traffic-policy-cluster"];
+
+const MENDED: &[Mended] = &[
+    ("canal-unused-pool", "canal-unused-pool", ("", ""), &[]),
+    ("kube-router-egress", "kube-router-egress", ("", ""), &[]),
+    ("service-cluster-policy, nftables", "service-cluster-policy", ("", ""), LOCAL),
+    (
+        "service-cluster-policy, iptables",
+        "service-cluster-policy",
+        ("kube-proxy: {mode: nftables}", "kube-proxy: {mode: iptables}"),
+        LOCAL,
+    ),
+];
 
 struct Captured {
     state: State,
@@ -58,9 +68,11 @@ fn planned(captured: &Captured, wanted: &Wanted) -> Result<Plan, Refusal> {
 }
 
 /// The first finding's remedy, with what has to be accepted.
-fn scenario(name: &str, accepted: &[&str]) -> Result<()> {
+fn scenario(name: &str, (from, to): (&str, &str), accepted: &[&str]) -> Result<()> {
     let text = builtin(name).context("no such scenario")?;
-    let mut session = Session::up(text, &|_| {})?;
+    ensure!(text.contains(from), "{name} has no {from:?}");
+    let text = if from.is_empty() { text.to_owned() } else { text.replace(from, to) };
+    let mut session = Session::up(&text, &|_| {})?;
     let before = capture(&session)?;
     let Captured { state, expectations } = &before;
     let found = audit(&state.cluster, expectations, Request::default(), &|_, _| {});
@@ -86,15 +98,23 @@ fn scenario(name: &str, accepted: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The rule that lets health checks in: the API server chooses its port when the policy becomes
+/// Local, so nobody can foretell it.
+const HEALTH_CHECKS: &str = "health check node port";
+
 /// Rules by chain; chains without rules are no difference.
 fn rules(host: &Host) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
     for table in &host.ruleset.tables {
-        for chain in table.chains.iter().filter(|chain| !chain.rules.is_empty()) {
+        for chain in &table.chains {
             let name =
                 format!("{:?} {} {} {}", table.backend, table.family, table.name, chain.name);
-            let rules = chain.rules.iter().map(|rule| unmasq_fix::deed::without_counts(&rule.text));
-            all.insert(name, rules.collect());
+            let rules = chain.rules.iter().filter(|rule| !rule.text.contains(HEALTH_CHECKS));
+            let rules: Vec<String> =
+                rules.map(|rule| unmasq_fix::deed::without_counts(&rule.text)).collect();
+            if !rules.is_empty() {
+                all.insert(name, rules);
+            }
         }
     }
     all
