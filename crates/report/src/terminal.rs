@@ -19,6 +19,7 @@ mod hosts;
 mod page;
 mod paint;
 mod path;
+mod plan;
 
 use std::fmt::Write as _;
 
@@ -32,6 +33,7 @@ use paint::{Colour, Paint};
 pub use audit::{Extent, audit};
 pub use hosts::path_of_hosts;
 pub(crate) use hosts::probability;
+pub use plan::{plan, refusal};
 
 use crate::json::ends;
 

@@ -12,8 +12,8 @@
 //! Not seen: 4 of 1204 ways can't be told                                  what may hide more
 //! ```
 
-mod finding;
-mod matrix;
+pub(super) mod finding;
+pub(super) mod matrix;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -60,7 +60,7 @@ pub fn audit(audit: &Audit, subject: &Subject<'_>, extent: Extent, style: &Style
     text
 }
 
-fn heading(text: &mut String, title: &str, paint: &Paint) {
+pub(super) fn heading(text: &mut String, title: &str, paint: &Paint) {
     let _ = writeln!(text, "\n{}", paint.bold(title));
 }
 
@@ -239,7 +239,7 @@ fn ways(totals: &Totals) -> usize {
 }
 
 /// `a, b, c and 4 more`; everything where everything was asked for.
-fn shortened(names: &[String], few: usize, paint: &Paint) -> String {
+pub(super) fn shortened(names: &[String], few: usize, paint: &Paint) -> String {
     let shown = if paint.verbose { names.len() } else { few.min(names.len()) };
     let mut text = names[..shown].join(", ");
     if shown < names.len() {

@@ -15,7 +15,7 @@ const FEW_NAMES: usize = 3;
 const SOME_NAMES: usize = 12;
 
 /// `! ERROR  Calico masquerades …`.
-pub(super) fn title(text: &mut String, finding: &Finding, paint: &Paint) {
+pub(in crate::terminal) fn title(text: &mut String, finding: &Finding, paint: &Paint) {
     let (sign, word, colour) = match finding.severity {
         Severity::Error => ("!", "ERROR", Some(Colour::Red)),
         Severity::Warning => ("!", "WARNING", Some(Colour::Yellow)),
@@ -196,7 +196,11 @@ fn write_remedy(text: &mut String, number: usize, of: usize, remedy: &Remedy, pa
     }
 }
 
-fn write_requirement(text: &mut String, requirement: &Requirement, paint: &Paint) {
+pub(in crate::terminal) fn write_requirement(
+    text: &mut String,
+    requirement: &Requirement,
+    paint: &Paint,
+) {
     let (word, colour) = match requirement.holds {
         Some(true) => ("ok", Colour::Green),
         Some(false) => ("not so", Colour::Red),
@@ -213,7 +217,7 @@ fn write_requirement(text: &mut String, requirement: &Requirement, paint: &Paint
 }
 
 /// What exactly: commands, or what must stand where.
-fn write_action(text: &mut String, action: &Action, paint: &Paint) {
+pub(in crate::terminal) fn write_action(text: &mut String, action: &Action, paint: &Paint) {
     const INDENT: &str = "       ";
     let mut say = |words: String| paint.wrap(text, INDENT, &clean(&words));
     match action {
@@ -245,7 +249,7 @@ fn command_or_sentence(text: &mut String, indent: &str, line: &str, paint: &Pain
 /// A command that can be copied: where it is broken, a backslash says so to the shell. Nothing is
 /// broken inside of quotes, nor between a flag and its value.
 /// One of several lines (a document for a command's input) stands at the left, as it must be typed.
-pub(super) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
+pub(in crate::terminal) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
     if command.contains('\n') {
         for line in command.lines() {
             let _ = writeln!(text, "{}", clean(line));

@@ -102,7 +102,7 @@ fn packets(line: &Line<'_>) -> String {
 }
 
 /// What is called, and the policy that governs it.
-fn title(entry: Entry, policy: Option<Policy>) -> String {
+pub(in crate::terminal) fn title(entry: Entry, policy: Option<Policy>) -> String {
     let what = match entry {
         Entry::Pod => "Pods, called by their own addresses",
         Entry::Node => "Nodes, called by their own addresses",
@@ -156,7 +156,7 @@ fn write_line(
         Some(colour) => line.replacen(word, &paint.colour(colour, word), 1),
         None => line,
     });
-    for reason in network.into_iter().chain(reasons(cell)) {
+    for reason in network.into_iter().chain(reasons(&cell.fate, cell.policy)) {
         below(text, &reason, paint);
     }
     let called = rows.iter().filter_map(|index| audit.matrix.rows[*index].cell.destination);
@@ -195,7 +195,7 @@ fn below(text: &mut String, sentence: &str, paint: &Paint) {
     text.push_str(&paint.wrapped(INDENT, &clean(sentence)));
 }
 
-fn word(fate: &Fate) -> &'static str {
+pub(in crate::terminal) fn word(fate: &Fate) -> &'static str {
     match fate {
         Fate::Preserved => "PRESERVED",
         Fate::Rewritten(_) => "REWRITTEN",
@@ -221,7 +221,7 @@ fn colour(fate: &Fate, hurts: bool) -> Option<Colour> {
 }
 
 /// Who calls, and which network that stands for.
-fn client(client: &Client) -> (&'static str, Option<String>) {
+pub(in crate::terminal) fn client(client: &Client) -> (&'static str, Option<String>) {
     match client {
         Client::Pod => ("a pod", None),
         Client::PodElsewhere => ("a pod elsewhere", None),
@@ -240,7 +240,7 @@ fn client(client: &Client) -> (&'static str, Option<String>) {
 
 const OUTSIDE: &str = "somebody outside";
 
-fn placement(placement: Placement) -> &'static str {
+pub(in crate::terminal) fn placement(placement: Placement) -> &'static str {
     match placement {
         Placement::Here => "to the same node",
         Placement::Elsewhere => "to another node",
@@ -249,10 +249,10 @@ fn placement(placement: Placement) -> &'static str {
 }
 
 /// Why, a line each.
-fn reasons(cell: &Cell) -> Vec<String> {
-    match &cell.fate {
+pub(in crate::terminal) fn reasons(fate: &Fate, policy: Option<Policy>) -> Vec<String> {
+    match fate {
         Fate::Preserved => Vec::new(),
-        Fate::Rewritten(causes) => causes.iter().map(|cause| by(cause, cell)).collect(),
+        Fate::Rewritten(causes) => causes.iter().map(|cause| by(cause, policy)).collect(),
         Fate::NoAnswer(why) | Fate::Unknown(why) => vec![why.clone()],
         Fate::Dropped(refusal) | Fate::Rejected(refusal) => vec![refused(refusal)],
         Fate::Lost => vec!["nobody has the address that it is sent to".to_owned()],
@@ -260,8 +260,8 @@ fn reasons(cell: &Cell) -> Vec<String> {
 }
 
 /// `by KUBE-POSTROUTING (kube-proxy), because …`.
-fn by(cause: &Cause, cell: &Cell) -> String {
-    let why = match (cause.why, cell.policy) {
+fn by(cause: &Cause, policy: Option<Policy>) -> String {
+    let why = match (cause.why, policy) {
         (Why::ItsTests, _) => "",
         (Why::ExternalPolicy, Some(Policy::Local)) => {
             ", because a call to a Local Service from inside is masqueraded"

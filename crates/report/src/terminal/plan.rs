@@ -1,0 +1,294 @@
+//! A plan, for a person who decides whether to do it: what is done, as differences; what the owners
+//! then do; which answers change; what must hold; how it is taken back.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use similar::TextDiff;
+use unmasq_audit::matrix::change::{Change, Direction, Outcome};
+use unmasq_fix::deed::{Deed, FileDeed, ObjectDeed, RulesDeed, TableDeed};
+use unmasq_fix::{By, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
+
+use super::audit::finding::{command, write_action, write_requirement};
+use super::audit::matrix;
+use super::audit::{heading, shortened};
+use super::paint::{Colour, Paint, clean};
+use super::{Style, plural};
+use crate::audit::Subject;
+
+/// Names in a line of them.
+const FEW: usize = 4;
+/// Lines of changed answers that are shown without `-v`.
+const FEW_CHANGES: usize = 12;
+
+/// The plan as text, ending with a newline.
+pub fn plan(plan: &Plan, subject: &Subject<'_>, style: &Style) -> String {
+    let paint = Paint::new(style);
+    let mut text = String::new();
+    verdict(&mut text, plan, &paint);
+    for (index, mended) in plan.mended.iter().enumerate() {
+        let name = FindingName::of(&mended.finding).to_string();
+        let title = format!("{}: {}", clean(&name), clean(&mended.remedy.title));
+        heading(&mut text, &title, &paint);
+        let steps = plan.steps.iter().filter(|step| step.mended == index);
+        for (number, step) in (1..).zip(steps) {
+            write_step(&mut text, number, step, plan, &paint);
+        }
+        if !mended.remedy.requires.is_empty() {
+            text.push_str("  What must hold:\n");
+            for requirement in &mended.remedy.requires {
+                write_requirement(&mut text, requirement, &paint);
+            }
+        }
+    }
+    reactions(&mut text, "Then, by themselves", &plan.reactions, &paint);
+    reactions(&mut text, "At their next start", &plan.restart, &paint);
+    changes(&mut text, plan, subject, &paint);
+    worse(&mut text, &plan.worse, &paint);
+    afterwards(&mut text, plan, &paint);
+    text
+}
+
+fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
+    let count = plan.mended.len();
+    let better = answers(plan, Direction::Better);
+    let line = format!(
+        "PLAN: mends {count} {}; {better} of {} answers get better. Nothing is changed yet.",
+        plural(count, "finding", "findings"),
+        plan.changes.asked
+    );
+    for line in paint.wrapped("", &line).lines() {
+        let _ = writeln!(text, "{}", paint.colour(Colour::Green, line));
+    }
+    for name in &plan.returns {
+        let line = format!(
+            "{name} comes back when its program starts again: as it is planned, this works until then."
+        );
+        for line in paint.wrapped("", &clean(&line)).lines() {
+            let _ = writeln!(text, "{}", paint.colour(Colour::Yellow, line));
+        }
+    }
+}
+
+fn answers(plan: &Plan, direction: Direction) -> usize {
+    let rows = plan.changes.rows.iter().filter(|row| row.turn.direction() == direction);
+    rows.map(|row| row.count).sum()
+}
+
+fn write_step(text: &mut String, number: usize, step: &Step, plan: &Plan, paint: &Paint) {
+    paint.wrap(text, "  ", &format!("{number}. {}", clean(&step.text)));
+    match &step.by {
+        By::Unmasq(deeds) if deeds.is_empty() => {
+            text.push_str("     Nothing is left to do: an earlier step does it.\n");
+        }
+        By::Unmasq(deeds) => deeds.iter().for_each(|deed| write_deed(text, deed, paint)),
+        By::Person(index) => {
+            text.push_str("     By hand:\n");
+            let of = &plan.mended[step.mended].remedy.steps;
+            of.get(*index).into_iter().for_each(|step| write_action(text, &step.action, paint));
+        }
+    }
+}
+
+fn write_deed(text: &mut String, deed: &Deed, paint: &Paint) {
+    let _ = writeln!(text, "     {}", paint.dim(&clean(&deed.subject())));
+    match deed {
+        Deed::Object(object) => of_object(text, object, paint),
+        Deed::Rules(RulesDeed { before, after, .. }) => {
+            let lines = |rules: &[String]| rules.iter().map(|rule| format!("{rule}\n")).collect();
+            let (before, after): (String, String) = (lines(before), lines(after));
+            difference(text, &before, &after, paint);
+        }
+        Deed::Table(TableDeed { before, after, .. })
+        | Deed::File(FileDeed { before, after, .. }) => {
+            let of = |text: &Option<String>| text.clone().unwrap_or_default();
+            difference(text, &of(before), &of(after), paint);
+        }
+    }
+}
+
+/// The fields that a patch changes, and the command for who does it by hand.
+fn of_object(text: &mut String, object: &ObjectDeed, paint: &Paint) {
+    let (mut before, mut after) = (String::new(), String::new());
+    fields(&object.back, "", &mut before);
+    fields(&object.patch, "", &mut after);
+    difference(text, &before, &after, paint);
+}
+
+/// Each field of a patch by its path, a line each; lists line by line.
+fn fields(value: &Value, path: &str, text: &mut String) {
+    match value {
+        Value::Object(fields_of) => {
+            for (key, value) in fields_of {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                fields(value, &path, text);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                fields(item, &format!("{path}[{index}]"), text);
+            }
+        }
+        Value::Null => {}
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            let _ = writeln!(text, "{path}: {value}");
+        }
+    }
+}
+
+/// Lines that go and come, with a line around.
+fn difference(text: &mut String, before: &str, after: &str, paint: &Paint) {
+    let difference = TextDiff::from_lines(before, after);
+    for group in difference.grouped_ops(1) {
+        for operation in group {
+            for change in difference.iter_changes(&operation) {
+                let (sign, colour) = match change.tag() {
+                    similar::ChangeTag::Delete => ('-', Some(Colour::Red)),
+                    similar::ChangeTag::Insert => ('+', Some(Colour::Green)),
+                    similar::ChangeTag::Equal => (' ', None),
+                };
+                let line = format!("{sign} {}", clean(change.value().trim_end_matches('\n')));
+                let line = colour.map_or(line.clone(), |colour| paint.colour(colour, &line));
+                let _ = writeln!(text, "       {line}");
+            }
+        }
+    }
+}
+
+fn reactions(text: &mut String, title: &str, reactions: &Reactions, paint: &Paint) {
+    if reactions.done.is_empty() {
+        return;
+    }
+    heading(text, title, paint);
+    for Reaction { text: what, nodes, .. } in &reactions.done {
+        let on = shortened(nodes, FEW, paint);
+        paint.wrap(text, "  ", &format!("{} ({on})", clean(what)));
+    }
+}
+
+/// Answers that change, by what is called: the better ones, then the worse.
+fn changes(text: &mut String, plan: &Plan, subject: &Subject<'_>, paint: &Paint) {
+    heading(text, "What changes", paint);
+    if plan.changes.rows.is_empty() {
+        text.push_str("  No answer changes.\n");
+        return;
+    }
+    let rows = &plan.changes.rows;
+    let shown = if paint.verbose { rows.len() } else { rows.len().min(FEW_CHANGES) };
+    for change in rows.iter().take(shown) {
+        write_change(text, change, subject, paint);
+    }
+    if shown < rows.len() {
+        let rest = rows.len() - shown;
+        let _ = writeln!(text, "  and {rest} more with -v");
+    }
+}
+
+fn write_change(text: &mut String, change: &Change, subject: &Subject<'_>, paint: &Paint) {
+    let turn = &change.turn;
+    let (sign, colour) = match turn.direction() {
+        Direction::Better => ('+', Some(Colour::Green)),
+        Direction::Even => (' ', None),
+        Direction::Worse => ('!', Some(Colour::Red)),
+    };
+    let words = |outcomes: &[Outcome]| {
+        let mut words: Vec<&str> =
+            outcomes.iter().map(|outcome| matrix::word(&outcome.fate)).collect();
+        words.dedup();
+        words.join(" or ")
+    };
+    let turned = format!("{} -> {}", words(&turn.before), words(&turn.after));
+    let turned = colour.map_or(turned.clone(), |colour| paint.colour(colour, &turned));
+    let (who, network) = turn.client().map_or(("somebody", None), matrix::client);
+    let count = format!("{} {}", change.count, plural(change.count, "call", "calls"));
+    let _ = writeln!(text, "{sign} {turned}  {who}, {} {}, {count}", turn.family, turn.protocol);
+    let mut below = vec![matrix::title(turn.entry, None)];
+    below.extend(network);
+    for outcome in turn.before.iter().take(1) {
+        below.extend(
+            matrix::reasons(&outcome.fate, None).into_iter().map(|why| format!("before: {why}")),
+        );
+    }
+    for outcome in turn.after.iter().take(1) {
+        below.extend(
+            matrix::reasons(&outcome.fate, None).into_iter().map(|why| format!("after: {why}")),
+        );
+    }
+    let services = change.services.iter().map(|index| subject.service_name(*index));
+    let services: Vec<String> = services.collect();
+    if !services.is_empty() {
+        below.push(shortened(&services, FEW, paint));
+    }
+    for line in below {
+        paint.wrap(text, "    ", &clean(&line));
+    }
+}
+
+fn worse(text: &mut String, worse: &[Worse], paint: &Paint) {
+    if worse.is_empty() {
+        return;
+    }
+    heading(text, "What gets worse, as the remedy says or you accept", paint);
+    for one in worse {
+        write_worse(text, one, paint);
+    }
+}
+
+fn write_worse(text: &mut String, worse: &Worse, paint: &Paint) {
+    let Worse { name, text: what, count, .. } = worse;
+    let calls = plural(*count, "call", "calls");
+    paint.wrap(text, "  ", &clean(&format!("{name}: {what} ({count} {calls})")));
+}
+
+fn afterwards(text: &mut String, plan: &Plan, paint: &Paint) {
+    if plan.new.is_empty() {
+        return;
+    }
+    heading(text, "What an audit finds then and doesn't find now", paint);
+    for finding in &plan.new {
+        super::audit::finding::title(text, finding, paint);
+    }
+}
+
+/// Why a plan may not be done, and what to do next.
+pub fn refusal(refusal: &Refusal, style: &Style) -> String {
+    let paint = Paint::new(style);
+    let mut text = String::new();
+    for line in paint.wrapped("", &clean(&format!("REFUSED: {refusal}"))).lines() {
+        let _ = writeln!(text, "{}", paint.colour(Colour::Red, line));
+    }
+    let mut say = |line: &str| paint.wrap(&mut text, "  ", &clean(line));
+    match refusal {
+        Refusal::NoFinding { there, .. } if there.is_empty() => say("An audit finds nothing."),
+        Refusal::NoFinding { there, .. } => {
+            say("An audit finds:");
+            there.iter().for_each(|name| say(&format!("  {name}")));
+        }
+        Refusal::Unmet { name, .. } => {
+            say(&format!("If you know better, or want it all the same: --accept {name}"));
+        }
+        Refusal::Unforeseen(all) => {
+            for one in all {
+                say(&format!("{} on {}: {}", one.owner, one.node, one.why));
+            }
+        }
+        Refusal::Worse(all) => {
+            for one in all {
+                write_worse(&mut text, one, &paint);
+            }
+            for one in all {
+                command(&mut text, "  ", &format!("--accept {}", one.name), &paint);
+            }
+        }
+        Refusal::NewError(finding) => {
+            let name = FindingName::of(finding);
+            say(&format!("If you want it all the same: --accept {name}"));
+        }
+        Refusal::NothingFound
+        | Refusal::NoRemedy { .. }
+        | Refusal::ByHand { .. }
+        | Refusal::Draft(_)
+        | Refusal::StillThere { .. } => {}
+    }
+    text
+}
