@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, expectations, explain, lab, output, trace};
+use crate::{audit, collect, expectations, explain, fix, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -26,6 +26,9 @@ enum Command {
     /// Where a cluster loses sources, whose rule takes them, by which setting, and what mends it
     #[command(after_help = audit::EXAMPLES, after_long_help = audit::MORE)]
     Audit(audit::Args),
+    /// What mends a finding, tried out on a model first: what it changes, and whether it may be done
+    #[command(after_help = fix::EXAMPLES, after_long_help = fix::MORE)]
+    Fix(fix::Args),
     /// Collect this node's network state into a capture; changes nothing on the node
     #[command(after_help = collect::EXAMPLES)]
     Collect(collect::Args),
@@ -51,6 +54,7 @@ impl Args {
         match &self.command {
             Command::Trace(args) => trace::run(args),
             Command::Audit(args) => audit::run(args),
+            Command::Fix(args) => fix::run(args),
             Command::Collect(args) => collect::run(args),
             Command::Lab(args) => lab::run(args),
             Command::Expect(args) => expectations::run(args),

@@ -87,7 +87,7 @@ enum FailOn {
 
 /// Audits and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let LoadedCluster { cluster, expectations } = load(args)?;
+    let LoadedCluster { cluster, expectations, .. } = load(args)?;
     let expectations = self::expectations(args.expect.as_deref(), expectations)?;
     if let Some(service) = &args.service {
         check_service(&cluster, service)?;
@@ -118,7 +118,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// What must hold: a file's, or what the capture brings along.
-fn expectations(file: Option<&Path>, own: Option<String>) -> anyhow::Result<Expectations> {
+pub(crate) fn expectations(
+    file: Option<&Path>,
+    own: Option<String>,
+) -> anyhow::Result<Expectations> {
     let (text, name) = match (file, own) {
         (Some(path), _) => {
             let text = std::fs::read_to_string(path)
@@ -132,8 +135,12 @@ fn expectations(file: Option<&Path>, own: Option<String>) -> anyhow::Result<Expe
 }
 
 fn load(args: &Args) -> anyhow::Result<LoadedCluster> {
-    let cidrs = args.cluster_cidr.clone();
-    match &args.capture {
+    from(args.capture.as_deref(), args.cluster_cidr.clone())
+}
+
+/// A capture's cluster, or this host alone.
+pub(crate) fn from(capture: Option<&Path>, cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
+    match capture {
         Some(capture) => from_capture(capture, cidrs),
         None if source::is_root() => {
             output::warn(
@@ -178,7 +185,7 @@ fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
     bail!("there is no Service {wanted}{near}")
 }
 
-fn ask(cluster: &Cluster, expectations: &Expectations, request: Request) -> Audit {
+pub(crate) fn ask(cluster: &Cluster, expectations: &Expectations, request: Request) -> Audit {
     let progress = Progress::new();
     let audit = unmasq_audit::audit(cluster, expectations, request, &|done, of| {
         progress.show(&format!("Service {done} of {of}"));
@@ -188,17 +195,17 @@ fn ask(cluster: &Cluster, expectations: &Expectations, request: Request) -> Audi
 }
 
 /// What is being done, in one line of standard error that is written over, on a terminal only.
-struct Progress {
+pub(crate) struct Progress {
     /// How long the line is; `None`: nobody is there to read it.
     shown: Option<Mutex<usize>>,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    pub(crate) fn new() -> Progress {
         Progress { shown: io::stderr().is_terminal().then(|| Mutex::new(0)) }
     }
 
-    fn show(&self, line: &str) {
+    pub(crate) fn show(&self, line: &str) {
         let Some(shown) = &self.shown else { return };
         // Nobody is told of a thread that panicked while it wrote: it is told by itself.
         let Ok(mut before) = shown.lock() else { return };
@@ -207,7 +214,7 @@ impl Progress {
         *before = line.chars().count();
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.show("");
         if self.shown.is_some() {
             let _ = write!(io::stderr(), "\r");

@@ -15,6 +15,7 @@ mod endpoint;
 mod expect;
 mod expectations;
 mod explain;
+mod fix;
 mod lab;
 mod output;
 mod path;

@@ -1,5 +1,7 @@
 //! Where a host or a cluster comes from: a capture, or the machine that the command runs on.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 
 use ipnet::IpNet;
@@ -37,6 +39,8 @@ pub(crate) struct LoadedCluster {
     pub(crate) cluster: Cluster,
     /// `expect.yaml` at the capture's root.
     pub(crate) expectations: Option<String>,
+    /// The files of its objects.
+    pub(crate) manifests: BTreeMap<String, Vec<u8>>,
 }
 
 /// Reads a whole capture, node by node. `cluster_cidrs`: the ranges of pods, if the user said
@@ -57,21 +61,21 @@ pub(crate) fn cluster(
         // The manifest names the others too, without their files.
         nodes.extend(contents.nodes.into_iter().filter(|node| node.name == **name));
     }
-    let others = source.take_others()?;
-    let in_folder = others.iter().filter(|(path, _)| {
+    let mut others = source.take_others()?;
+    let expectations =
+        others.remove(EXPECTATIONS).map(|text| String::from_utf8_lossy(&text).into_owned());
+    others.retain(|path, _| {
         let below = path.strip_prefix("kubernetes/");
         below.is_some_and(|name| !name.contains('/') && unmasq_cluster::read::is_manifest(name))
     });
-    let contents = unmasq_cluster::read::objects(in_folder.map(|(path, text)| (&**path, &**text)));
+    let texts = others.iter().map(|(path, text)| (&**path, &**text));
+    let contents = unmasq_cluster::read::objects(texts);
     problems.extend(contents.problems);
     let problems: Vec<String> = problems.iter().map(|it| output::clean(&it.to_string())).collect();
     tell("of the objects could not be read", "part", &problems, false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    let text = others.get(EXPECTATIONS);
-    Ok(LoadedCluster {
-        cluster: Cluster::new(nodes, contents.objects, overrides),
-        expectations: text.map(|text| String::from_utf8_lossy(text).into_owned()),
-    })
+    let cluster = Cluster::new(nodes, contents.objects, overrides);
+    Ok(LoadedCluster { cluster, expectations, manifests: others })
 }
 
 /// Where a capture has what must hold of its cluster.
@@ -90,7 +94,7 @@ pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Resu
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
     let objects = unmasq_cluster::kubernetes::Objects::default();
     let cluster = Cluster::new(vec![node], objects, overrides);
-    Ok(LoadedCluster { cluster, expectations: None })
+    Ok(LoadedCluster { cluster, expectations: None, manifests: BTreeMap::new() })
 }
 
 fn from_capture(source: &Source, node: Option<&str>) -> anyhow::Result<Loaded> {

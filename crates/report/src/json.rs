@@ -5,6 +5,7 @@
 
 mod audit;
 mod path;
+mod plan;
 
 use std::net::IpAddr;
 
@@ -18,6 +19,7 @@ use unmasq_model::packet::{Packet, Transport};
 
 pub use audit::{AUDIT_SCHEMA, audit};
 pub use path::{PATH_SCHEMA, path_of_hosts};
+pub use plan::{FIX_SCHEMA, plan, refusal};
 
 use crate::evidence::{self, Place};
 

@@ -183,7 +183,7 @@ struct RowView {
 }
 
 #[derive(Serialize)]
-struct ClientView {
+pub(super) struct ClientView {
     kind: &'static str,
     network: Option<String>,
     named_by: Option<&'static str>,
@@ -229,11 +229,7 @@ fn finding(finding: &Finding, subject: &Subject<'_>) -> FindingView {
     FindingView {
         id: finding.id.id(),
         subject: finding.subject.clone(),
-        severity: match finding.severity {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        },
+        severity: severity_name(finding.severity),
         confidence: match finding.confidence {
             Confidence::Likely => "likely",
             Confidence::Certain => "certain",
@@ -318,7 +314,7 @@ fn matrix(matrix: &Matrix, subject: &Subject<'_>) -> MatrixView {
 fn row(row: &Row, subject: &Subject<'_>) -> RowView {
     let Cell { entry, policy, client, placement, family, protocol, fate, hops, destination: _ } =
         &row.cell;
-    let (fate, causes, refusal, detail) = self::fate(fate);
+    let (causes, refusal, detail) = because(fate);
     let witness = &row.witness;
     RowView {
         entry: entry_name(*entry),
@@ -334,7 +330,7 @@ fn row(row: &Row, subject: &Subject<'_>) -> RowView {
         },
         family: family.to_string(),
         protocol: protocol.to_string(),
-        fate,
+        fate: fate_name(fate),
         causes,
         refusal,
         detail,
@@ -350,7 +346,27 @@ fn row(row: &Row, subject: &Subject<'_>) -> RowView {
     }
 }
 
-fn entry_name(entry: Entry) -> &'static str {
+pub(super) fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+pub(super) fn fate_name(fate: &Fate) -> &'static str {
+    match fate {
+        Fate::Preserved => "preserved",
+        Fate::Rewritten(_) => "rewritten",
+        Fate::NoAnswer(_) => "no_answer",
+        Fate::Dropped(_) => "dropped",
+        Fate::Rejected(_) => "rejected",
+        Fate::Lost => "unreached",
+        Fate::Unknown(_) => "unknown",
+    }
+}
+
+pub(super) fn entry_name(entry: Entry) -> &'static str {
     match entry {
         Entry::Pod => "pod",
         Entry::Node => "node",
@@ -362,7 +378,7 @@ fn entry_name(entry: Entry) -> &'static str {
     }
 }
 
-fn client(client: &Client) -> ClientView {
+pub(super) fn client(client: &Client) -> ClientView {
     let (kind, network, named_by) = match client {
         Client::Pod => ("pod", None, None),
         Client::PodElsewhere => ("pod_elsewhere", None, None),
@@ -378,21 +394,18 @@ fn client(client: &Client) -> ClientView {
     ClientView { kind, network: network.map(ToString::to_string), named_by }
 }
 
-type FateView = (&'static str, Vec<RewriterView>, Option<RefusalView>, Option<String>);
+type BecauseView = (Vec<RewriterView>, Option<RefusalView>, Option<String>);
 
-fn fate(fate: &Fate) -> FateView {
+fn because(fate: &Fate) -> BecauseView {
     let refusal = |refusal: &unmasq_audit::matrix::Refusal| RefusalView {
         reason: refusal.reason.map(evidence::reason_name),
         owner: refusal.owner.map(unmasq_audit::Owner::name),
     };
     match fate {
-        Fate::Preserved => ("preserved", Vec::new(), None, None),
-        Fate::Rewritten(causes) => ("rewritten", causes.iter().map(rewriter).collect(), None, None),
-        Fate::NoAnswer(why) => ("no_answer", Vec::new(), None, Some(why.clone())),
-        Fate::Dropped(by) => ("dropped", Vec::new(), Some(refusal(by)), None),
-        Fate::Rejected(by) => ("rejected", Vec::new(), Some(refusal(by)), None),
-        Fate::Lost => ("unreached", Vec::new(), None, None),
-        Fate::Unknown(why) => ("unknown", Vec::new(), None, Some(why.clone())),
+        Fate::Preserved | Fate::Lost => (Vec::new(), None, None),
+        Fate::Rewritten(causes) => (causes.iter().map(rewriter).collect(), None, None),
+        Fate::Dropped(by) | Fate::Rejected(by) => (Vec::new(), Some(refusal(by)), None),
+        Fate::NoAnswer(why) | Fate::Unknown(why) => (Vec::new(), None, Some(why.clone())),
     }
 }
 

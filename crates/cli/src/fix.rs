@@ -1,0 +1,197 @@
+//! `unmasq fix`.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::ArgAction;
+use ipnet::IpNet;
+
+use unmasq_audit::{FindingId, Request};
+use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
+use unmasq_report::audit::Subject;
+use unmasq_report::{json, terminal};
+
+use crate::audit::{self, Progress};
+use crate::output::{self, Exit};
+use crate::path;
+use crate::source::LoadedCluster;
+
+/// What `-h` says at its end.
+pub(crate) const EXAMPLES: &str = "\
+Example:
+  unmasq fix calico-unused-pool examples/canal-rke
+
+More with --help.";
+
+/// What `--help` says at its end.
+pub(crate) const MORE: &str = "\
+Examples:
+  What would mend a finding of an audit, and what would it change? Nothing is done:
+    unmasq fix calico-unused-pool examples/canal-rke
+  One of several of its kind:
+    unmasq fix kube-router-pod-egress/ipv6 capture/
+  All that can be mended:
+    unmasq fix --all capture/
+  Something gets worse, and you want it all the same (a refusal names it):
+    unmasq fix external-traffic-policy-cluster capture/ --accept NAME
+
+Exit codes:
+  0  planned
+  1  refused: it would not mend the finding, or make something worse, or can't be foretold
+  2  wrong usage, or input that can't be read";
+
+/// Plans what mends findings.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Findings, as `unmasq audit` names them (ID, or ID/SUBJECT), then the capture. Without a
+    /// capture: this host alone (needs root)
+    #[arg(value_name = "FINDING… [CAPTURE]", required_unless_present = "all")]
+    words: Vec<String>,
+    /// All findings, errors and warnings, that can be mended
+    #[arg(long)]
+    all: bool,
+    /// Which remedy, by its number in the audit; else the first that can be done
+    #[arg(long, value_name = "NUMBER")]
+    remedy: Option<usize>,
+    /// Put up with something that gets worse, or that doesn't hold, by its name in the refusal
+    #[arg(long, value_name = "NAME")]
+    accept: Vec<String>,
+    /// What must hold, as YAML (docs/expectations.md). Left out: the capture's own expect.yaml, if
+    /// it has one
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+    /// The range of all pods, where it can't be found in the capture; one for each family
+    #[arg(long, value_name = "CIDR")]
+    cluster_cidr: Vec<IpNet>,
+    /// Print the plan, or the refusal, as JSON (unmasq.fix/v1, schemas/fix.v1.json)
+    #[arg(long)]
+    json: bool,
+    /// Take nothing for granted: what would be an assumption makes an answer unknown
+    #[arg(long)]
+    strict: bool,
+    /// Everything in full: all answers that change, and all names
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    verbose: bool,
+}
+
+/// Plans and prints.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let (findings, capture) = words(&args.words, args.all)?;
+    if args.remedy.is_some() && findings.len() != 1 {
+        bail!("--remedy is for one finding: name it");
+    }
+    let LoadedCluster { cluster, expectations, manifests } =
+        audit::from(capture.as_deref(), args.cluster_cidr.clone())?;
+    let expectations = audit::expectations(args.expect.as_deref(), expectations)?;
+    let found = audit::ask(&cluster, &expectations, Request { strict: args.strict });
+    let state = State { cluster, manifests: Manifests::new(manifests) };
+    let wanted = Wanted {
+        findings,
+        remedy: args.remedy,
+        accepted: args.accept.iter().cloned().collect::<BTreeSet<String>>(),
+        strict: args.strict,
+    };
+    let progress = Progress::new();
+    let planned = plan(&state, &found, &expectations, &wanted, &|done, of| {
+        progress.show(&format!("foretelling: Service {done} of {of}"));
+    });
+    progress.clear();
+    let capture = capture.map(|path| path.display().to_string());
+    let subject = Subject {
+        cluster: &state.cluster,
+        capture: capture.as_deref(),
+        service: None,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    print(args, &planned, &subject)?;
+    Ok(if planned.is_ok() { Exit::Done } else { Exit::NotAsExpected })
+}
+
+fn print(
+    args: &Args,
+    planned: &Result<Plan, Refusal>,
+    subject: &Subject<'_>,
+) -> anyhow::Result<()> {
+    let style = output::style(args.verbose);
+    let text = match (args.json, planned) {
+        (false, Ok(plan)) => terminal::plan(plan, subject, &style),
+        (false, Err(refusal)) => terminal::refusal(refusal, &style),
+        (true, Ok(plan)) => pretty(&json::plan(plan, subject))?,
+        (true, Err(refusal)) => pretty(&json::refusal(refusal, subject))?,
+    };
+    output::write(&mut io::stdout(), text.as_bytes())
+}
+
+fn pretty(document: &impl serde::Serialize) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(document).context("writing the answer as JSON")?;
+    Ok(text + "\n")
+}
+
+/// Findings, and the capture behind them: the last word, if it names no finding.
+fn words(words: &[String], all: bool) -> anyhow::Result<(Vec<FindingName>, Option<PathBuf>)> {
+    let (mut findings, mut capture) = (Vec::new(), None);
+    for (index, word) in words.iter().enumerate() {
+        match finding(word) {
+            Some(name) => findings.push(name),
+            None if index + 1 == words.len() && Path::new(word).exists() => {
+                capture = Some(PathBuf::from(word));
+            }
+            None => {
+                let ids = FindingId::ALL.iter().map(|id| id.id());
+                let id = word.split('/').next().unwrap_or(word);
+                let near = path::nearest(id, ids);
+                bail!("{word} is neither a finding (unmasq explain lists them) nor a file{near}");
+            }
+        }
+    }
+    match (findings.is_empty(), all) {
+        (true, false) => bail!("name a finding, as unmasq audit does, or say --all"),
+        (false, true) => bail!("name findings or say --all, not both"),
+        (true, true) | (false, false) => Ok((findings, capture)),
+    }
+}
+
+/// `ID` or `ID/SUBJECT`.
+fn finding(word: &str) -> Option<FindingName> {
+    let (id, subject) = match word.split_once('/') {
+        Some((id, subject)) => (id, Some(subject.to_owned())),
+        None => (word, None),
+    };
+    // A folder of a finding's name is written with ./ before it.
+    Some(FindingName { id: FindingId::from_id(id)?, subject })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_and_the_capture_behind_them() {
+        let of = |text: &[&str], all| {
+            let text: Vec<String> = text.iter().map(|word| (*word).to_owned()).collect();
+            words(&text, all).map(|(findings, capture)| {
+                let names: Vec<String> = findings.iter().map(ToString::to_string).collect();
+                (names, capture.map(|path| path.display().to_string()))
+            })
+        };
+        let there = env!("CARGO_MANIFEST_DIR");
+        let strings = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            of(&["calico-unused-pool/x", "masquerade-all", there], false).unwrap(),
+            (strings(&["calico-unused-pool/x", "masquerade-all"]), Some(there.to_owned()))
+        );
+        assert_eq!(of(&[there], true).unwrap(), (Vec::new(), Some(there.to_owned())));
+        assert_eq!(of(&[], true).unwrap(), (Vec::new(), None));
+        for (text, all, expected) in [
+            (&["calico-unused-pol"][..], false, "did you mean calico-unused-pool?"),
+            (&["/no/such/file"], true, "neither a finding"),
+            (&[there], false, "name a finding"),
+            (&["masquerade-all"], true, "not both"),
+        ] {
+            let error = of(text, all).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
