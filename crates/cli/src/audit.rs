@@ -18,7 +18,7 @@ use unmasq_report::{json, terminal};
 
 use crate::output::{self, Exit};
 use crate::source::LoadedCluster;
-use crate::{path, source};
+use crate::{endpoint, source};
 
 /// What `-h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -89,11 +89,12 @@ enum FailOn {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let LoadedCluster { cluster, expectations } = load(args)?;
     let expectations = self::expectations(args.expect.as_deref(), expectations)?;
-    if let Some(service) = &args.service {
+    let service = args.service.as_deref().map(endpoint::without_kind);
+    if let Some(service) = service {
         check_service(&cluster, service)?;
     }
     let whole = ask(&cluster, &expectations, Request { strict: args.strict });
-    let audit = match &args.service {
+    let audit = match service {
         Some(service) => of_service(&whole, &cluster, service),
         None => whole,
     };
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let subject = Subject {
         cluster: &cluster,
         capture: capture.as_deref(),
-        service: args.service.as_deref(),
+        service,
         version: env!("CARGO_PKG_VERSION"),
     };
     let text = if args.json {
@@ -174,7 +175,7 @@ fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
     if names.iter().any(|name| name == wanted) {
         return Ok(());
     }
-    let near = path::nearest(wanted, names.iter().map(String::as_str));
+    let near = unmasq_audit::explain::meant(wanted, names.iter().map(String::as_str));
     bail!("there is no Service {wanted}{near}")
 }
 
