@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::IpNet;
 
@@ -88,7 +88,10 @@ enum FailOn {
 /// Audits and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let LoadedCluster { cluster, expectations } = load(args)?;
+    let notes = cluster.check_given_pods().map_err(|why| anyhow!(why))?;
+    notes.iter().for_each(|note| output::warn(&format!("note: {}", output::clean(note))));
     let expectations = self::expectations(args.expect.as_deref(), expectations)?;
+    check_expectations(&cluster, &expectations)?;
     let service = args.service.as_deref().map(endpoint::without_kind);
     if let Some(service) = service {
         check_service(&cluster, service)?;
@@ -130,6 +133,14 @@ fn expectations(file: Option<&Path>, own: Option<String>) -> anyhow::Result<Expe
         (None, None) => return Ok(Expectations::default()),
     };
     Ok(expect::parse(&text, &name)?)
+}
+
+/// Nothing is judged by a file that is wrong for this cluster.
+fn check_expectations(cluster: &Cluster, expectations: &Expectations) -> anyhow::Result<()> {
+    match &expectations.errors(cluster)[..] {
+        [] => Ok(()),
+        errors => bail!("{}", errors.join("\n")),
+    }
 }
 
 fn load(args: &Args) -> anyhow::Result<LoadedCluster> {

@@ -205,3 +205,44 @@ fn an_audit_begins_with_its_verdict() {
         assert!(stderr(&output).contains(expected), "{arguments}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn a_range_of_pods_that_is_none_is_refused() {
+    let wrong = unmasq("audit", "-q --cluster-cidr 10.99.0.0/16");
+    exits_with(&wrong, 2);
+    let error = stderr(&wrong);
+    assert!(error.contains("--cluster-cidr 10.99.0.0/16 holds no pod: pods have "), "{error}");
+    assert!(error.contains("status.podIPs)"), "{error}");
+    exits_with(&unmasq("audit", "-q --cluster-cidr 10.42.0.0/16"), 0);
+}
+
+#[test]
+fn expectations_that_are_wrong_for_the_cluster_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wanted.yaml");
+    let file = path.display().to_string();
+    for (lines, expected) in [
+        (
+            "preserved:\n  - from: [outside]\n    to: [service/default/wbe]\n",
+            format!("{file}:3: there is no Service default/wbe; did you mean default/web?"),
+        ),
+        (
+            "preserved:\n  - from: [10.42.0.0/16]\n    to: [services]\n",
+            "10.42.0.0/16 is the range of all pods (".to_owned(),
+        ),
+        (
+            "preserved:\n  - {from: [outside], to: [services]}\ntranslated:\n  - {from: \
+             [outside], to: [service/default/web]}\n",
+            format!("{file}:3 wants the source preserved and {file}:5 wants it translated"),
+        ),
+        (
+            "preserved:\n  - from: outside\n",
+            format!("{file}:3:11: a list is expected here, such as from: [outside"),
+        ),
+    ] {
+        std::fs::write(&path, format!("schema: unmasq.expect/v1\n{lines}")).unwrap();
+        let output = unmasq("audit", &format!("-q --expect {file}"));
+        exits_with(&output, 2);
+        assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
+    }
+}

@@ -67,7 +67,11 @@ pub fn parse(text: &str, path: &str) -> Result<Expectations, Error> {
         path: path.to_owned(),
         preserved: flows(file.preserved, true)?,
         translated: flows(file.translated, false)?,
-        load_balancers: outside.load_balancers.into_iter().map(LoadBalancerFile::read).collect(),
+        load_balancers: outside
+            .load_balancers
+            .into_iter()
+            .map(|found| found.value.read(found.referenced.line()))
+            .collect(),
         gateways: outside.gateways.into_iter().map(GatewayFile::read).collect(),
     })
 }
@@ -104,7 +108,7 @@ struct FlowFile {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct OutsideFile {
-    load_balancers: Vec<LoadBalancerFile>,
+    load_balancers: Vec<Spanned<LoadBalancerFile>>,
     gateways: Vec<GatewayFile>,
 }
 
@@ -195,11 +199,11 @@ impl FlowFile {
 }
 
 impl LoadBalancerFile {
-    fn read(self) -> LoadBalancer {
+    fn read(self, line: u64) -> LoadBalancer {
         let services = self.services.into_iter().map(|ServiceName(namespace, name)| {
             (namespace, name.unwrap_or_else(|| ALL.to_owned()))
         });
-        LoadBalancer { services: services.collect(), health_checks: self.health_checks }
+        LoadBalancer { line, services: services.collect(), health_checks: self.health_checks }
     }
 }
 

@@ -74,7 +74,7 @@ outside:
     let balanced = vec![named("shop", "web"), named("bank", "*")];
     assert_eq!(
         found.load_balancers,
-        [LoadBalancer { services: balanced, health_checks: Some(false) }]
+        [LoadBalancer { line: 14, services: balanced, health_checks: Some(false) }]
     );
     let (knows_pods, masquerades) = (vec![net("10.42.0.0/16")], vec![net("192.168.10.0/24")]);
     assert_eq!(found.gateways, [Gateway { knows_pods, masquerades }]);
