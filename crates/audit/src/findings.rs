@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::Service;
+use unmasq_cluster::kubernetes::{Service, ServiceType};
 use unmasq_cluster::paths::{Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
@@ -250,7 +250,12 @@ impl<'c> Context<'_, 'c> {
                 && self.expectations.health_checks(service) == Some(false)
         };
         let service = |index: &u32| self.cluster.objects.services.get(*index as usize);
-        let hurt = |index: &u32| !without_endpoint || service(index).is_some_and(balanced);
+        // Nobody is there who could see a source.
+        let empty = |one: &Service| self.cluster.objects.has_endpoint(one) == Some(false);
+        let hurt = |index: &u32| {
+            !service(index).is_some_and(empty)
+                && (!without_endpoint || service(index).is_some_and(balanced))
+        };
         let mut lines = row
             .services
             .iter()
@@ -457,11 +462,16 @@ fn totals(cluster: &Cluster) -> Totals {
         chains.map(|chain| chain.rules.len()).sum()
     };
     let nodes = captured.clone().count();
+    let is_empty = |one: &&Service| {
+        one.spec.kind != ServiceType::ExternalName
+            && cluster.objects.has_endpoint(one) == Some(false)
+    };
     Totals {
         nodes,
         nodes_not_captured: cluster.nodes.len() - nodes,
         pods: cluster.objects.pods.len(),
         services: cluster.objects.services.len(),
+        services_without_endpoint: cluster.objects.services.iter().filter(is_empty).count(),
         rules: captured.map(rules).sum(),
         ..Totals::default()
     }
