@@ -139,3 +139,35 @@ fn a_line_about_one_destination() {
     assert_eq!(called.iter().filter(|one| lan.contains(*one)).count(), 1, "{called:?}");
     assert!(called.iter().any(|one| one.is_ipv4() && !lan.contains(one)), "{called:?}");
 }
+
+/// A Service whose pods are gone: kube-proxy refuses its calls on every node.
+#[test]
+fn a_service_without_endpoints_breaks_nothing_and_is_counted() {
+    let objects = "kind: Service\nmetadata: {name: empty, namespace: default}\nspec: {type: NodePort, \
+                   clusterIP: 10.43.0.99, ports: [{name: http, port: 80, nodePort: 30999}]}\n---\n\
+                   kind: EndpointSlice\naddressType: IPv4\nmetadata: {name: empty-1, namespace: \
+                   default, labels: {kubernetes.io/service-name: empty}}\nendpoints: []\n";
+    let refused = "-A KUBE-EXTERNAL-SERVICES -p tcp -m comment --comment \"default/empty:http has no \
+                   endpoints\" -m addrtype --dst-type LOCAL -m tcp --dport 30999 -j REJECT \
+                   --reject-with icmp-port-unreachable\nCOMMIT";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/canal-rke");
+    let mut files = captured::files(&root);
+    files.insert("kubernetes/empty.yaml".to_owned(), objects.as_bytes().to_vec());
+    for node in ["n1", "n2", "n3"] {
+        let text = files.get_mut(&format!("nodes/{node}/iptables-save")).unwrap();
+        let saved = String::from_utf8(text.clone()).unwrap();
+        let (before, filter) = saved.split_once("*filter").unwrap();
+        *text = format!("{before}*filter{}", filter.replacen("COMMIT", refused, 1)).into_bytes();
+    }
+    let contents = read::capture(&files).unwrap();
+    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let lines =
+        "schema: unmasq.expect/v1\npreserved: [{from: [outside], to: [service/default/empty]}]";
+    let expectations = unmasq_audit::expect::parse(lines, "x.yaml").unwrap();
+    assert_eq!(expectations.errors(&cluster), [""; 0]);
+    let audit = audit(&cluster, &expectations, Request::default(), &|_, _| {});
+    let breaks: Vec<&String> = audit.findings.iter().flat_map(|one| &one.breaks).collect();
+    assert!(breaks.is_empty(), "{breaks:?}");
+    assert_eq!(audit.totals.services_without_endpoint, 1);
+    assert_eq!(example("canal-rke").totals.services_without_endpoint, 0);
+}
