@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{Service, ServiceType};
-use unmasq_cluster::paths::{Caller, Paths};
+use unmasq_cluster::paths::{self, Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Protocol};
@@ -113,6 +113,7 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
             ));
         }
     }
+    all.extend(cluster.nodes.iter().filter_map(|node| without_services(cluster, node)));
     let sets = matrix::unknown_sets(cluster);
     if !sets.is_empty() {
         let names: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -133,6 +134,21 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
         all.push(format!("the endpoints of Services were not captured ({what})"));
     }
     all
+}
+
+/// That a node has no rule for any Service, and may have them where nobody looked.
+fn without_services(cluster: &Cluster, node: &unmasq_cluster::Node) -> Option<String> {
+    let host = node.host.as_ref()?;
+    let called = |one: &Service| !one.spec.cluster_ips.is_empty();
+    if paths::serves(host) || !cluster.objects.services.iter().any(called) {
+        return None;
+    }
+    let file = paths::legacy_file(host, Family::V4)?;
+    let name = &node.name;
+    Some(format!(
+        "node {name}: no rule for any Service was captured, and {file} is not in the capture, where \
+         they may be: on it, as root: {file} > nodes/{name}/{file}"
+    ))
 }
 
 /// Whether a node has rules of kube-proxy for a Service.

@@ -171,3 +171,49 @@ fn a_service_without_endpoints_breaks_nothing_and_is_counted() {
     assert_eq!(audit.totals.services_without_endpoint, 1);
     assert_eq!(example("canal-rke").totals.services_without_endpoint, 0);
 }
+
+/// A node where somebody switched iptables to legacy, and whose capture has neither that back end's
+/// rules nor its processes.
+#[test]
+fn a_node_whose_rules_may_be_in_another_back_end_is_unknown() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/canal-rke");
+    let without_rules = |legacy: Option<&str>| {
+        let mut files = captured::files(&root);
+        for name in ["iptables-save", "ip6tables-save", "nft.txt"] {
+            files.insert(format!("nodes/n1/{name}"), Vec::new());
+        }
+        files.insert("nodes/n1/nft.json".to_owned(), br#"{"nftables": []}"#.to_vec());
+        files.insert("capture.json".to_owned(), br#"{"schema": "unmasq.capture/v1"}"#.to_vec());
+        for name in ["processes", "iptables-legacy-save", "ip6tables-legacy-save"] {
+            files.remove(&format!("nodes/n1/{name}"));
+        }
+        for name in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+            if let Some(text) = legacy {
+                files.insert(format!("nodes/n1/{name}"), text.as_bytes().to_vec());
+            }
+        }
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        audit(&cluster, &Expectations::default(), Request::default(), &|_, _| {})
+    };
+    let doubtful = without_rules(None);
+    assert!(doubtful.in_doubt());
+    let told = doubtful.hidden.join("\n");
+    assert!(
+        told.contains("node n1: no rule for any Service was captured, and iptables-legacy-save"),
+        "{told}"
+    );
+    let unknown = |audit: &Audit| {
+        let rows = audit.matrix.rows.iter().filter(|row| {
+            row.cell.entry == unmasq_audit::matrix::Entry::ClusterIp
+                && matches!(&row.cell.fate, unmasq_audit::matrix::Fate::Unknown(why)
+                    if why.contains("iptables-legacy-save"))
+        });
+        rows.count()
+    };
+    assert!(unknown(&doubtful) > 0);
+    // Where that back end was looked at and has nothing, there is nothing.
+    let certain = without_rules(Some(""));
+    assert_eq!(unknown(&certain), 0);
+    assert!(!certain.hidden.join("\n").contains("no rule for any Service"), "{:?}", certain.hidden);
+}
