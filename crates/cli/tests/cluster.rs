@@ -207,6 +207,16 @@ fn an_audit_begins_with_its_verdict() {
 }
 
 #[test]
+fn the_range_of_a_port_that_a_node_chose_is_kept_on_the_way() {
+    let asked =
+        "--from 192.168.7.20:41000 --to service/default/web:http --entry node-port --via n3";
+    let text = stdout(&unmasq("trace", asked));
+    let seen = text.lines().filter(|line| line.contains(" sees ")).collect::<Vec<_>>().join("\n");
+    assert!(seen.contains(":1024-65535"), "{text}");
+    assert!(!seen.contains(":?"), "{text}");
+}
+
+#[test]
 fn a_range_of_pods_that_is_none_is_refused() {
     let wrong = unmasq("audit", "-q --cluster-cidr 10.99.0.0/16");
     exits_with(&wrong, 2);
