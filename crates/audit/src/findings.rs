@@ -498,7 +498,8 @@ fn totals(cluster: &Cluster) -> Totals {
 fn assumptions(cluster: &Cluster, matrix: &Matrix) -> Vec<String> {
     let mut all: Vec<String> = cluster.assumptions.iter().map(|one| one.text.clone()).collect();
     let mut alike: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for sentence in matrix.assumptions.keys() {
+    let of_cluster: BTreeSet<String> = all.iter().cloned().collect();
+    for sentence in matrix.assumptions.keys().filter(|one| !of_cluster.contains(*one)) {
         let mut host = String::new();
         let words = sentence.split(' ').map(|word| {
             let bare = word.trim_start_matches('(');

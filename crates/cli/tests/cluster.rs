@@ -217,6 +217,47 @@ fn the_range_of_a_port_that_a_node_chose_is_kept_on_the_way() {
 }
 
 #[test]
+fn an_answer_says_that_it_rests_on_the_addresses_of_services() {
+    let sentence = "of IPv4 addresses only those that Services have are taken for cluster IPs";
+    let text = |to: &str| {
+        let text = stdout(&unmasq("trace", &format!("--from pod/default/tool-1 --to {to}")));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let outside = text("203.0.113.77:443");
+    assert!(outside.contains(sentence), "{outside}");
+    let inside = text("service/default/web:http");
+    assert!(!inside.contains(sentence), "{inside}");
+}
+
+/// The example without one of its files of objects.
+fn audited_without(left_out: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(EXAMPLE).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let capture = folder.path().join("kube-proxy-cluster-policy");
+    std::fs::remove_file(capture.join("kubernetes").join(left_out)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+    let output = command.arg("audit").arg(&capture).output().unwrap();
+    exits_with(&output, 0);
+    stdout(&output)
+}
+
+#[test]
+fn rows_are_honest_without_endpoints_and_pods_and_the_missing_file_is_named() {
+    for left_out in ["endpointslices.discovery.k8s.io", "pods"] {
+        let text = audited_without(&format!("{left_out}.json"));
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("kubectl get {left_out} ")), "{left_out}: {text}");
+        // Without EndpointSlices it calls itself by the port of another node.
+        let around = words.contains("the endpoint itself by another node");
+        assert_eq!(around, left_out != "pods", "{left_out}: {text}");
+        for line in text.lines().filter(|line| line.contains("the endpoint itself")) {
+            assert!(!line.contains("to another node"), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_range_of_pods_that_is_none_is_refused() {
     let wrong = unmasq("audit", "-q --cluster-cidr 10.99.0.0/16");
     exits_with(&wrong, 2);

@@ -235,7 +235,8 @@ impl<'c> Paths<'c> {
             Caller::Outside { .. } => query.in_device.clone(),
             Caller::Pod { .. } | Caller::Node(_) => None,
         };
-        let way = |there: Journey| {
+        let way = |mut there: Journey| {
+            there.assumptions.extend(self.taken_for_outside(&there));
             let back = net.back(&there);
             let astray = uplink.as_ref().and_then(|uplink| self.astray(&back, uplink));
             let fate = astray.unwrap_or_else(|| fate(caller, &there, &back));
@@ -255,6 +256,20 @@ impl<'c> Paths<'c> {
             Way { caller, there, back, fate }
         };
         Ok(net.there(host, query).into_iter().map(way).collect())
+    }
+
+    /// What is assumed of a packet that leaves the cluster: that no Service has its destination.
+    fn taken_for_outside(&self, there: &Journey) -> Option<String> {
+        let leaves = match there.arrival {
+            Arrival::Left => true,
+            Arrival::Delivered
+            | Arrival::Dropped(_)
+            | Arrival::Rejected(_)
+            | Arrival::Lost
+            | Arrival::Unknown(_) => false,
+        };
+        let (_, to) = there.ends().filter(|_| leaves)?;
+        self.cluster.networks.services(Family::of(to.address?)).assumption.clone()
     }
 
     /// Why it can't be told what becomes of a Service's call that nothing translated.
