@@ -38,9 +38,10 @@ Examples:
     unmasq audit examples/canal-rke --json --fail-on error
 
 Exit codes:
-  0  answered (with --fail-on: and nothing so bad was found)
+  0  answered (with --fail-on: nothing so bad was found, and nothing could hide it)
   1  --fail-on: something so bad was found
-  2  wrong usage, or input that can't be read
+  2  wrong usage, input that can't be read, or a --cluster-cidr or an expect.yaml that
+     contradicts the cluster
   3  --fail-on: nothing so bad was found, and what is unknown could hide it";
 
 /// Audits a cluster.

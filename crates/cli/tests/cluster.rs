@@ -257,6 +257,35 @@ fn rows_are_honest_without_endpoints_and_pods_and_the_missing_file_is_named() {
     }
 }
 
+/// The table of README.md, and of `audit --help`.
+#[test]
+fn an_audit_ends_with_the_codes_that_are_documented() {
+    // The example has an error, by its own expect.yaml.
+    exits_with(&unmasq("audit", "-q"), 0);
+    exits_with(&unmasq("audit", "-q --fail-on error"), 1);
+    exits_with(&unmasq("audit", "-q --json --fail-on warning"), 1);
+    for wrong in
+        ["--fail-on info", "--service default/wbe", "--cluster-cidr x", "--expect /no/such"]
+    {
+        exits_with(&unmasq("audit", wrong), 2);
+    }
+    // Nothing is expected, so nothing is wrong; then a node is missing, which could hide something.
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("nothing.yaml");
+    std::fs::write(&nothing, "schema: unmasq.expect/v1\n").unwrap();
+    let copied = Command::new("cp").arg("-r").arg(EXAMPLE).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let capture = folder.path().join("kube-proxy-cluster-policy");
+    let audit = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+        command.args(["audit", "-q", "--fail-on", "error", "--expect"]).arg(&nothing);
+        command.arg(&capture).output().unwrap()
+    };
+    exits_with(&audit(), 0);
+    std::fs::remove_dir_all(capture.join("nodes/n3")).unwrap();
+    exits_with(&audit(), 3);
+}
+
 #[test]
 fn a_range_of_pods_that_is_none_is_refused() {
     let wrong = unmasq("audit", "-q --cluster-cidr 10.99.0.0/16");
