@@ -14,15 +14,14 @@
 //! Without a file nothing is expected. What objects promise (`externalTrafficPolicy: Local`, a
 //! NetworkPolicy) isn't judged here, and no file is opened.
 
+mod check;
 mod judge;
 mod propose;
 mod read;
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::{Node, Service, ServiceType};
+use unmasq_cluster::kubernetes::{Service, ServiceType};
 use unmasq_model::packet::Family;
 
 use crate::matrix::{Clients, Entry};
@@ -117,6 +116,8 @@ pub enum ToldBy {
 pub struct LoadBalancer {
     /// Whose: namespace and name of Services.
     pub services: Vec<(String, String)>,
+    /// Where it begins in the file, counted from 1.
+    pub line: u64,
     /// Whether it leaves out nodes whose `healthCheckNodePort` doesn't answer 200.
     pub health_checks: Option<bool>,
 }
@@ -193,34 +194,15 @@ impl Expectations {
         (!self.gateways.is_empty()).then(|| self.gateways.iter().all(covers))
     }
 
-    /// What in the file can't be about this cluster, a sentence each.
+    /// What is wrong in the file for this cluster, a sentence each with its line: a name that
+    /// nothing has, a network of the cluster's own, lines that can't both hold.
+    pub fn errors(&self, cluster: &Cluster) -> Vec<String> {
+        check::errors(self, cluster)
+    }
+
+    /// What in the file can't be about this cluster, or can't be told, a sentence each.
     pub fn mismatches(&self, cluster: &Cluster) -> Vec<String> {
-        let mut all = Vec::new();
-        for flow in self.flows() {
-            let place = self.place(flow);
-            for from in &flow.from {
-                if let Source::Network(net) = from
-                    && inside(cluster, *net)
-                {
-                    all.push(format!(
-                        "{place}: {net} is within the cluster: write pods or nodes for its callers"
-                    ));
-                }
-            }
-            for to in &flow.to {
-                all.extend(mismatch(cluster, flow, to).map(|what| format!("{place}: {what}")));
-            }
-        }
-        let balanced = self.load_balancers.iter().flat_map(|one| &one.services);
-        for (namespace, name) in balanced.filter(|(_, name)| name != ALL) {
-            if !services(cluster).any(|one| is_named(one, namespace, Some(name))) {
-                all.push(format!(
-                    "{}: outside.load-balancers: there is no Service {namespace}/{name}",
-                    self.path
-                ));
-            }
-        }
-        all
+        check::mismatches(self, cluster)
     }
 
     /// Where a line stands, and its name.
@@ -260,46 +242,6 @@ fn is_external(service: &Service) -> bool {
         ServiceType::NodePort | ServiceType::LoadBalancer => true,
         ServiceType::ClusterIp => !service.spec.external_ips.is_empty(),
         ServiceType::ExternalName => false,
-    }
-}
-
-/// Whether all of a network belongs to pods or Services.
-fn inside(cluster: &Cluster, net: IpNet) -> bool {
-    let pods = cluster.objects.nodes.iter().flat_map(Node::pod_cidrs);
-    let ips = services(cluster).flat_map(|one| &one.spec.cluster_ips).copied().map(IpNet::from);
-    let nodes = cluster.objects.nodes.iter().flat_map(|node| &node.status.addresses);
-    let nodes = nodes.filter_map(|one| one.address.parse::<IpAddr>().ok()).map(IpNet::from);
-    let all: Vec<IpNet> = pods.chain(ips).chain(nodes).collect();
-    IpNet::aggregate(&all).iter().any(|known| known.contains(&net))
-}
-
-/// Why a destination can't be about this cluster.
-fn mismatch(cluster: &Cluster, flow: &Flow, to: &Destination) -> Option<String> {
-    match to {
-        Destination::Service { namespace, name } => {
-            let mut found = services(cluster).filter(|s| is_named(s, namespace, name.as_deref()));
-            let Some(first) = found.next() else {
-                return Some(match name {
-                    Some(name) => format!("there is no Service {namespace}/{name}"),
-                    None => format!("there is no Service in the namespace {namespace}"),
-                });
-            };
-            let only_outside = flow.from.iter().all(|from| match from {
-                Source::Outside | Source::Network(_) => true,
-                Source::Pods | Source::Nodes => false,
-            });
-            let reachable = is_external(first) || found.any(is_external);
-            (only_outside && !reachable)
-                .then(|| format!("nobody outside can call Service {}", first.full_name()))
-        }
-        Destination::Network(net) if inside(cluster, *net) => Some(format!(
-            "{net} is within the cluster: write pods, nodes or a Service for what is called there"
-        )),
-        Destination::Services
-        | Destination::Pods
-        | Destination::Nodes
-        | Destination::Internet
-        | Destination::Network(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! files of `docs/findings` and `docs/components`, compiled in, so that what a release says is what
 //! its documentation says. How a page looks on a terminal is `unmasq-report`'s.
 
+mod meant;
 mod nearest;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::fmt::Write as _;
 
 use crate::FindingId;
 
+pub use meant::meant;
 pub use nearest::{distance, nearest};
 
 /// A part of a cluster that rewrites sources, or decides whether they are rewritten.

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::Service;
-use unmasq_cluster::paths::{Caller, Paths};
+use unmasq_cluster::kubernetes::{Service, ServiceType};
+use unmasq_cluster::paths::{self, Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Protocol};
@@ -113,6 +113,7 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
             ));
         }
     }
+    all.extend(cluster.nodes.iter().filter_map(|node| without_services(cluster, node)));
     let sets = matrix::unknown_sets(cluster);
     if !sets.is_empty() {
         let names: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -133,6 +134,21 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
         all.push(format!("the endpoints of Services were not captured ({what})"));
     }
     all
+}
+
+/// That a node has no rule for any Service, and may have them where nobody looked.
+fn without_services(cluster: &Cluster, node: &unmasq_cluster::Node) -> Option<String> {
+    let host = node.host.as_ref()?;
+    let called = |one: &Service| !one.spec.cluster_ips.is_empty();
+    if paths::serves(host) || !cluster.objects.services.iter().any(called) {
+        return None;
+    }
+    let file = paths::legacy_file(host, Family::V4)?;
+    let name = &node.name;
+    Some(format!(
+        "node {name}: no rule for any Service was captured, and {file} is not in the capture, where \
+         they may be: on it, as root: {file} > nodes/{name}/{file}"
+    ))
 }
 
 /// Whether a node has rules of kube-proxy for a Service.
@@ -250,7 +266,12 @@ impl<'c> Context<'_, 'c> {
                 && self.expectations.health_checks(service) == Some(false)
         };
         let service = |index: &u32| self.cluster.objects.services.get(*index as usize);
-        let hurt = |index: &u32| !without_endpoint || service(index).is_some_and(balanced);
+        // Nobody is there who could see a source.
+        let empty = |one: &Service| self.cluster.objects.has_endpoint(one) == Some(false);
+        let hurt = |index: &u32| {
+            !service(index).is_some_and(empty)
+                && (!without_endpoint || service(index).is_some_and(balanced))
+        };
         let mut lines = row
             .services
             .iter()
@@ -457,11 +478,16 @@ fn totals(cluster: &Cluster) -> Totals {
         chains.map(|chain| chain.rules.len()).sum()
     };
     let nodes = captured.clone().count();
+    let is_empty = |one: &&Service| {
+        one.spec.kind != ServiceType::ExternalName
+            && cluster.objects.has_endpoint(one) == Some(false)
+    };
     Totals {
         nodes,
         nodes_not_captured: cluster.nodes.len() - nodes,
         pods: cluster.objects.pods.len(),
         services: cluster.objects.services.len(),
+        services_without_endpoint: cluster.objects.services.iter().filter(is_empty).count(),
         rules: captured.map(rules).sum(),
         ..Totals::default()
     }
@@ -472,7 +498,8 @@ fn totals(cluster: &Cluster) -> Totals {
 fn assumptions(cluster: &Cluster, matrix: &Matrix) -> Vec<String> {
     let mut all: Vec<String> = cluster.assumptions.iter().map(|one| one.text.clone()).collect();
     let mut alike: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for sentence in matrix.assumptions.keys() {
+    let of_cluster: BTreeSet<String> = all.iter().cloned().collect();
+    for sentence in matrix.assumptions.keys().filter(|one| !of_cluster.contains(*one)) {
         let mut host = String::new();
         let words = sentence.split(' ').map(|word| {
             let bare = word.trim_start_matches('(');

@@ -65,6 +65,8 @@ pub struct Totals {
     pub pods: usize,
     /// Services.
     pub services: usize,
+    /// Services without an endpoint: their calls end nowhere, and no expectation is judged by them.
+    pub services_without_endpoint: usize,
     /// Rules of all nodes.
     pub rules: usize,
     /// Questions asked, by what became of the source.

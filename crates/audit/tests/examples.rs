@@ -139,3 +139,81 @@ fn a_line_about_one_destination() {
     assert_eq!(called.iter().filter(|one| lan.contains(*one)).count(), 1, "{called:?}");
     assert!(called.iter().any(|one| one.is_ipv4() && !lan.contains(one)), "{called:?}");
 }
+
+/// A Service whose pods are gone: kube-proxy refuses its calls on every node.
+#[test]
+fn a_service_without_endpoints_breaks_nothing_and_is_counted() {
+    let objects = "kind: Service\nmetadata: {name: empty, namespace: default}\nspec: {type: NodePort, \
+                   clusterIP: 10.43.0.99, ports: [{name: http, port: 80, nodePort: 30999}]}\n---\n\
+                   kind: EndpointSlice\naddressType: IPv4\nmetadata: {name: empty-1, namespace: \
+                   default, labels: {kubernetes.io/service-name: empty}}\nendpoints: []\n";
+    let refused = "-A KUBE-EXTERNAL-SERVICES -p tcp -m comment --comment \"default/empty:http has no \
+                   endpoints\" -m addrtype --dst-type LOCAL -m tcp --dport 30999 -j REJECT \
+                   --reject-with icmp-port-unreachable\nCOMMIT";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/canal-rke");
+    let mut files = captured::files(&root);
+    files.insert("kubernetes/empty.yaml".to_owned(), objects.as_bytes().to_vec());
+    for node in ["n1", "n2", "n3"] {
+        let text = files.get_mut(&format!("nodes/{node}/iptables-save")).unwrap();
+        let saved = String::from_utf8(text.clone()).unwrap();
+        let (before, filter) = saved.split_once("*filter").unwrap();
+        *text = format!("{before}*filter{}", filter.replacen("COMMIT", refused, 1)).into_bytes();
+    }
+    let contents = read::capture(&files).unwrap();
+    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let lines =
+        "schema: unmasq.expect/v1\npreserved: [{from: [outside], to: [service/default/empty]}]";
+    let expectations = unmasq_audit::expect::parse(lines, "x.yaml").unwrap();
+    assert_eq!(expectations.errors(&cluster), [""; 0]);
+    let audit = audit(&cluster, &expectations, Request::default(), &|_, _| {});
+    let breaks: Vec<&String> = audit.findings.iter().flat_map(|one| &one.breaks).collect();
+    assert!(breaks.is_empty(), "{breaks:?}");
+    assert_eq!(audit.totals.services_without_endpoint, 1);
+    assert_eq!(example("canal-rke").totals.services_without_endpoint, 0);
+}
+
+/// A node where somebody switched iptables to legacy, and whose capture has neither that back end's
+/// rules nor its processes.
+#[test]
+fn a_node_whose_rules_may_be_in_another_back_end_is_unknown() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/canal-rke");
+    let without_rules = |legacy: Option<&str>| {
+        let mut files = captured::files(&root);
+        for name in ["iptables-save", "ip6tables-save", "nft.txt"] {
+            files.insert(format!("nodes/n1/{name}"), Vec::new());
+        }
+        files.insert("nodes/n1/nft.json".to_owned(), br#"{"nftables": []}"#.to_vec());
+        files.insert("capture.json".to_owned(), br#"{"schema": "unmasq.capture/v1"}"#.to_vec());
+        for name in ["processes", "iptables-legacy-save", "ip6tables-legacy-save"] {
+            files.remove(&format!("nodes/n1/{name}"));
+        }
+        for name in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+            if let Some(text) = legacy {
+                files.insert(format!("nodes/n1/{name}"), text.as_bytes().to_vec());
+            }
+        }
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        audit(&cluster, &Expectations::default(), Request::default(), &|_, _| {})
+    };
+    let doubtful = without_rules(None);
+    assert!(doubtful.in_doubt());
+    let told = doubtful.hidden.join("\n");
+    assert!(
+        told.contains("node n1: no rule for any Service was captured, and iptables-legacy-save"),
+        "{told}"
+    );
+    let unknown = |audit: &Audit| {
+        let rows = audit.matrix.rows.iter().filter(|row| {
+            row.cell.entry == unmasq_audit::matrix::Entry::ClusterIp
+                && matches!(&row.cell.fate, unmasq_audit::matrix::Fate::Unknown(why)
+                    if why.contains("iptables-legacy-save"))
+        });
+        rows.count()
+    };
+    assert!(unknown(&doubtful) > 0);
+    // Where that back end was looked at and has nothing, there is nothing.
+    let certain = without_rules(Some(""));
+    assert_eq!(unknown(&certain), 0);
+    assert!(!certain.hidden.join("\n").contains("no rule for any Service"), "{:?}", certain.hidden);
+}

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::IpNet;
 
@@ -18,7 +18,7 @@ use unmasq_report::{json, terminal};
 
 use crate::output::{self, Exit};
 use crate::source::LoadedCluster;
-use crate::{path, source};
+use crate::{endpoint, source};
 
 /// What `-h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -38,9 +38,10 @@ Examples:
     unmasq audit examples/canal-rke --json --fail-on error
 
 Exit codes:
-  0  answered (with --fail-on: and nothing so bad was found)
+  0  answered (with --fail-on: nothing so bad was found, and nothing could hide it)
   1  --fail-on: something so bad was found
-  2  wrong usage, or input that can't be read
+  2  wrong usage, input that can't be read, or a --cluster-cidr or an expect.yaml that
+     contradicts the cluster
   3  --fail-on: nothing so bad was found, and what is unknown could hide it";
 
 /// Audits a cluster.
@@ -87,13 +88,15 @@ enum FailOn {
 
 /// Audits and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let LoadedCluster { cluster, expectations, .. } = load(args)?;
-    let expectations = self::expectations(args.expect.as_deref(), expectations)?;
-    if let Some(service) = &args.service {
+    let LoadedCluster { cluster, expectations, .. } =
+        load(args.capture.as_deref(), args.cluster_cidr.clone())?;
+    let expectations = self::expectations(args.expect.as_deref(), expectations, &cluster)?;
+    let service = args.service.as_deref().map(endpoint::without_kind);
+    if let Some(service) = service {
         check_service(&cluster, service)?;
     }
     let whole = ask(&cluster, &expectations, Request { strict: args.strict });
-    let audit = match &args.service {
+    let audit = match service {
         Some(service) => of_service(&whole, &cluster, service),
         None => whole,
     };
@@ -101,7 +104,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let subject = Subject {
         cluster: &cluster,
         capture: capture.as_deref(),
-        service: args.service.as_deref(),
+        service,
         version: env!("CARGO_PKG_VERSION"),
     };
     let text = if args.json {
@@ -117,10 +120,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(args.fail_on.map_or(Exit::Done, |bound| judge(bound, &audit)))
 }
 
-/// What must hold: a file's, or what the capture brings along.
+/// What must hold: a file's, or what the capture brings along. Nothing is judged by a file that is
+/// wrong for this cluster.
 pub(crate) fn expectations(
     file: Option<&Path>,
     own: Option<String>,
+    cluster: &Cluster,
 ) -> anyhow::Result<Expectations> {
     let (text, name) = match (file, own) {
         (Some(path), _) => {
@@ -131,26 +136,29 @@ pub(crate) fn expectations(
         (None, Some(text)) => (text, source::EXPECTATIONS.to_owned()),
         (None, None) => return Ok(Expectations::default()),
     };
-    Ok(expect::parse(&text, &name)?)
-}
-
-fn load(args: &Args) -> anyhow::Result<LoadedCluster> {
-    from(args.capture.as_deref(), args.cluster_cidr.clone())
+    let expectations = expect::parse(&text, &name)?;
+    match &expectations.errors(cluster)[..] {
+        [] => Ok(expectations),
+        errors => bail!("{}", errors.join("\n")),
+    }
 }
 
 /// A capture's cluster, or this host alone.
-pub(crate) fn from(capture: Option<&Path>, cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
-    match capture {
-        Some(capture) => from_capture(capture, cidrs),
+pub(crate) fn load(capture: Option<&Path>, cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
+    let loaded = match capture {
+        Some(capture) => from_capture(capture, cidrs)?,
         None if source::is_root() => {
             output::warn(
                 "note: this host alone is looked at, without Kubernetes objects; collect the \
                  cluster's nodes into a capture to see them together",
             );
-            source::cluster_of_this_machine(cidrs)
+            source::cluster_of_this_machine(cidrs)?
         }
         None => bail!("{HOW_TO_COLLECT}"),
-    }
+    };
+    let notes = loaded.cluster.check_given_pods().map_err(|why| anyhow!(why))?;
+    notes.iter().for_each(|note| output::warn(&format!("note: {}", output::clean(note))));
+    Ok(loaded)
 }
 
 const HOW_TO_COLLECT: &str = "\
@@ -181,7 +189,7 @@ fn check_service(cluster: &Cluster, wanted: &str) -> anyhow::Result<()> {
     if names.iter().any(|name| name == wanted) {
         return Ok(());
     }
-    let near = path::nearest(wanted, names.iter().map(String::as_str));
+    let near = unmasq_audit::explain::meant(wanted, names.iter().map(String::as_str));
     bail!("there is no Service {wanted}{near}")
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use unmasq_audit::explain::meant;
+
 /// An address, and a port if one was named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -84,9 +86,17 @@ pub(crate) fn parse_caller(text: &str) -> Result<Place, String> {
 /// Who calls or is called.
 pub(crate) fn parse_place(text: &str) -> Result<Place, String> {
     let (kind, rest) = match text.split_once('/') {
-        Some(("pod", rest)) => ("pod", rest),
-        Some(("node", rest)) => ("node", rest),
-        Some(("service" | "svc", rest)) => ("service", rest),
+        Some(("pod" | "pods", rest)) => ("pod", rest),
+        Some(("node" | "nodes", rest)) => ("node", rest),
+        Some(("service" | "services" | "svc", rest)) => ("service", rest),
+        Some((kind, _)) if kind.parse::<IpAddr>().is_err() => {
+            let kinds = ["pod", "node", "service"];
+            let near = meant(kind, kinds.into_iter());
+            return Err(format!(
+                "`{kind}/` is no kind of caller or called{near}; write pod/NAMESPACE/NAME, \
+                 node/NAME, service/NAMESPACE/NAME or an address"
+            ));
+        }
         Some(_) | None => return parse(text).map(Place::Address),
     };
     // No name of Kubernetes has a colon.
@@ -119,6 +129,12 @@ pub(crate) fn parse_place(text: &str) -> Result<Place, String> {
         Some(port) => Some(PortName::Name(port.to_owned())),
     };
     Ok(Place::Service(name, port))
+}
+
+/// A Service's name, if somebody wrote that it is one: `service/shop/web` is `shop/web`.
+pub(crate) fn without_kind(name: &str) -> &str {
+    let mut kinds = ["service/", "services/", "svc/"].into_iter();
+    kinds.find_map(|kind| name.strip_prefix(kind).filter(|rest| rest.contains('/'))).unwrap_or(name)
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -170,6 +186,9 @@ mod tests {
             ("node/n1:30080", Place::Node("n1".to_owned(), Some(30080))),
             ("service/shop/api", Place::Service(name(), None)),
             ("svc/shop/api:3scale", Place::Service(name(), web())),
+            ("pods/shop/api:80", Place::Pod(name(), Some(80))),
+            ("nodes/n1:30080", Place::Node("n1".to_owned(), Some(30080))),
+            ("services/shop/api", Place::Service(name(), None)),
             ("service/shop/api:443", Place::Service(name(), Some(PortName::Number(443)))),
         ] {
             assert_eq!(parse_place(text), Ok(expected), "{text}");
@@ -184,7 +203,8 @@ mod tests {
             ("pod/shop/api:http", "`http` is not a port"),
             ("node/", "write node/NAME"),
             ("node/a/b", "write node/NAME"),
-            ("deployment/shop/api", "one address is wanted"),
+            ("deployment/shop/api", "there are node, pod, service; write pod/NAMESPACE/NAME"),
+            ("servce/shop/api", "`servce/` is no kind of caller or called; did you mean service?"),
         ] {
             let error = parse_place(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

@@ -8,14 +8,13 @@ use anyhow::{Context as _, bail};
 use clap::ArgAction;
 use ipnet::IpNet;
 
-use unmasq_audit::{FindingId, Request};
+use unmasq_audit::{FindingId, Request, explain};
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
 use unmasq_report::{json, terminal};
 
 use crate::audit::{self, Progress};
 use crate::output::{self, Exit};
-use crate::path;
 use crate::source::LoadedCluster;
 
 /// What `-h` says at its end.
@@ -83,8 +82,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         bail!("--remedy is for one finding: name it");
     }
     let LoadedCluster { cluster, expectations, manifests } =
-        audit::from(capture.as_deref(), args.cluster_cidr.clone())?;
-    let expectations = audit::expectations(args.expect.as_deref(), expectations)?;
+        audit::load(capture.as_deref(), args.cluster_cidr.clone())?;
+    let expectations = audit::expectations(args.expect.as_deref(), expectations, &cluster)?;
     let found = audit::ask(&cluster, &expectations, Request { strict: args.strict });
     let state = State { cluster, manifests: Manifests::new(manifests) };
     let wanted = Wanted {
@@ -141,7 +140,7 @@ fn words(words: &[String], all: bool) -> anyhow::Result<(Vec<FindingName>, Optio
             None => {
                 let ids = FindingId::ALL.iter().map(|id| id.id());
                 let id = word.split('/').next().unwrap_or(word);
-                let near = path::nearest(id, ids);
+                let near = explain::meant(id, ids);
                 bail!("{word} is neither a finding (unmasq explain lists them) nor a file{near}");
             }
         }

@@ -2,7 +2,6 @@
 //!
 //! In: a [`Cluster`] and the arguments. Out: the answer, printed.
 
-mod near;
 mod resolve;
 
 use std::io;
@@ -19,20 +18,20 @@ use crate::expect;
 use crate::output::{self, Exit};
 use crate::trace::{Args, tell};
 
-pub(crate) use near::nearest;
-
 /// By which address a Service is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Entry {
     /// Its cluster IP
+    #[value(alias = "clusterip")]
     ClusterIp,
     /// A port of a node
-    #[value(name = "nodeport")]
+    #[value(alias = "nodeport")]
     NodePort,
     /// The load balancer's address
-    #[value(name = "lb")]
+    #[value(alias = "lb", alias = "loadbalancer")]
     LoadBalancer,
     /// An external IP
+    #[value(alias = "externalip")]
     ExternalIp,
 }
 

@@ -138,8 +138,15 @@ impl Loaded {
     pub(crate) fn tell_diagnostics(&self, all: bool) {
         let failed = self.failed.iter().map(|it| output::clean(it)).collect::<Vec<_>>();
         tell("could not be collected", "file", &failed, all);
-        let unread: Vec<String> = self
+        // What is said of a file as a whole stands in the manifest, or would.
+        let (missing, unread): (Vec<&Diagnostic>, Vec<&Diagnostic>) = self
             .diagnostics
+            .iter()
+            .partition(|one| self.host.file(one.origin.file) == unmasq_parse::capture::MANIFEST);
+        let missing: Vec<String> =
+            missing.iter().map(|one| output::clean(&with_advice(&one.message))).collect();
+        tell_were("not captured", "file", &missing, all);
+        let unread: Vec<String> = unread
             .iter()
             .map(|diagnostic| {
                 let file = self.host.file(diagnostic.origin.file);
@@ -149,6 +156,23 @@ impl Loaded {
             .collect();
         tell("of the input could not be read", "line", &unread, all);
     }
+}
+
+/// How to get what needs a program that nodes seldom have.
+fn with_advice(message: &str) -> String {
+    let is_bpf = message.split([':', ' ']).next().is_some_and(|path| path.ends_with("/bpf"));
+    match is_bpf {
+        true => format!(
+            "{message}. With the package bpftool (7.3 or later), on the node, as root: bpftool net \
+             > the capture's nodes/NODE/bpf; or unmasq collect again"
+        ),
+        false => message.to_owned(),
+    }
+}
+
+fn tell_were(what: &str, noun: &str, notes: &[String], all: bool) {
+    let was = if notes.len() == 1 { "was" } else { "were" };
+    tell(&format!("{was} {what}"), noun, notes, all);
 }
 
 fn tell(what: &str, noun: &str, notes: &[String], all: bool) {

@@ -43,7 +43,7 @@ pub(crate) const MORE: &str = concat!(
     "      --from pod/default/tool-1 --to service/default/web:http\n",
     "  Somebody outside calls its node port on n3:\n",
     "    unmasq trace examples/kube-proxy-cluster-policy \\\n",
-    "      --from 198.51.100.7:40000 --to service/default/web:http --entry nodeport --via n3\n",
+    "      --from 198.51.100.7:40000 --to service/default/web:http --entry node-port --via n3\n",
     "  This node itself, as root:\n",
     "    unmasq trace --from 2001:db8::9 --to '[fd00::1]:443' --in eth0\n",
     "\n",

@@ -205,3 +205,124 @@ fn an_audit_begins_with_its_verdict() {
         assert!(stderr(&output).contains(expected), "{arguments}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn the_range_of_a_port_that_a_node_chose_is_kept_on_the_way() {
+    let asked =
+        "--from 192.168.7.20:41000 --to service/default/web:http --entry node-port --via n3";
+    let text = stdout(&unmasq("trace", asked));
+    let seen = text.lines().filter(|line| line.contains(" sees ")).collect::<Vec<_>>().join("\n");
+    assert!(seen.contains(":1024-65535"), "{text}");
+    assert!(!seen.contains(":?"), "{text}");
+}
+
+#[test]
+fn an_answer_says_that_it_rests_on_the_addresses_of_services() {
+    let sentence = "of IPv4 addresses only those that Services have are taken for cluster IPs";
+    let text = |to: &str| {
+        let text = stdout(&unmasq("trace", &format!("--from pod/default/tool-1 --to {to}")));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let outside = text("203.0.113.77:443");
+    assert!(outside.contains(sentence), "{outside}");
+    let inside = text("service/default/web:http");
+    assert!(!inside.contains(sentence), "{inside}");
+}
+
+/// The example without one of its files of objects.
+fn audited_without(left_out: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(EXAMPLE).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let capture = folder.path().join("kube-proxy-cluster-policy");
+    std::fs::remove_file(capture.join("kubernetes").join(left_out)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+    let output = command.arg("audit").arg(&capture).output().unwrap();
+    exits_with(&output, 0);
+    stdout(&output)
+}
+
+#[test]
+fn rows_are_honest_without_endpoints_and_pods_and_the_missing_file_is_named() {
+    for left_out in ["endpointslices.discovery.k8s.io", "pods"] {
+        let text = audited_without(&format!("{left_out}.json"));
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("kubectl get {left_out} ")), "{left_out}: {text}");
+        // Without EndpointSlices it calls itself by the port of another node.
+        let around = words.contains("the endpoint itself by another node");
+        assert_eq!(around, left_out != "pods", "{left_out}: {text}");
+        for line in text.lines().filter(|line| line.contains("the endpoint itself")) {
+            assert!(!line.contains("to another node"), "{line}");
+        }
+    }
+}
+
+/// The table of README.md, and of `audit --help`.
+#[test]
+fn an_audit_ends_with_the_codes_that_are_documented() {
+    // The example has an error, by its own expect.yaml.
+    exits_with(&unmasq("audit", "-q"), 0);
+    exits_with(&unmasq("audit", "-q --fail-on error"), 1);
+    exits_with(&unmasq("audit", "-q --json --fail-on warning"), 1);
+    for wrong in
+        ["--fail-on info", "--service default/wbe", "--cluster-cidr x", "--expect /no/such"]
+    {
+        exits_with(&unmasq("audit", wrong), 2);
+    }
+    // Nothing is expected, so nothing is wrong; then a node is missing, which could hide something.
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("nothing.yaml");
+    std::fs::write(&nothing, "schema: unmasq.expect/v1\n").unwrap();
+    let copied = Command::new("cp").arg("-r").arg(EXAMPLE).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let capture = folder.path().join("kube-proxy-cluster-policy");
+    let audit = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+        command.args(["audit", "-q", "--fail-on", "error", "--expect"]).arg(&nothing);
+        command.arg(&capture).output().unwrap()
+    };
+    exits_with(&audit(), 0);
+    std::fs::remove_dir_all(capture.join("nodes/n3")).unwrap();
+    exits_with(&audit(), 3);
+}
+
+#[test]
+fn a_range_of_pods_that_is_none_is_refused() {
+    let wrong = unmasq("audit", "-q --cluster-cidr 10.99.0.0/16");
+    exits_with(&wrong, 2);
+    let error = stderr(&wrong);
+    assert!(error.contains("--cluster-cidr 10.99.0.0/16 holds no pod: pods have "), "{error}");
+    assert!(error.contains("status.podIPs)"), "{error}");
+    exits_with(&unmasq("audit", "-q --cluster-cidr 10.42.0.0/16"), 0);
+}
+
+#[test]
+fn expectations_that_are_wrong_for_the_cluster_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wanted.yaml");
+    let file = path.display().to_string();
+    for (lines, expected) in [
+        (
+            "preserved:\n  - from: [outside]\n    to: [service/default/wbe]\n",
+            format!("{file}:3: there is no Service default/wbe; did you mean default/web?"),
+        ),
+        (
+            "preserved:\n  - from: [10.42.0.0/16]\n    to: [services]\n",
+            "10.42.0.0/16 is the range of all pods (".to_owned(),
+        ),
+        (
+            "preserved:\n  - {from: [outside], to: [services]}\ntranslated:\n  - {from: \
+             [outside], to: [service/default/web]}\n",
+            format!("{file}:3 wants the source preserved and {file}:5 wants it translated"),
+        ),
+        (
+            "preserved:\n  - from: outside\n",
+            format!("{file}:3:11: a list is expected here, such as from: [outside"),
+        ),
+    ] {
+        std::fs::write(&path, format!("schema: unmasq.expect/v1\n{lines}")).unwrap();
+        let output = unmasq("audit", &format!("-q --expect {file}"));
+        exits_with(&output, 2);
+        assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
+    }
+}

@@ -330,3 +330,21 @@ fn what_is_collected_can_be_traced() {
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
+
+/// What a shell writes into a file where bpftool isn't installed, and what collect records.
+#[test]
+fn a_program_that_was_not_there_is_told_as_not_captured() {
+    let failed = r#"{"schema": "unmasq.capture/v1", "nodes": {"w1": {"files": {"bpf": {"status": "failed",
+        "command": "bpftool net", "detail": "there is no bpftool: install the package bpftool"}}}}}"#;
+    for (path, text) in
+        [("nodes/w1/bpf", "bash: bpftool: command not found\n"), ("capture.json", failed)]
+    {
+        let folder = capture(&["w1"]);
+        fs::write(folder.path().join(path), text).unwrap();
+        let output = trace(folder.path(), &["--from", "10.0.0.99:40000", "--to", "10.42.0.5:80"]);
+        let notes = stderr(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(notes.contains("note: 1 file was not captured nodes/w1/bpf"), "{notes}");
+        assert!(notes.contains("as root: bpftool net > "), "{notes}");
+        assert!(!notes.contains("could not be read"), "{notes}");
+    }
+}

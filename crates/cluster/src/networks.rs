@@ -12,6 +12,7 @@
 //! things only is marked as an assumption; nothing is guessed from single addresses.
 
 mod cluster_range;
+mod given;
 mod node_range;
 mod overlap;
 
@@ -24,6 +25,8 @@ use unmasq_model::packet::Family;
 use crate::kubernetes::{IpPool, Objects};
 use crate::settings::{Place, Settings};
 use crate::{Node, Overrides};
+
+use cluster_range::family_name;
 
 /// The address ranges that are in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

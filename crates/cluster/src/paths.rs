@@ -12,6 +12,7 @@
 //! Hosts outside, routers between nodes, and what carries a tunnel's packets are not walked. Names
 //! are resolved elsewhere, and who receives what a host sends is said in `wires`.
 
+mod untranslated;
 mod wires;
 
 use std::net::IpAddr;
@@ -25,7 +26,10 @@ use unmasq_model::link::Address;
 use unmasq_model::packet::{Family, Packet, Protocol};
 
 use crate::Cluster;
+use untranslated::Entries;
 use wires::Wires;
+
+pub use untranslated::{legacy_file, serves};
 
 /// The hosts of a cluster made ready for questions.
 pub struct Paths<'c> {
@@ -33,6 +37,7 @@ pub struct Paths<'c> {
     hosts: Vec<Walked>,
     evaluators: Vec<Evaluator<'c>>,
     wires: Wires,
+    entries: Entries,
 }
 
 /// A host whose state was captured.
@@ -169,7 +174,8 @@ impl<'c> Paths<'c> {
         let evaluators: Vec<Evaluator<'c>> =
             states.iter().map(|host| Evaluator::new(host, options)).collect();
         let wires = Wires::new(cluster, &hosts, &states, &evaluators);
-        Paths { cluster, hosts, evaluators, wires }
+        let entries = Entries::new(cluster);
+        Paths { cluster, hosts, evaluators, wires, entries }
     }
 
     /// The cluster.
@@ -229,13 +235,49 @@ impl<'c> Paths<'c> {
             Caller::Outside { .. } => query.in_device.clone(),
             Caller::Pod { .. } | Caller::Node(_) => None,
         };
-        let way = |there: Journey| {
+        let way = |mut there: Journey| {
+            there.assumptions.extend(self.taken_for_outside(&there));
             let back = net.back(&there);
             let astray = uplink.as_ref().and_then(|uplink| self.astray(&back, uplink));
             let fate = astray.unwrap_or_else(|| fate(caller, &there, &back));
+            let fate = match (self.doubt(call, &there), fate) {
+                (None, fate) => fate,
+                (Some(why), Fate::Unknown(more)) => Fate::Unknown([vec![why], more].concat()),
+                (
+                    Some(why),
+                    Fate::Preserved
+                    | Fate::Rewritten
+                    | Fate::NoAnswer(_)
+                    | Fate::Dropped(_)
+                    | Fate::Rejected(_)
+                    | Fate::Lost,
+                ) => Fate::Unknown(vec![why]),
+            };
             Way { caller, there, back, fate }
         };
         Ok(net.there(host, query).into_iter().map(way).collect())
+    }
+
+    /// What is assumed of a packet that leaves the cluster: that no Service has its destination.
+    fn taken_for_outside(&self, there: &Journey) -> Option<String> {
+        let leaves = match there.arrival {
+            Arrival::Left => true,
+            Arrival::Delivered
+            | Arrival::Dropped(_)
+            | Arrival::Rejected(_)
+            | Arrival::Lost
+            | Arrival::Unknown(_) => false,
+        };
+        let (_, to) = there.ends().filter(|_| leaves)?;
+        self.cluster.networks.services(Family::of(to.address?)).assumption.clone()
+    }
+
+    /// Why it can't be told what becomes of a Service's call that nothing translated.
+    fn doubt(&self, call: &Call, there: &Journey) -> Option<String> {
+        let at = call.from.node();
+        let node = self.cluster.nodes.get(at)?;
+        let to = (call.to, call.port);
+        untranslated::doubt(&self.entries, there, to, &node.name, node.host.as_ref()?)
     }
 
     /// An answer for somebody outside that a node sends into a bridge of its own, because that one

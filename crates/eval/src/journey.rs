@@ -23,7 +23,7 @@ use unmasq_model::packet::{Packet, Transport};
 
 use crate::Evaluator;
 use crate::connection::{Later, Tracked};
-use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Start, Trace, Verdict};
+use crate::trace::{Endpoint, Outcome, Port, Query, Reason, Rewrite, Start, Trace, Verdict};
 
 /// No more hosts than this on one way: more are a loop.
 const MAX_LEGS: usize = 16;
@@ -134,10 +134,25 @@ impl Journey {
         self.legs.iter().filter(|leg| forwards(&leg.query, &leg.outcome)).count()
     }
 
-    /// Source and destination where it ends.
+    /// Source and destination where it ends. A host that passes on a port which it can't know
+    /// leaves what an earlier one said of it: the range that it was chosen from.
     pub fn ends(&self) -> Option<(Endpoint, Endpoint)> {
-        let last = self.legs.last()?;
-        Some((last.outcome.source.after, last.outcome.destination.after))
+        let source = self.known(|outcome| &outcome.source)?;
+        Some((source, self.known(|outcome| &outcome.destination)?))
+    }
+
+    fn known(&self, of: impl Fn(&Outcome) -> &Rewrite) -> Option<Endpoint> {
+        let mut ends = self.legs.iter().rev().map(|leg| of(&leg.outcome));
+        let mut last = ends.next()?;
+        let found = last.after;
+        for earlier in ends {
+            let passed_on = last.before == last.after && last.after.port == Port::Unknown;
+            if !passed_on || earlier.after.address != found.address {
+                break;
+            }
+            last = earlier;
+        }
+        Some(Endpoint { port: last.after.port, ..found })
     }
 
     /// The legs whose host rewrote the source.

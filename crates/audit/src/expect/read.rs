@@ -1,8 +1,10 @@
 //! Reading `expect.yaml`. JSON is YAML too.
 //!
 //! The file's form is that of the `…File` structs; words are read by [`Source`]'s and
-//! [`Destination`]'s own rules. Every error names the file and, but for an empty document, the
-//! line.
+//! [`Destination`]'s own rules. Every error names the file and the line; what the reader of YAML
+//! says is told in words of the file (`wording`), with the column.
+
+mod wording;
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -18,18 +20,21 @@ use crate::matrix::Entry;
 
 /// Why a file can't be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{}: {message}", place(.path, *.line))]
+#[error("{}: {message}", place(.path, *.line, *.column))]
 pub struct Error {
     /// The file's name.
     pub path: String,
     /// The line, counted from 1, if it is about one.
     pub line: Option<u64>,
+    /// The column, counted from 1, if it is about one place in the line.
+    pub column: Option<u64>,
     /// What is wrong.
     pub message: String,
 }
 
-fn place(path: &str, line: Option<u64>) -> String {
-    line.map_or_else(|| path.to_owned(), |line| format!("{path}:{line}"))
+fn place(path: &str, line: Option<u64>, column: Option<u64>) -> String {
+    let numbers = [line, column].into_iter().map_while(|number| number);
+    numbers.fold(path.to_owned(), |place, number| format!("{place}:{number}"))
 }
 
 /// Reads a file's text; `path` is its name in sentences.
@@ -37,11 +42,14 @@ pub fn parse(text: &str, path: &str) -> Result<Expectations, Error> {
     let error = |line: u64, message: String| Error {
         path: path.to_owned(),
         line: (line > 0).then_some(line),
+        column: None,
         message,
     };
     let file: File = serde_saphyr::from_str(text).map_err(|found| {
-        let line = found.location().map_or(0, |location| location.line());
-        error(line, message(&found))
+        let at = found.location();
+        let column = at.map(|at| at.column()).filter(|column| *column > 0);
+        let line = at.map_or(0, |at| at.line());
+        Error { column, ..error(line, wording::told(&found, text)) }
     })?;
     if file.schema.value != SCHEMA {
         let message = format!("the schema is {SCHEMA}, not {}", file.schema.value);
@@ -59,16 +67,13 @@ pub fn parse(text: &str, path: &str) -> Result<Expectations, Error> {
         path: path.to_owned(),
         preserved: flows(file.preserved, true)?,
         translated: flows(file.translated, false)?,
-        load_balancers: outside.load_balancers.into_iter().map(LoadBalancerFile::read).collect(),
+        load_balancers: outside
+            .load_balancers
+            .into_iter()
+            .map(|found| found.value.read(found.referenced.line()))
+            .collect(),
         gateways: outside.gateways.into_iter().map(GatewayFile::read).collect(),
     })
-}
-
-/// The reader's words, without the position that stands before them, and in one line.
-fn message(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Deserialize)]
@@ -103,7 +108,7 @@ struct FlowFile {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct OutsideFile {
-    load_balancers: Vec<LoadBalancerFile>,
+    load_balancers: Vec<Spanned<LoadBalancerFile>>,
     gateways: Vec<GatewayFile>,
 }
 
@@ -128,9 +133,13 @@ struct GatewayFile {
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "kebab-case")]
 enum EntryFile {
+    #[serde(alias = "clusterip")]
     ClusterIp,
+    #[serde(alias = "nodeport")]
     NodePort,
+    #[serde(alias = "lb", alias = "loadbalancer")]
     LoadBalancer,
+    #[serde(alias = "externalip")]
     ExternalIp,
 }
 
@@ -190,11 +199,11 @@ impl FlowFile {
 }
 
 impl LoadBalancerFile {
-    fn read(self) -> LoadBalancer {
+    fn read(self, line: u64) -> LoadBalancer {
         let services = self.services.into_iter().map(|ServiceName(namespace, name)| {
             (namespace, name.unwrap_or_else(|| ALL.to_owned()))
         });
-        LoadBalancer { services: services.collect(), health_checks: self.health_checks }
+        LoadBalancer { line, services: services.collect(), health_checks: self.health_checks }
     }
 }
 
@@ -225,13 +234,23 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
+        let kinds = ["service/", "services/", "svc/"];
+        let of_kind = kinds.iter().find_map(|kind| text.strip_prefix(kind));
+        match of_kind.filter(|rest| rest.contains('/')).unwrap_or(text).split_once('/') {
             Some((namespace, name)) if [namespace, name].iter().all(|part| is_name(part)) => {
                 let name = Some(name.to_owned()).filter(|name| name != ALL);
                 Ok(ServiceName(namespace.to_owned(), name))
             }
             Some(_) | None => Err(format!("{text} is no Service: write NAMESPACE/NAME")),
         }
+    }
+}
+
+/// ` (did you mean pods?)`, if a word is near.
+fn meant(text: &str, known: &[&str]) -> String {
+    match wording::near(text, known) {
+        Some(near) => format!(" (did you mean {near}?)"),
+        None => String::new(),
     }
 }
 
@@ -243,14 +262,15 @@ impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let near = meant(text, &["outside", "pods", "nodes"]);
         match text {
             "outside" => Ok(Source::Outside),
-            "pods" => Ok(Source::Pods),
-            "nodes" => Ok(Source::Nodes),
+            "pods" | "pod" => Ok(Source::Pods),
+            "nodes" | "node" => Ok(Source::Nodes),
             _ => match text.parse() {
                 Ok(Network(net)) => Ok(Source::Network(net)),
                 Err(_) => Err(format!(
-                    "{text} is nobody who calls: write outside, pods, nodes or a network like \
+                    "{text} is nobody who calls{near}: write outside, pods, nodes or a network like \
                      192.0.2.0/24"
                 )),
             },
@@ -262,21 +282,29 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(service) = text.strip_prefix("service/") {
+        let kinds = ["service/", "services/", "svc/"];
+        if let Some(service) = kinds.iter().find_map(|kind| text.strip_prefix(kind)) {
             let ServiceName(namespace, name) = service
                 .parse()
                 .map_err(|_| format!("{text} is no Service: write service/NAMESPACE/NAME"))?;
             return Ok(Destination::Service { namespace, name });
         }
+        let near = match text.split_once('/') {
+            Some((kind, rest)) => match wording::near(kind, &["service"]) {
+                Some(kind) => format!(" (did you mean {kind}/{rest}?)"),
+                None => String::new(),
+            },
+            None => meant(text, &["services", "pods", "nodes", "internet"]),
+        };
         match text {
             "services" => Ok(Destination::Services),
-            "pods" => Ok(Destination::Pods),
-            "nodes" => Ok(Destination::Nodes),
+            "pods" | "pod" => Ok(Destination::Pods),
+            "nodes" | "node" => Ok(Destination::Nodes),
             "internet" => Ok(Destination::Internet),
             _ => match text.parse() {
                 Ok(Network(net)) => Ok(Destination::Network(net)),
                 Err(_) => Err(format!(
-                    "{text} is nobody who is called: write service/NAMESPACE/NAME, services, \
+                    "{text} is nobody who is called{near}: write service/NAMESPACE/NAME, services, \
                      pods, nodes, internet or a network like 10.200.0.0/16"
                 )),
             },

@@ -12,7 +12,9 @@ use unmasq_cluster::kubernetes::{self, Service, ServicePort, TrafficPolicy};
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_model::packet::{Family, Protocol};
 
-use super::{Entry, nearest};
+use unmasq_audit::explain::meant;
+
+use super::Entry;
 use crate::endpoint::{Name, Place, PortName};
 use crate::trace::{Args, FamilyName, Proto};
 
@@ -176,7 +178,7 @@ impl Resolver<'_> {
     fn node(&self, name: &str) -> anyhow::Result<usize> {
         self.cluster.node_index(name).with_context(|| {
             let names = self.cluster.nodes.iter().map(|node| node.name.as_str());
-            format!("there is no node {name}{}", nearest(name, names))
+            format!("there is no node {name}{}", meant(name, names))
         })
     }
 
@@ -208,7 +210,7 @@ impl Resolver<'_> {
         let states = self.cluster.nodes.iter().flat_map(|node| &node.pods);
         let of_states = states.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         let names: Vec<String> = objects.iter().map(full).chain(of_states).collect();
-        bail!("there is no pod {wanted}{}", nearest(&wanted, names.iter().map(String::as_str)))
+        bail!("there is no pod {wanted}{}", meant(&wanted, names.iter().map(String::as_str)))
     }
 
     /// Whom. `outside`: the caller is.
@@ -262,7 +264,7 @@ impl Resolver<'_> {
         let services = &self.cluster.objects.services;
         let service = services.iter().find(|one| one.full_name() == wanted).with_context(|| {
             let names: Vec<String> = services.iter().map(Service::full_name).collect();
-            let near = nearest(&wanted, names.iter().map(String::as_str));
+            let near = meant(&wanted, names.iter().map(String::as_str));
             format!("there is no Service {wanted}{near}")
         })?;
         let port = self.service_port(service, port)?;

@@ -155,7 +155,7 @@ fn is_of(family: Family, range: &IpNet) -> bool {
     Family::of(range.addr()) == family
 }
 
-fn family_name(family: Family) -> &'static str {
+pub(super) fn family_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",

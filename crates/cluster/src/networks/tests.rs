@@ -335,3 +335,37 @@ fn what_overlaps_and_what_is_so_by_design() {
     ];
     assert_eq!(shown(&cluster(vec![], &yaml, services)), expected);
 }
+
+#[test]
+fn a_given_range_must_be_that_of_the_pods() {
+    let pod = "kind: Pod\nmetadata: {namespace: shop, name: web}\nspec: {nodeName: a}\n\
+               status: {phase: Running, podIPs: [{ip: 10.42.1.7}]}\n---\n";
+    let with_node = format!("{}{pod}", object_node("a", "10.42.1.0/24", "10.0.0.1"));
+    let check = |yaml: &str, given: &[&str]| {
+        let cluster_cidrs = given.iter().map(|range| net(range)).collect();
+        let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
+        cluster(Vec::new(), yaml, overrides).check_given_pods()
+    };
+    for (yaml, given) in [
+        (&*with_node, &["10.42.0.0/16"][..]),
+        (&*with_node, &["10.0.0.0/8"][..]),
+        (pod, &["10.42.1.0/24"][..]),
+        (&*with_node, &[][..]),
+    ] {
+        assert_eq!(check(yaml, given), Ok(Vec::new()), "{given:?}");
+    }
+    let wrong = check(&with_node, &["10.99.0.0/16"]).unwrap_err();
+    assert_eq!(
+        wrong,
+        "--cluster-cidr 10.99.0.0/16 holds no pod: pods have 10.42.1.7 (Pod shop/web: \
+         status.podIPs), 10.42.1.0/24 (Node a: spec.podCIDRs)"
+    );
+    assert!(check(&with_node, &["10.42.0.0/16", "10.99.0.0/16"]).is_err());
+    let narrow = check(&with_node, &["10.42.1.0/28"]).unwrap_err();
+    assert!(narrow.contains("others have 10.42.1.0/24 (Node a: spec.podCIDRs)"), "{narrow}");
+    // Nothing says either way: taken, and noted.
+    for (yaml, given) in [("", "10.99.0.0/16"), (&*with_node, "fd00:42::/56")] {
+        let notes = check(yaml, &[given]).unwrap();
+        assert!(notes.join("").contains(given), "{notes:?}");
+    }
+}

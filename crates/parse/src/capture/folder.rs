@@ -120,8 +120,9 @@ impl<'a> Folder<'a> {
         }
         if !is_output(name, &text) {
             let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-            let message = format!("not what {name} should be, taken as missing: {first}");
             let why = format!("{path} is not what it should be: {first}");
+            let origin = Origin::new(self.id(MANIFEST), 1);
+            let message = format!("{why}; it is taken as missing");
             diagnostics.push(Diagnostic { origin, message });
             return Found::Missing(why.into());
         }

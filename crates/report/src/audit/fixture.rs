@@ -52,6 +52,7 @@ pub(crate) fn audit() -> Audit {
             nodes_not_captured: 1,
             pods: 34,
             services: 5,
+            services_without_endpoint: 1,
             rules: 4321,
             preserved: 100,
             rewritten_as_expected: 60,
@@ -83,6 +84,7 @@ pub(crate) fn healthy() -> Audit {
         totals: Totals {
             nodes: 3,
             nodes_not_captured: 0,
+            services_without_endpoint: 0,
             preserved: 64,
             rewritten_as_expected: 0,
             rewritten: 0,

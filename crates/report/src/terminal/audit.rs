@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 
 use unmasq_audit::{Audit, Finding, Severity, Totals};
 
-use super::paint::{Colour, Paint, clean};
+use super::paint::{Colour, Paint, clean, columns};
 use super::{Style, list, plural};
 use crate::audit::{Subject, count, lost};
 
@@ -87,7 +87,19 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     }
     text.push('\n');
     not_seen(&mut text, audit, paint);
+    taken(&mut text, audit, paint);
     text
+}
+
+/// What the answers rest on, in one line.
+fn taken(text: &mut String, audit: &Audit, paint: &Paint) {
+    let [first, rest @ ..] = &audit.assumptions[..] else { return };
+    let more = match rest.len() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    let line = format!("Taken for granted: {}", clean(first));
+    let _ = writeln!(text, "{}{more}", paint.line(&line, columns(&more)));
 }
 
 /// The verdict in one sentence.
@@ -143,14 +155,18 @@ fn consequence(audit: &Audit, subject: &Subject<'_>) -> Option<String> {
     }
 }
 
-/// A finding in four lines; only its title may take more.
+/// A finding in few lines; only its title may take more than two.
 fn brief(text: &mut String, finding: &Finding, paint: &Paint) {
     finding::title(text, finding, paint);
-    let affects = finding::affects(finding);
-    let line = |content: &str| format!("  {}", paint.line(&clean(content), 2));
-    let _ = writeln!(text, "{}", line(&format!("{}; {affects}", finding::owner(finding))));
-    let _ = writeln!(text, "{}", line(&format!("mend: {}", finding::mend(finding))));
-    let _ = writeln!(text, "{}", paint.dim(&line(&format!("more: unmasq explain {}", finding.id))));
+    let owner = finding::owner(finding);
+    let line = |few| clean(&format!("{owner}; {}", finding::affects(finding, few)));
+    let fits = |few: &usize| columns(&line(*few)) + 2 <= paint.width;
+    // Fewer names, before a line is broken.
+    let few = (1..=finding::FEW_NAMES).rev().find(fits).unwrap_or(1);
+    text.push_str(&paint.brief("  ", &line(few)));
+    text.push_str(&paint.brief("  ", &clean(&format!("mend: {}", finding::mend(finding)))));
+    let more = format!("more: unmasq explain {}", finding.id);
+    let _ = writeln!(text, "  {}", paint.dim(&more));
 }
 
 /// What may hide more.
@@ -227,6 +243,14 @@ fn totals(text: &mut String, audit: &Audit, paint: &Paint) {
         plural(totals.rules, "rule", "rules"),
     );
     paint.wrap(text, "", &seen);
+    if totals.services_without_endpoint > 0 {
+        let count = totals.services_without_endpoint;
+        let have = plural(count, "Service has", "Services have");
+        let sentence = format!(
+            "{count} {have} no endpoint: no expectation is judged by calls that end there."
+        );
+        paint.wrap(text, "", &sentence);
+    }
 }
 
 /// In how many ways the calls that were asked can go: one for each endpoint of a Service.

@@ -119,9 +119,22 @@ impl Paint {
         if self.verbose { text.to_owned() } else { cut(text, columns) }
     }
 
-    /// The text in one line behind an indent, whatever was asked for.
-    pub(super) fn line(&self, text: &str, indent: usize) -> String {
-        cut(text, self.width.saturating_sub(indent))
+    /// The text in one line beside something as wide as `taken`, whatever was asked for: what
+    /// doesn't fit is left out from a word on.
+    pub(super) fn line(&self, text: &str, taken: usize) -> String {
+        cut_at_word(text, self.width.saturating_sub(taken))
+    }
+
+    /// A paragraph in two lines at most, broken and ended between words.
+    pub(super) fn brief(&self, indent: &str, paragraph: &str) -> String {
+        let whole = self.wrapped(indent, paragraph);
+        let mut lines = whole.lines();
+        match (lines.next(), lines.next(), lines.next()) {
+            (Some(first), Some(second), Some(_)) => {
+                format!("{first}\n{}\n", cut_at_word(&format!("{second}…"), self.width))
+            }
+            _ => whole,
+        }
     }
 }
 
@@ -131,6 +144,16 @@ fn cut(text: &str, columns: usize) -> String {
     }
     let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
     format!("{}…", kept.trim_end())
+}
+
+/// As many whole words as fit, and `…` if some don't.
+fn cut_at_word(text: &str, columns: usize) -> String {
+    if self::columns(text) <= columns {
+        return text.to_owned();
+    }
+    let room: String = text.chars().take(columns.saturating_sub(1)).collect();
+    let kept = room.rfind(' ').map_or(&*room, |end| &room[..end]);
+    format!("{}…", kept.trim_end_matches([' ', ',', ';', ':', '…']).trim_end())
 }
 
 /// Columns that a text takes; colours take none.

@@ -324,17 +324,17 @@ preserved:
 outside: {load-balancers: [{services: [shop/*, shop/web, shop/gone]}]}
 ";
     assert_eq!(
-        expected(lines).mismatches(&cluster()),
+        expected(lines).errors(&cluster()),
         [
-            "x.yaml:4: 10.42.0.0/25 is within the cluster: write pods or nodes for its callers",
-            "x.yaml:6: nobody outside can call Service bank/db",
-            "x.yaml:6: nobody outside can call Service bank/db",
-            "x.yaml:6: there is no Service in the namespace no",
-            "x.yaml:6: there is no Service shop/no",
-            "x.yaml:7: 10.42.0.9/32 is within the cluster: write pods, nodes or a Service for what is called there",
-            "x.yaml: outside.load-balancers: there is no Service shop/gone",
+            "x.yaml:4: 10.42.0.0/25 is within the range of all pods (Node n1: spec.podCIDRs): write pods or nodes for its callers",
+            "x.yaml:6: there is no Service in the namespace no; there are bank, shop",
+            "x.yaml:6: there is no Service shop/no; there are bank/db, shop/api, shop/web",
+            "x.yaml:7: 10.42.0.9/32 is within the range of all pods (Node n1: spec.podCIDRs): write pods, nodes or a Service for what is called there",
+            "x.yaml:8: outside.load-balancers: there is no Service shop/gone; there are bank/db, shop/api, shop/web",
         ]
     );
+    let unreachable = "x.yaml:6: nobody outside can call Service bank/db";
+    assert_eq!(expected(lines).mismatches(&cluster()), [unreachable; 2]);
 }
 
 #[test]
@@ -357,4 +357,98 @@ fn health_checks_are_those_of_the_service() {
     let of: Vec<Option<bool>> =
         cluster.objects.services.iter().map(|s| expected(lines).health_checks(s)).collect();
     assert_eq!(of, [Some(false), Some(true), None]);
+}
+
+#[test]
+fn a_name_that_nothing_has_is_answered_with_the_one_that_was_meant() {
+    let file = expected("preserved: [{from: [outside], to: [service/shop/wbe]}]");
+    let wanted = "x.yaml:2: there is no Service shop/wbe; did you mean shop/web?";
+    assert_eq!(file.errors(&cluster()), [wanted]);
+    // Where no Service is known, no name is wrong.
+    let empty = Cluster::new(Vec::new(), Objects::default(), unmasq_cluster::Overrides::default());
+    assert_eq!(file.errors(&empty), [""; 0]);
+    let open = file.mismatches(&empty).join("");
+    assert!(open.contains("Services were not captured"), "{open}");
+}
+
+#[test]
+fn the_pods_own_range_is_no_network_outside() {
+    let given = unmasq_cluster::Overrides {
+        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        ..unmasq_cluster::Overrides::default()
+    };
+    let cluster = Cluster::new(Vec::new(), cluster().objects, given);
+    let errors = |net: &str| {
+        expected(&format!("preserved: [{{from: [{net}], to: [services]}}]")).errors(&cluster)
+    };
+    let whole = errors("10.42.0.0/16").join("");
+    assert!(whole.contains("10.42.0.0/16 is the range of all pods (--cluster-cidr"), "{whole}");
+    assert!(whole.contains("write pods"), "{whole}");
+    assert_eq!(errors("10.42.7.0/24").len(), 1);
+    // A network around it has others too.
+    assert_eq!(errors("10.0.0.0/8"), [""; 0]);
+}
+
+#[test]
+fn lines_that_cannot_both_hold_are_named_together() {
+    let errors = |kept: &str, lost: &str| {
+        expected(&format!("preserved:\n  - {{{kept}}}\ntranslated:\n  - {{name: b, {lost}}}\n"))
+            .errors(&cluster())
+    };
+    for (kept, lost, both) in [
+        (
+            "from: [outside], to: [services]",
+            "from: [outside], to: [services]",
+            Some("outside to services"),
+        ),
+        (
+            "from: [outside], to: [service/shop/*]",
+            "from: [192.0.2.0/24], to: [services], entries: [node-port]",
+            Some("192.0.2.0/24 to service/shop/*"),
+        ),
+        (
+            "from: [pods], to: [10.200.0.0/16]",
+            "from: [nodes, pods], to: [10.200.1.0/24]",
+            Some("pods to 10.200.1.0/24"),
+        ),
+        ("from: [pods], to: [pods]", "from: [pods], to: [nodes]", None),
+        ("from: [pods], to: [10.200.0.0/16]", "from: [pods], to: [internet]", None),
+        (
+            "from: [pods], to: [pods], families: [ipv4]",
+            "from: [pods], to: [pods], families: [ipv6]",
+            None,
+        ),
+        (
+            "from: [outside], to: [services], entries: [node-port]",
+            "from: [outside], to: [services], entries: [load-balancer]",
+            None,
+        ),
+        (
+            "from: [outside], to: [services], told-by: proxy-protocol",
+            "from: [outside], to: [services]",
+            None,
+        ),
+        (
+            "from: [outside], to: [service/shop/web]",
+            "from: [outside], to: [service/shop/api]",
+            None,
+        ),
+        // Nobody outside reaches it, so it is none of `services`.
+        ("from: [pods], to: [service/bank/db]", "from: [pods], to: [services]", None),
+        (
+            "from: [192.0.2.0/24], to: [services], families: [ipv6]",
+            "from: [outside], to: [services]",
+            None,
+        ),
+    ] {
+        let found = errors(kept, lost);
+        assert_eq!(found.len(), usize::from(both.is_some()), "{kept} / {lost}: {found:?}");
+        if let Some(both) = both {
+            assert!(
+                found[0].starts_with("x.yaml:3 wants the source preserved and x.yaml:5 (b) wants"),
+                "{found:?}"
+            );
+            assert!(found[0].contains(both), "{found:?}");
+        }
+    }
 }

@@ -74,7 +74,7 @@ outside:
     let balanced = vec![named("shop", "web"), named("bank", "*")];
     assert_eq!(
         found.load_balancers,
-        [LoadBalancer { services: balanced, health_checks: Some(false) }]
+        [LoadBalancer { line: 14, services: balanced, health_checks: Some(false) }]
     );
     let (knows_pods, masquerades) = (vec![net("10.42.0.0/16")], vec![net("192.168.10.0/24")]);
     assert_eq!(found.gateways, [Gateway { knows_pods, masquerades }]);
@@ -111,50 +111,56 @@ const DOCUMENTS: &[(&str, Result<(), &str>)] = &[
     (
         "preserve: []",
         Err(
-            "x.yaml:2: unknown field `preserve`, expected one of schema, preserved, translated, outside",
+            "x.yaml:2:1: there is no field preserve here; did you mean preserved? There are schema, preserved, translated, outside",
         ),
     ),
     (
         "preserved:\n  - from: [outside]\n    too: [services]\n",
         Err(
-            "x.yaml:4: unknown field `too`, expected one of name, from, to, entries, families, told-by",
+            "x.yaml:4:5: there is no field too here; did you mean to? There are name, from, to, entries, families, told-by",
         ),
     ),
-    ("preserved: [{from: [outside]}]", Err("x.yaml:2: missing field `to`")),
-    ("preserved: [{to: [pods]}]", Err("x.yaml:2: missing field `from`")),
+    (
+        "preserved: [{from: [outside]}]",
+        Err("x.yaml:2:14: the field to is missing, such as to: [service/shop/web]"),
+    ),
+    (
+        "preserved: [{to: [pods]}]",
+        Err("x.yaml:2:14: the field from is missing, such as from: [outside, 192.0.2.0/24]"),
+    ),
     (
         "preserved:\n- from: []\n  to: [pods]\n",
-        Err("x.yaml:3: an empty list: name something, or leave the field out"),
+        Err("x.yaml:3:9: an empty list: name something, or leave the field out"),
     ),
     (
         "preserved: [{from: [pods], to: [services], entries: []}]",
-        Err("x.yaml:2: an empty list: name something, or leave the field out"),
+        Err("x.yaml:2:53: an empty list: name something, or leave the field out"),
     ),
     (
         "preserved:\n  - from:\n      - outside\n      - customers\n    to: [pods]\n",
         Err(
-            "x.yaml:5: customers is nobody who calls: write outside, pods, nodes or a network like 192.0.2.0/24",
+            "x.yaml:5:9: customers is nobody who calls: write outside, pods, nodes or a network like 192.0.2.0/24",
         ),
     ),
     (
         "translated: [{from: [pods], to: [Internet]}]",
         Err(
-            "x.yaml:2: Internet is nobody who is called: write service/NAMESPACE/NAME, services, pods, nodes, internet or a network like 10.200.0.0/16",
+            "x.yaml:2:34: Internet is nobody who is called (did you mean internet?): write service/NAMESPACE/NAME, services, pods, nodes, internet or a network like 10.200.0.0/16",
         ),
     ),
     (
         "preserved: [{from: [pods], to: [service/web]}]",
-        Err("x.yaml:2: service/web is no Service: write service/NAMESPACE/NAME"),
+        Err("x.yaml:2:33: service/web is no Service: write service/NAMESPACE/NAME"),
     ),
     (
         "preserved: [{from: [pods], to: [services], entries: [ingress]}]",
         Err(
-            "x.yaml:2: unknown variant `ingress`, expected one of cluster-ip, node-port, load-balancer, external-ip",
+            "x.yaml:2:54: ingress isn't known here; there are cluster-ip, node-port, load-balancer, external-ip",
         ),
     ),
     (
         "preserved: [{from: [pods], to: [services], families: [IPv4]}]",
-        Err("x.yaml:2: unknown variant `IPv4`, expected one of ipv4, ipv6"),
+        Err("x.yaml:2:55: IPv4 isn't known here; did you mean ipv4? There are ipv4, ipv6"),
     ),
     (
         "preserved: [{from: [pods], to: [pods], entries: [node-port]}]",
@@ -166,15 +172,17 @@ const DOCUMENTS: &[(&str, Result<(), &str>)] = &[
     ),
     (
         "outside: {load-balancers: [{services: [web]}]}",
-        Err("x.yaml:2: web is no Service: write NAMESPACE/NAME"),
+        Err("x.yaml:2:40: web is no Service: write NAMESPACE/NAME"),
     ),
     (
         "outside:\n  gateways:\n    - knows-pods: [pods]\n",
-        Err("x.yaml:4: pods is no network: write one like 192.0.2.0/24"),
+        Err("x.yaml:4:20: pods is no network: write one like 192.0.2.0/24"),
     ),
     (
         "outside: {gateway: []}",
-        Err("x.yaml:2: unknown field `gateway`, expected one of load-balancers, gateways"),
+        Err(
+            "x.yaml:2:11: there is no field gateway here; did you mean gateways? There are load-balancers, gateways",
+        ),
     ),
 ];
 
@@ -203,7 +211,10 @@ fn the_reader_and_the_schema_take_and_refuse_the_same() {
 fn another_schema_and_no_schema() {
     let validator = validator();
     for (text, expected) in [
-        ("preserved: []", "x.yaml:1: missing field `schema`"),
+        (
+            "preserved: []",
+            "x.yaml:1:1: the field schema is missing, such as schema: unmasq.expect/v1",
+        ),
         (
             "\nschema: unmasq.expect/v2",
             "x.yaml:2: the schema is unmasq.expect/v1, not unmasq.expect/v2",
@@ -265,4 +276,56 @@ fn the_guide_is_true() {
     ] {
         assert!(GUIDE.contains(&format!("`{word}`")), "{word}");
     }
+}
+
+#[test]
+fn what_yaml_says_is_told_in_words_with_the_place_and_an_example() {
+    for (lines, expected) in [
+        (
+            "preserved:\n  - from: outside\n    to: [services]\n",
+            "x.yaml:3:11: a list is expected here, such as from: [outside, 192.0.2.0/24]",
+        ),
+        (
+            "preserved:\n  from: [outside]\n  to: [services]\n",
+            "x.yaml:3:3: a list is expected here, such as from: [outside, 192.0.2.0/24]",
+        ),
+        (
+            "preserved:\n  - outside\n",
+            "x.yaml:3:5: fields are expected here, as NAME: VALUE, such as preserved: [{from: \
+             [outside], to: [services]}]",
+        ),
+        (
+            "preserved:\n\t- from: [outside]\n",
+            "x.yaml:3:2: a tab is no indentation in YAML: write spaces, such as from: [outside, \
+             192.0.2.0/24]",
+        ),
+        (
+            "preserved:\n  - from: [outside\n    to: [services]\n",
+            "x.yaml:4:7: a bracket or a quote before this is not closed, such as to: \
+             [service/shop/web]",
+        ),
+        (
+            "outside:\n  load-balancers:\n    - services: [a/b]\n      health-checks: maybe\n",
+            "x.yaml:5:22: true or false is expected here, such as health-checks: true",
+        ),
+        (
+            "preserved:\n  - from: [pods]\n    to: [pods]\n    to: [nodes]\n",
+            "x.yaml:5:5: to was said before: say it once",
+        ),
+    ] {
+        assert_eq!(parse(&with(lines), "x.yaml").unwrap_err().to_string(), expected, "{lines}");
+    }
+    let empty = parse("", "x.yaml").unwrap_err().to_string();
+    assert!(empty.ends_with("the first line is schema: unmasq.expect/v1"), "{empty}");
+}
+
+#[test]
+fn other_spellings_mean_the_same() {
+    let usual = "preserved: [{from: [pods, nodes], to: [service/a/b, pods, nodes], entries: \
+                 [node-port, load-balancer, cluster-ip, external-ip]}]";
+    let other = "preserved: [{from: [pod, node], to: [svc/a/b, pod, node], entries: [nodeport, lb, \
+                 clusterip, externalip]}]";
+    assert_eq!(parse(&with(usual), "x").unwrap(), parse(&with(other), "x").unwrap());
+    let document: Value = serde_saphyr::from_str(&with(other)).unwrap();
+    assert!(validator().is_valid(&document));
 }

@@ -56,6 +56,12 @@ fn objects(cluster: &Cluster) -> Vec<String> {
         let nodes = count(names.len(), "captured node");
         all.push(format!("the objects of {nodes} ({}): {}", few(&names), get("nodes")));
     }
+    if objects.pods.is_empty() && (!objects.services.is_empty() || !objects.nodes.is_empty()) {
+        all.push(format!(
+            "Pods, so those who call are only endpoints and pods whose namespaces were captured: {}",
+            get("pods")
+        ));
+    }
     let called = |kind: ServiceType| match kind {
         ServiceType::ClusterIp | ServiceType::NodePort | ServiceType::LoadBalancer => true,
         ServiceType::ExternalName => false,

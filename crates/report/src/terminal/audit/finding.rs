@@ -10,7 +10,7 @@ use super::shortened;
 use crate::audit::{Subject, commands};
 
 /// Names in a line of them.
-const FEW_NAMES: usize = 3;
+pub(super) const FEW_NAMES: usize = 3;
 /// Names in a finding in full.
 const SOME_NAMES: usize = 12;
 
@@ -41,12 +41,12 @@ pub(super) fn owner(finding: &Finding) -> String {
     }
 }
 
-/// What is affected, in one line.
-pub(super) fn affects(finding: &Finding) -> String {
+/// What is affected, with so many names.
+pub(super) fn affects(finding: &Finding, few: usize) -> String {
     let affected = &finding.affected;
     let some = |names: &[String]| {
-        let shown = names.iter().take(FEW_NAMES).cloned().collect::<Vec<_>>().join(", ");
-        match names.len().saturating_sub(FEW_NAMES) {
+        let shown = names.iter().take(few).cloned().collect::<Vec<_>>().join(", ");
+        match names.len().saturating_sub(few) {
             0 => shown,
             rest => format!("{shown} and {rest} more"),
         }
@@ -64,13 +64,20 @@ pub(super) fn affects(finding: &Finding) -> String {
     }
 }
 
-/// The remedy to take, in one line.
+/// The remedy to take: the first that nothing is known to stand against, a lasting one if there is.
 pub(super) fn mend(finding: &Finding) -> String {
-    let lasting = finding.remedies.iter().find(|remedy| remedy.lasting);
-    match (lasting, finding.remedies.first()) {
-        (Some(remedy), _) => remedy.title.clone(),
-        (None, Some(remedy)) => format!("{} (until the next restart)", remedy.title),
-        (None, None) => "no remedy is known".to_owned(),
+    let fails = |one: &&Requirement| one.holds == Some(false);
+    let mut may_do =
+        finding.remedies.iter().filter(|one| !one.requires.iter().any(|it| fails(&it)));
+    let first = may_do.clone().next();
+    match (may_do.find(|remedy| remedy.lasting), first, finding.remedies.first()) {
+        (Some(remedy), _, _) => remedy.title.clone(),
+        (None, Some(remedy), _) => format!("{} (until the next restart)", remedy.title),
+        (None, None, Some(remedy)) => {
+            let lacks = remedy.requires.iter().find(fails).map_or("", |one| &one.text);
+            format!("no remedy holds yet: \"{}\" needs that {lacks}", remedy.title)
+        }
+        (None, None, None) => "no remedy is known".to_owned(),
     }
 }
 

@@ -150,7 +150,7 @@ fn write_line(
     let room = 27_usize.saturating_sub(packets.len());
     let line = format!(
         "{sign} {word:<9}  {client:<20} {:<16}  {packets}{calls:>room$}\n",
-        placement(cell.placement),
+        placement(cell.placement, &cell.client),
     );
     text.push_str(&match colour(&cell.fate, hurts) {
         Some(colour) => line.replacen(word, &paint.colour(colour, word), 1),
@@ -240,11 +240,21 @@ pub(in crate::terminal) fn client(client: &Client) -> (&'static str, Option<Stri
 
 const OUTSIDE: &str = "somebody outside";
 
-pub(in crate::terminal) fn placement(placement: Placement) -> &'static str {
-    match placement {
-        Placement::Here => "to the same node",
-        Placement::Elsewhere => "to another node",
-        Placement::None => "",
+/// Where the endpoint is, from the node that is called. An endpoint that reaches itself by another
+/// node is on its own.
+pub(in crate::terminal) fn placement(placement: Placement, client: &Client) -> &'static str {
+    match (placement, client) {
+        (Placement::Here, _) => "to the same node",
+        (Placement::Elsewhere, Client::Endpoint) => "by another node",
+        (
+            Placement::Elsewhere,
+            Client::Pod
+            | Client::PodElsewhere
+            | Client::Node
+            | Client::NodeElsewhere
+            | Client::Outside(_),
+        ) => "to another node",
+        (Placement::None, _) => "",
     }
 }
 

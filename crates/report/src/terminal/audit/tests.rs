@@ -1,5 +1,5 @@
 use unmasq_audit::matrix::Matrix;
-use unmasq_audit::{Affected, Totals};
+use unmasq_audit::{Affected, Remedy, Requirement, Totals};
 use unmasq_model::packet::{Family, Protocol};
 
 use super::*;
@@ -47,7 +47,8 @@ fn the_first_screen_is_one_screen_and_the_beginning_of_everything() {
     for verbose in [false, true] {
         let style = Style { verbose, ..STYLE };
         let first = show(&audit, Extent::FirstScreen, &style);
-        assert!(first.lines().count() <= 24, "{first}");
+        // Each finding takes a line more for names as long as these.
+        assert!(first.lines().count() <= 23 + 3, "{first}");
         assert!(show(&audit, Extent::Everything, &style).starts_with(&first));
     }
 }
@@ -204,4 +205,60 @@ fn rows_that_differ_in_family_and_protocol_share_a_line() {
     audit.matrix.rows[1].services = vec![0];
     let text = show(&audit, Extent::Everything, &STYLE);
     assert_eq!(text.matches("PRESERVED").count(), 2, "{text}");
+}
+
+#[test]
+fn the_first_screen_says_what_is_taken_for_granted_in_one_line() {
+    let mut audit = fixture::audit();
+    let long = "a sentence that is far longer than a line of eighty columns can be, and goes on";
+    audit.assumptions = vec![long.to_owned(), "b".to_owned(), "c".to_owned()];
+    let text = show(&audit, Extent::FirstScreen, &STYLE);
+    let line = text.lines().find(|line| line.starts_with("Taken for granted: ")).unwrap();
+    assert!(line.ends_with("… (and 2 more)") && line.chars().count() <= 80, "{line}");
+    let without = show(&fixture::healthy(), Extent::FirstScreen, &STYLE);
+    assert!(!without.contains("Taken for granted"), "{without}");
+}
+
+#[test]
+fn the_first_screen_ends_its_lines_between_words() {
+    let mut audit = fixture::audit();
+    let words = "lorem ipsum dolor sit amet consetetur sadipscing elitr sed diam nonumy eirmod ";
+    audit.findings[0].remedies[0].title = words.repeat(4);
+    audit.findings[0].remedies[0].requires.clear();
+    let text = show(&audit, Extent::FirstScreen, &STYLE);
+    let at = text.lines().position(|line| line.starts_with("  mend: ")).unwrap();
+    let told: Vec<&str> = text.lines().skip(at).take(3).collect();
+    assert!(told[2].starts_with("  more: "), "{told:?}");
+    let last = told[1].split_whitespace().next_back().unwrap().trim_end_matches('…');
+    assert!(told[1].ends_with('…') && words.split(' ').any(|word| word == last), "{told:?}");
+}
+
+#[test]
+fn a_remedy_that_is_known_not_to_do_is_not_recommended() {
+    let requirement =
+        |holds| Requirement { text: "the gateway knows the pods".to_owned(), holds, check: None };
+    let remedy = |title: &str, lasting, holds| Remedy {
+        lasting,
+        title: title.to_owned(),
+        steps: Vec::new(),
+        requires: vec![requirement(Some(true)), requirement(holds)],
+        undo: Vec::new(),
+    };
+    let no = Some(false);
+    for (remedies, expected) in [
+        (vec![remedy("a", true, no), remedy("b", true, None)], "mend: b"),
+        (vec![remedy("a", true, no), remedy("b", false, None)], "mend: b (until the next restart)"),
+        (vec![remedy("a", false, None), remedy("b", true, Some(true))], "mend: b"),
+        (
+            vec![remedy("a", true, no), remedy("b", false, no)],
+            "mend: no remedy holds yet: \"a\" needs that the gateway knows the pods",
+        ),
+        (Vec::new(), "mend: no remedy is known"),
+    ] {
+        let mut audit = fixture::audit();
+        audit.findings[0].remedies = remedies;
+        let text = show(&audit, Extent::FirstScreen, &STYLE);
+        let line = text.lines().find(|line| line.contains("mend: ")).unwrap();
+        assert_eq!(line.trim(), expected, "{text}");
+    }
 }

@@ -1,9 +1,9 @@
-//! Which name was meant.
+//! Which name of a given list was meant.
 
-use unmasq_audit::explain::distance;
+use super::distance;
 
 /// `; did you mean default/web?`, or some of the names that there are.
-pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
+pub fn meant<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     names.dedup();
@@ -27,12 +27,12 @@ mod tests {
     #[test]
     fn names_that_were_meant() {
         let names = || ["default/web", "default/api", "shop/web"].into_iter();
-        assert_eq!(nearest("default/wbe", names()), "; did you mean default/web?");
-        assert_eq!(nearest("default/webb", names()), "; did you mean default/web?");
+        assert_eq!(meant("default/wbe", names()), "; did you mean default/web?");
+        assert_eq!(meant("default/webb", names()), "; did you mean default/web?");
         let all = "; there are default/api, default/web, shop/web";
-        assert_eq!(nearest("kube-system/dns", names()), all);
-        assert_eq!(nearest("x", std::iter::empty()), "; none is known");
+        assert_eq!(meant("kube-system/dns", names()), all);
+        assert_eq!(meant("x", std::iter::empty()), "; none is known");
         let many: Vec<String> = (0..12).map(|n| format!("a-long-name-{n:02}")).collect();
-        assert!(nearest("x", many.iter().map(String::as_str)).ends_with("-07 and 4 more"));
+        assert!(meant("x", many.iter().map(String::as_str)).ends_with("-07 and 4 more"));
     }
 }
