@@ -9,6 +9,7 @@ use std::fmt;
 use unmasq_model::packet::Family;
 
 use crate::Owner;
+use crate::change::{RuleChange, TableChange};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,12 +168,19 @@ pub enum Action {
         /// The flag with its value (`--enable-pod-egress=false`).
         argument: String,
     },
-    /// Rules of a node, in one transaction.
+    /// Rules of a node, in one transaction for each program ([`crate::change`]).
     Rules {
         /// The node.
         node: String,
-        /// Commands (`iptables -t nat -D …`).
-        commands: Vec<String>,
+        /// What changes.
+        changes: Vec<RuleChange>,
+    },
+    /// Tables of nft on a node, made or deleted as a whole in one transaction.
+    Tables {
+        /// The node.
+        node: String,
+        /// What changes.
+        changes: Vec<TableChange>,
     },
     /// A value in a file of a node.
     File {

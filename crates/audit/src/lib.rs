@@ -9,6 +9,7 @@
 //! shape last; what fits nothing is [`Owner::Unclaimed`], never a guess. What happens to packets is
 //! not decided here: that is `unmasq-eval`. Each kind of finding has a page, [`explain`].
 
+pub mod change;
 pub mod dependent;
 pub mod expect;
 pub mod explain;

@@ -7,6 +7,7 @@ mod captured;
 
 use std::path::Path;
 
+use unmasq_audit::change::commands;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Severity, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
@@ -57,29 +58,26 @@ fn docker_under_flannel() {
     let names = ["hdss7-21", "hdss7-22", "hdss7-23"];
     assert_eq!(found.affected.nodes, names);
     let rules = found.remedies[0].steps.iter().filter_map(|step| match &step.action {
-        Action::Rules { node, commands } => Some((node.as_str(), commands)),
+        Action::Rules { node, changes } => Some((node.as_str(), commands(changes).unwrap())),
         Action::Patch { .. }
         | Action::Environment { .. }
         | Action::Argument { .. }
+        | Action::Tables { .. }
         | Action::File { .. }
         | Action::ByHand(_) => None,
     });
-    let rules: Vec<(&str, &Vec<String>)> = rules.collect();
-    let expected: Vec<(&str, Vec<String>)> = names
-        .iter()
-        .zip(["172.7.21.0/24", "172.7.22.0/24", "172.7.23.0/24"])
-        .map(|(name, pods)| {
-            let program = "iptables-legacy -t nat";
-            let delete = format!("{program} -D POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE");
-            let insert = format!(
-                "{program} -I POSTROUTING 1 -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE"
-            );
-            (*name, vec![delete, insert])
-        })
-        .collect();
-    let expected: Vec<(&str, &Vec<String>)> =
-        expected.iter().map(|(name, commands)| (*name, commands)).collect();
-    assert_eq!(rules, expected);
+    let rules: Vec<(&str, Vec<String>)> = rules.collect();
+    // Docker's rule stands behind kube-proxy's.
+    let expected = names.iter().zip(["172.7.21.0/24", "172.7.22.0/24", "172.7.23.0/24"]);
+    let expected = expected.map(|(name, pods)| {
+        let command = format!(
+            "iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
+             -D POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE\n\
+             -I POSTROUTING 2 -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF"
+        );
+        (*name, vec![command])
+    });
+    assert_eq!(rules, expected.collect::<Vec<_>>());
 }
 
 #[test]

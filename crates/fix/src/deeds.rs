@@ -55,6 +55,7 @@ impl Drafter {
             }
             Action::Argument { namespace: None, .. }
             | Action::Rules { .. }
+            | Action::Tables { .. }
             | Action::File { .. }
             | Action::ByHand(_) => Err(CannotDo::Person),
         }

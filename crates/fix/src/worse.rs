@@ -98,6 +98,7 @@ fn makes_local(mended: &Mended, service: &Service) -> bool {
         Action::Environment { .. }
         | Action::Argument { .. }
         | Action::Rules { .. }
+        | Action::Tables { .. }
         | Action::File { .. }
         | Action::ByHand(_) => false,
     };

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use unmasq_audit::change;
 use unmasq_audit::matrix::{Fate, Row, Witness};
 use unmasq_audit::{Action, Audit, Finding, Severity};
 use unmasq_cluster::Cluster;
@@ -85,7 +86,9 @@ pub(crate) fn commands(action: &Action) -> Vec<String> {
             vec![format!("kubectl edit {} -n {}", quoted(place), quoted(namespace))]
         }
         Action::Argument { namespace: None, .. } | Action::File { .. } => Vec::new(),
-        Action::Rules { commands, .. } | Action::ByHand(commands) => commands.clone(),
+        Action::Rules { changes, .. } => change::commands(changes).unwrap_or_default(),
+        Action::Tables { changes, .. } => change::table_commands(changes).unwrap_or_default(),
+        Action::ByHand(commands) => commands.clone(),
     }
 }
 

@@ -24,6 +24,7 @@ mod pin;
 pub(super) mod policy;
 mod rules;
 pub(super) mod spread;
+mod test;
 
 use unmasq_cluster::settings::Place;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use unmasq_audit::change::RuleChange;
 use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Refusal, Row,
     Why, Witness,
@@ -14,7 +15,10 @@ use unmasq_audit::{
 use unmasq_cluster::paths::{Call, Caller};
 use unmasq_cluster::{Cluster, Node};
 use unmasq_eval::trace::Reason;
+use unmasq_model::origin::{FileId, Origin};
 use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, TableFamily};
 
 use super::Subject;
 
@@ -192,18 +196,36 @@ fn unused_pool() -> Finding {
                     "Let these clients through before Calico's chain.",
                     Action::Rules {
                         node: "n1".to_owned(),
-                        commands: names(&[
-                            "iptables -t nat -I POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
-                        ]),
+                        changes: vec![inserted(
+                            "-A POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+                        )],
                     },
                 )],
                 requires: Vec::new(),
                 undo: names(&[
-                    "iptables -t nat -D POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+                    "iptables-nft -t nat -D POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
                     "A restart of the node undoes it too.",
                 ]),
             },
         ],
+    }
+}
+
+/// In front of the nat table's POSTROUTING.
+pub(crate) fn inserted(text: &str) -> RuleChange {
+    RuleChange {
+        backend: Backend::IptablesNft,
+        family: TableFamily::Ip,
+        table: "nat".to_owned(),
+        chain: "POSTROUTING".to_owned(),
+        position: 0,
+        old: None,
+        new: Some(Rule {
+            steps: Box::default(),
+            text: text.into(),
+            comment: None,
+            origin: Origin::new(FileId(0), 1),
+        }),
     }
 }
 

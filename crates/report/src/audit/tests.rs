@@ -43,8 +43,13 @@ fn commands_of_a_step() {
             vec![],
         ),
         (
-            Action::Rules { node: text("n1"), commands: vec![text("iptables -A X"), text("b")] },
-            vec!["iptables -A X", "b"],
+            Action::Rules {
+                node: text("n1"),
+                changes: vec![fixture::inserted("-A POSTROUTING x")],
+            },
+            vec![
+                "iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-I POSTROUTING 1 x\nCOMMIT\nEOF",
+            ],
         ),
         (Action::File { node: None, path: text("/a"), content: text("b") }, vec![]),
         (Action::ByHand(vec![text("reboot")]), vec!["reboot"]),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use unmasq_audit::change::{RuleChange, TableChange};
 use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Row, Why,
 };
@@ -14,6 +15,8 @@ use unmasq_audit::{
     Action, Audit, Confidence, Evidence, Finding, Remedy, Requirement, RuleText, Severity, Step,
     Totals,
 };
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, Table};
 
 use crate::audit::{Subject, commands};
 use crate::evidence;
@@ -142,6 +145,11 @@ enum ActionView {
     },
     Rules {
         node: String,
+        changes: Vec<RuleChangeView>,
+    },
+    Tables {
+        node: String,
+        changes: Vec<TableChangeView>,
     },
     File {
         node: Option<String>,
@@ -149,6 +157,24 @@ enum ActionView {
         content: String,
     },
     ByHand,
+}
+
+#[derive(Serialize)]
+struct RuleChangeView {
+    backend: &'static str,
+    family: String,
+    table: String,
+    chain: String,
+    position: usize,
+    old: Option<String>,
+    new: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TableChangeView {
+    family: String,
+    name: String,
+    change: &'static str,
 }
 
 #[derive(Serialize)]
@@ -293,11 +319,42 @@ fn step(step: &Step) -> StepView {
         Action::Argument { place, namespace, argument } => {
             ActionView::Argument { place, namespace, argument }
         }
-        Action::Rules { node, commands: _ } => ActionView::Rules { node },
+        Action::Rules { node, changes } => {
+            ActionView::Rules { node, changes: changes.iter().map(rule_change).collect() }
+        }
+        Action::Tables { node, changes } => {
+            ActionView::Tables { node, changes: changes.iter().flat_map(table_change).collect() }
+        }
         Action::File { node, path, content } => ActionView::File { node, path, content },
         Action::ByHand(_) => ActionView::ByHand,
     };
     StepView { text: step.text.clone(), action, commands: commands(&step.action) }
+}
+
+fn rule_change(change: &RuleChange) -> RuleChangeView {
+    let text = |rule: &Option<Rule>| rule.as_ref().map(|rule| rule.text.to_string());
+    RuleChangeView {
+        backend: match change.backend {
+            Backend::Legacy => "iptables-legacy",
+            Backend::IptablesNft => "iptables-nft",
+            Backend::Nft => "nft",
+        },
+        family: change.family.to_string(),
+        table: change.table.clone(),
+        chain: change.chain.clone(),
+        position: change.position,
+        old: text(&change.old),
+        new: text(&change.new),
+    }
+}
+
+fn table_change(change: &TableChange) -> Vec<TableChangeView> {
+    let view = |table: &Option<Table>, change| {
+        let table = table.as_ref()?;
+        let (family, name) = (table.family.to_string(), table.name.to_string());
+        Some(TableChangeView { family, name, change })
+    };
+    [view(&change.old, "deleted"), view(&change.new, "made")].into_iter().flatten().collect()
 }
 
 fn matrix(matrix: &Matrix, subject: &Subject<'_>) -> MatrixView {

@@ -28,18 +28,16 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
     // No setting is behind it: nobody writes it any more.
     let (_, cause) = cause(group, text, None);
     let confidence = crate::Confidence::Likely;
-    let mut steps = Vec::new();
+    let (mut steps, mut undo) = (Vec::new(), Vec::new());
     for node in &nodes {
         let name = &context.cluster.nodes[*node].name;
         let here = found.iter().filter(|rule| rule.node == *node);
-        let (mut commands, mut lines) = (Vec::new(), Vec::new());
-        for rule in here {
-            commands.extend(rule.deletion());
-            lines.push(crate::short_text(rule.rule));
-        }
-        let rules = count(commands.len(), "rule");
-        let text = format!("On {name}, delete {rules} of the older flannel: {}", lines.join("; "));
-        steps.push(step(text, Action::Rules { node: name.clone(), commands }));
+        let (changes, lines): (Vec<_>, Vec<_>) =
+            here.map(|rule| (rule.deleted(), crate::short_text(rule.rule))).unzip();
+        let number = count(changes.len(), "rule");
+        let text = format!("On {name}, delete {number} of the older flannel: {}", lines.join("; "));
+        undo.extend(rules::undo(name, &changes));
+        steps.push(step(text, Action::Rules { node: name.clone(), changes }));
         steps.extend(persisted(context, *node, &lines));
     }
     let delete = Remedy {
@@ -50,13 +48,7 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
             "no older flannel runs any more",
             "kubectl get pods -A -o jsonpath='{range .items[*]}{.spec.containers[*].image}{\"\\n\"}{end}' | grep -i flannel",
         )],
-        undo: found
-            .iter()
-            .filter_map(|rule| {
-                let node = &context.cluster.nodes[rule.node].name;
-                Some(format!("{node}: {}", rule.addition()?))
-            })
-            .collect(),
+        undo,
     };
     let reboot = Remedy {
         lasting: true,

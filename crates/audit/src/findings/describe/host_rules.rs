@@ -1,17 +1,15 @@
 //! Rules of hosts that masquerade their pods' range towards everybody: container engines', network
 //! plugins' bridges', and people's.
 
-use ipnet::IpNet;
 use unmasq_cluster::settings::Setting;
 use unmasq_model::packet::Family;
-use unmasq_model::rule::Step as Part;
 
-use super::rules::Standing;
+use super::rules::{Exception, Standing};
 use super::{
     Context, Described, Group, Known, by_hand, cause, computed, count, few, networks, pin, rules,
     step, title, unseen, workload,
 };
-use crate::shape::source_network;
+use crate::change::RuleChange;
 use crate::{Action, Remedy, Requirement, Step};
 
 /// The files that rules are loaded from at boot, and the family that one is of.
@@ -94,27 +92,28 @@ fn exclude(context: &Context<'_, '_>, found: &[Standing<'_>], group: &Group) -> 
     }
     for node in rules::nodes(found) {
         let name = &context.cluster.nodes[node].name;
-        let mut commands = Vec::new();
-        let mut lines = Vec::new();
+        let mut changes = Vec::new();
         for rule in found.iter().filter(|rule| rule.node == node) {
             match replacement(context, rule) {
-                Some((replaced, back)) => {
-                    lines.push((rule.family(), replaced.line));
-                    commands.extend(replaced.commands);
-                    undo.extend(back.into_iter().map(|one| format!("{name}: {one}")));
-                }
+                Some(change) => changes.push(change),
                 None => steps.push(by_hand(
                     format!("On {name}, leave the range of all pods out of this rule"),
                     [crate::short_text(rule.rule)],
                 )),
             }
         }
-        if !commands.is_empty() {
+        let lines = changes.iter().filter_map(|change| {
+            let family = Standing::family_of(change.family);
+            Some((family, change.new.as_ref()?.text.to_string()))
+        });
+        let lines: Vec<_> = lines.collect();
+        if !changes.is_empty() {
             let text = format!(
-                "On {name}, in one transaction: delete the rule, and insert it without the pods of \
-                 other hosts"
+                "On {name}, in one transaction: the rule without the pods of other hosts in place of \
+                 the old one"
             );
-            steps.push(step(text, Action::Rules { node: name.clone(), commands }));
+            undo.extend(rules::undo(name, &changes));
+            steps.push(step(text, Action::Rules { node: name.clone(), changes }));
         }
         steps.extend(persist(context, node, &lines));
         steps.extend(engine(context, node));
@@ -144,58 +143,14 @@ fn network_is_known(context: &Context<'_, '_>, family: Family) -> Requirement {
     }
 }
 
-struct Replaced {
-    commands: Vec<String>,
-    /// As a file of iptables-save or of nft has it.
-    line: String,
-}
-
-/// The commands that put the cluster's network into a rule as an exception, and those back.
-fn replacement(context: &Context<'_, '_>, rule: &Standing<'_>) -> Option<(Replaced, Vec<String>)> {
-    let source = rule.rule.steps.iter().find_map(|step| match step {
-        Part::Test(test) => source_network(test),
-        Part::Do(_) => None,
-    })?;
-    let family = Family::of(source.addr());
-    let (network, _) = networks::cluster_network(context.cluster, family)?;
+/// The rule with the cluster's network as an exception.
+fn replacement(context: &Context<'_, '_>, rule: &Standing<'_>) -> Option<RuleChange> {
+    let source = rule.source()?;
+    let (network, _) = networks::cluster_network(context.cluster, Family::of(source.addr()))?;
     if !network.contains(&source) {
         return None;
     }
-    match rule.arguments() {
-        Some(old) => {
-            let new = without_cluster(&old, network)?;
-            let line = format!("-A {} {}", rule.chain.name, new.join(" "));
-            let commands = vec![rule.deletion()?, rule.insertion(&new)?];
-            let back = vec![rule.deletion_of(&new)?, rule.insertion(&old)?];
-            Some((Replaced { commands, line }, back))
-        }
-        None => {
-            let handle = rule.rule.origin.handle?;
-            let old = crate::short_text(rule.rule);
-            let (ip, source) = (pin::word(family), format!("saddr {source}"));
-            let at = old.find(&source)? + source.len();
-            let line = format!("{} {ip} daddr != {network}{}", &old[..at], &old[at..]);
-            let place = format!("{} {} {}", rule.table.family, rule.table.name, rule.chain.name);
-            let command = |text: &str| format!("nft 'replace rule {place} handle {handle} {text}'");
-            let commands = vec![command(&line)];
-            Some((Replaced { commands, line }, vec![command(&old)]))
-        }
-    }
-}
-
-/// iptables' arguments with the exception after the source; `None`: the rule has a destination.
-fn without_cluster(old: &[String], network: IpNet) -> Option<Vec<String>> {
-    if old.iter().any(|word| word == "-d") {
-        return None;
-    }
-    let source = old.iter().position(|word| word == "-s")?;
-    let mut new = old.to_vec();
-    let at = source + 2;
-    if at > new.len() {
-        return None;
-    }
-    new.splice(at..at, ["!".to_owned(), "-d".to_owned(), network.to_string()]);
-    Some(new)
+    rule.narrowed(&Exception::new(network, None))
 }
 
 /// The way that this node keeps rules over a restart.

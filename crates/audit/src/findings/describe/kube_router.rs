@@ -6,6 +6,7 @@ use unmasq_model::packet::Family;
 use super::{
     Context, Described, Group, Known, by_hand, cause, networks, pin, rules, step, unseen, workload,
 };
+use crate::change;
 use crate::{Action, Remedy, Requirement};
 
 const OFF: &str = "--enable-pod-egress=false";
@@ -63,9 +64,10 @@ fn switch_off(context: &Context<'_, '_>, group: &Group, family: Family) -> Remed
             undo.push(format!("take {OFF} away again, and restart kube-router"));
         }
     }
-    let leftovers = found.iter().filter_map(|rule| {
+    let leftovers = found.iter().flat_map(|rule| {
         let node = &context.cluster.nodes[rule.node].name;
-        Some(format!("{node}: {}", rule.deletion()?))
+        let commands = change::commands(&[rule.deleted()]).unwrap_or_default();
+        commands.into_iter().map(move |one| format!("{node}: {one}"))
     });
     steps.push(by_hand(
         "Then look whether the rule is gone on every node; delete it only where one is left",
@@ -134,13 +136,7 @@ fn pinned(context: &Context<'_, '_>, group: &Group, family: Family) -> Option<Re
     if family == Family::V4 || pods.is_empty() || addresses_are_private(&pods) {
         return None;
     }
-    let set = networks::nft_set(&pods);
-    let listed = networks::listed(&pods);
-    let pin = pin::Pin {
-        family,
-        tests: format!("ip6 saddr {set} ip6 daddr != {set}"),
-        text: format!("from {listed} to everybody outside"),
-    };
+    let pin = pin::Pin::out_of(family, &pods)?;
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let mut remedy = pin::remedy(context, &nodes, &[pin])?;
     remedy.title = "Pin the pods' IPv6 addresses, and leave IPv4 as it is".to_owned();

@@ -244,7 +244,7 @@ fn written_where<'c>(context: &Context<'_, 'c>, found: &[Standing<'c>]) -> Vec<W
 }
 
 fn delete(context: &Context<'_, '_>, found: &[Standing<'_>], written: &[Written<'_>]) -> Remedy {
-    let mut steps = Vec::new();
+    let (mut steps, mut undo) = (Vec::new(), Vec::new());
     if written.is_empty() {
         steps.push(by_hand(
             "Find who writes it: a unit's ExecStart (kubelet's too), a script, cloud-init, configuration management",
@@ -263,14 +263,11 @@ fn delete(context: &Context<'_, '_>, found: &[Standing<'_>], written: &[Written<
     for node in rules::nodes(found) {
         let name = context.cluster.nodes[node].name.clone();
         let here = found.iter().filter(|rule| rule.node == node);
-        let commands: Vec<String> = here.filter_map(Standing::deletion).collect();
+        let changes: Vec<_> = here.map(Standing::deleted).collect();
         let text = format!("Then, on {name}, delete the rule itself");
-        steps.push(step(text, Action::Rules { node: name, commands }));
+        undo.extend(rules::undo(&name, &changes));
+        steps.push(step(text, Action::Rules { node: name, changes }));
     }
-    let undo = found.iter().filter_map(|rule| {
-        let node = &context.cluster.nodes[rule.node].name;
-        Some(format!("{node}: {}", rule.addition()?))
-    });
     Remedy {
         lasting: true,
         title: "Take the rule away where it is written, then in the kernel".to_owned(),
@@ -279,7 +276,7 @@ fn delete(context: &Context<'_, '_>, found: &[Standing<'_>], written: &[Written<
             "nobody needs it: pods reach networks outside without it, or another rule masquerades them",
             "the rule's counter; a connection from a pod to the outside",
         )],
-        undo: undo.collect(),
+        undo,
     }
 }
 

@@ -7,9 +7,12 @@ use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
 use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::Backend;
 
 use super::*;
 use crate::Severity;
+use crate::change;
 use crate::matrix::{self, Fate, Matrix, Policy, Row, Why, Witness};
 
 /// A capture's files: the objects as YAML, and others by path.
@@ -101,7 +104,12 @@ fn commands(described: &Described) -> String {
     let mut all = String::new();
     for action in actions(described) {
         match action {
-            Action::Rules { node, commands } => {
+            Action::Rules { node, changes } => {
+                let commands = change::commands(changes).unwrap();
+                commands.iter().for_each(|one| all.push_str(&format!("{node}: {one}\n")));
+            }
+            Action::Tables { node, changes } => {
+                let commands = change::table_commands(changes).unwrap();
                 commands.iter().for_each(|one| all.push_str(&format!("{node}: {one}\n")));
             }
             Action::ByHand(commands) => {
@@ -164,7 +172,7 @@ fn a_pool_that_no_pod_uses() {
     let place = "IPPool default-ipv4-ippool, spec.natOutgoing";
     assert_eq!(known(&found), (Confidence::Certain, Some("natOutgoing: true"), Some(place)));
     let all = actions(&found);
-    let [patched, environment, Action::ByHand(installer), Action::Rules { node, commands }] =
+    let [patched, environment, Action::ByHand(installer), Action::Tables { node, changes }] =
         all[..]
     else {
         panic!("{all:?}");
@@ -182,10 +190,11 @@ fn a_pool_that_no_pod_uses() {
         value: "0".to_owned(),
     };
     assert_eq!((environment, installer.len()), (&expected, 1));
-    let pin = "nft 'table ip unmasq { chain pin { type nat hook postrouting priority srcnat - 1; \
-        policy accept; ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 meta mark & 0x4000 == 0 \
-        snat to ip saddr; }; }'";
-    assert_eq!((&**node, &commands[..]), ("n1", &[pin.to_owned()][..]));
+    let pin = "nft -f - <<'EOF'\ncreate table ip unmasq\n\
+        create chain ip unmasq pin { type nat hook postrouting priority 99; policy accept; }\n\
+        add rule ip unmasq pin ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 \
+        meta mark & 0x00004000 == 0x00000000 snat to ip saddr\nEOF";
+    assert_eq!((&**node, change::table_commands(changes).unwrap()), ("n1", vec![pin.to_owned()]));
     assert_eq!(
         found.remedies[0].undo[0],
         r#"kubectl patch ippools.crd.projectcalico.org default-ipv4-ippool --type=merge -p '{"spec":{"natOutgoing":true}}'"#
@@ -263,46 +272,37 @@ fn a_hosts_rule_without_the_cluster_as_exception() {
     assert_eq!(known(&found), (Confidence::Likely, Some("ip-masq: true"), Some(place)));
     let lasting = &found.remedies[0];
     let all: Vec<&Action> = lasting.steps.iter().map(|step| &step.action).collect();
-    let rules = |node: &str, commands: [&str; 2]| Action::Rules {
-        node: node.to_owned(),
-        commands: commands.map(str::to_owned).to_vec(),
+    // One rule, at its place, is another one: its words and its tests.
+    let rules = |node: &str, backend: Backend, pods: &str| {
+        let old = format!("-A POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE");
+        let new = format!("-A POSTROUTING -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE");
+        (node.to_owned(), backend, 0, old, new)
+    };
+    let changed = |action: &Action| match action {
+        Action::Rules { node, changes } => {
+            let [one] = &changes[..] else { panic!("{changes:?}") };
+            let text = |rule: &Option<Rule>| rule.as_ref().unwrap().text.to_string();
+            (node.clone(), one.backend, one.position, text(&one.old), text(&one.new))
+        }
+        other => panic!("{other:?}"),
     };
     let file = |path: &str, content: &str| Action::File {
         node: Some("a".to_owned()),
         path: path.to_owned(),
         content: content.to_owned(),
     };
-    let expected = [
-        rules(
-            "a",
-            [
-                "iptables-legacy -t nat -D POSTROUTING -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE",
-                "iptables-legacy -t nat -I POSTROUTING 1 -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            ],
-        ),
-        file(
-            "/etc/sysconfig/iptables",
-            "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-        ),
-        file("/etc/docker/daemon.json", "\"ip-masq\": false"),
-        rules(
-            "b",
-            [
-                "iptables-nft -t nat -D POSTROUTING -s 172.7.22.0/24 ! -o docker0 -j MASQUERADE",
-                "iptables-nft -t nat -I POSTROUTING 1 -s 172.7.22.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            ],
-        ),
-    ];
-    assert!(all.len() > 4 && all[..4] == expected.iter().collect::<Vec<_>>()[..], "{all:#?}");
+    assert_eq!(changed(all[0]), rules("a", Backend::Legacy, "172.7.21.0/24"));
+    let line = "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE";
+    assert_eq!(*all[1], file("/etc/sysconfig/iptables", line));
+    assert_eq!(*all[2], file("/etc/docker/daemon.json", "\"ip-masq\": false"));
+    assert_eq!(changed(all[3]), rules("b", Backend::IptablesNft, "172.7.22.0/24"));
     assert_eq!(
-        lasting.undo[..2],
-        [
-            "a: iptables-legacy -t nat -D POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            "a: iptables-legacy -t nat -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE",
-        ]
+        lasting.undo[0],
+        "a: iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
+         -D POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE\n\
+         -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF"
     );
-    let pin =
-        "ip saddr 172.7.0.0/16 ip daddr 172.7.0.0/16 meta mark & 0x4000 == 0 snat to ip saddr";
+    let pin = "ip saddr 172.7.0.0/16 ip daddr 172.7.0.0/16 meta mark & 0x00004000 == 0x00000000 snat to ip saddr";
     assert!(commands(&found).contains(pin));
 }
 
@@ -314,7 +314,7 @@ fn a_hosts_rule_where_the_cluster_is_not_known() {
     assert_eq!(range.holds, None);
     assert!(range.check.as_ref().unwrap().contains("--cluster-cidr"));
     // No command is made up.
-    assert!(!commands(&found).contains("-t nat -D"), "{}", commands(&found));
+    assert!(!commands(&found).contains("-D POSTROUTING"), "{}", commands(&found));
     assert_eq!(found.title, "A rule on a masquerades pods on their way to pods of other hosts");
 }
 
@@ -334,10 +334,11 @@ fn rules_of_an_older_flannel() {
     assert_eq!(found.title, "Rules of an older flannel on a masquerade what flannel leaves alone");
     let all = commands(&found);
     for line in [
-        "a: iptables-nft -t nat -D POSTROUTING -s 172.7.0.0/16 ! -d 224.0.0.0/4 -m comment --comment 'flanneld masq' -j MASQUERADE\n",
-        "a: iptables-nft -t nat -D POSTROUTING ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE\n",
+        "a: iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n",
+        "\n-D POSTROUTING -s 172.7.0.0/16 ! -d 224.0.0.0/4 -m comment --comment \"flanneld masq\" -j MASQUERADE\n",
+        "\n-D POSTROUTING ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE\n",
         "kubectl drain a --ignore-daemonsets && ssh a reboot",
-        "fib saddr type != local ip daddr { 172.7.21.0/24, 172.7.22.0/24 } meta mark & 0x4000 == 0 snat to ip saddr",
+        "fib saddr type != local ip daddr { 172.7.21.0/24, 172.7.22.0/24 } meta mark & 0x00004000 == 0x00000000 snat to ip saddr",
     ] {
         assert!(all.contains(line), "{line}\n{all}");
     }
@@ -375,7 +376,7 @@ fn kube_router_in_each_family() {
     let v6 = described(Family::V6, "nat POSTROUTING: inet6:kube-router-pod-subnets");
     assert!(!gateway(&v6));
     assert!(commands(&v6).contains(
-        "ip6 saddr 2001:db8:42::/64 ip6 daddr != 2001:db8:42::/64 meta mark & 0x4000 == 0 snat to ip6 saddr"
+        "ip6 saddr 2001:db8:42::/64 ip6 daddr != 2001:db8:42::/64 meta mark & 0x00004000 == 0x00000000 snat to ip6 saddr"
     ));
 }
 
@@ -593,7 +594,7 @@ fn a_rule_that_nobody_claims_and_the_file_that_has_it() {
         found.title,
         "A rule on a that no known program claims rewrites the source of clients outside on their way to pods"
     );
-    let command = "a: iptables-nft -t nat -D POSTROUTING ! -d 10.141.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
+    let command = "a: iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-D POSTROUTING ! -d 10.141.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
     assert!(commands(&found).contains(command), "{}", commands(&found));
     assert!(commands(&found).contains("grep -rnI -e MASQUERADE"));
     files.push(("nodes/a/files/etc/iptables/rules.v4", rules));

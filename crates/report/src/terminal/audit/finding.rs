@@ -223,7 +223,7 @@ pub(in crate::terminal) fn write_action(text: &mut String, action: &Action, pain
     match action {
         Action::Patch { .. } | Action::Environment { .. } | Action::ByHand(_) => {}
         Action::Argument { place, argument, .. } => say(format!("{argument}, in {place}")),
-        Action::Rules { node, .. } => say(format!("on node {node}:")),
+        Action::Rules { node, .. } | Action::Tables { node, .. } => say(format!("on node {node}:")),
         Action::File { node: Some(node), path, .. } => say(format!("{path} on node {node}:")),
         Action::File { node: None, path, .. } => say(format!("{path} on every node:")),
     }
