@@ -183,7 +183,7 @@ fn is_same(one: &Rule, other: &Rule) -> bool {
 }
 
 /// nft's text without what its counters counted.
-fn uncounted(text: &str) -> String {
+pub(crate) fn uncounted(text: &str) -> String {
     let mut words: Vec<&str> = Vec::new();
     let mut after = None;
     for word in crate::label::words(text) {

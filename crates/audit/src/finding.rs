@@ -9,7 +9,10 @@ use std::fmt;
 use unmasq_model::packet::Family;
 
 use crate::Owner;
-use crate::change::{RuleChange, TableChange};
+
+mod action;
+
+pub use action::{Action, Edit, Instruction, Program, Syntax, Undo, Workload, WorkloadKind};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,8 +122,19 @@ pub struct Remedy {
     pub steps: Vec<Step>,
     /// What else must hold first.
     pub requires: Vec<Requirement>,
-    /// How it is undone, a command or a sentence each.
-    pub undo: Vec<String>,
+}
+
+impl Remedy {
+    /// How it is undone: the last step first, and the same only once.
+    pub fn undo(&self) -> Vec<Undo> {
+        let mut all: Vec<Undo> = Vec::new();
+        for undo in self.steps.iter().rev().flat_map(|step| step.action.undo()) {
+            if !all.contains(&undo) {
+                all.push(undo);
+            }
+        }
+        all
+    }
 }
 
 /// One step of a remedy.
@@ -132,69 +146,6 @@ pub struct Step {
     pub action: Action,
 }
 
-/// Something to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// A merge patch of a Kubernetes object.
-    Patch {
-        /// As kubectl names it (`ippools.crd.projectcalico.org`, `service`).
-        resource: String,
-        /// Its namespace; `None`: it has none.
-        namespace: Option<String>,
-        /// Its name.
-        name: String,
-        /// The patch, as JSON.
-        patch: String,
-    },
-    /// An environment variable of a workload's container.
-    Environment {
-        /// As `daemonset/canal`.
-        workload: String,
-        /// Its namespace.
-        namespace: String,
-        /// The container.
-        container: String,
-        /// The variable.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// An argument of a program.
-    Argument {
-        /// Where it stands: `daemonset/kube-router`, a file of a node, a unit.
-        place: String,
-        /// The namespace, for a workload.
-        namespace: Option<String>,
-        /// The flag with its value (`--enable-pod-egress=false`).
-        argument: String,
-    },
-    /// Rules of a node, in one transaction for each program ([`crate::change`]).
-    Rules {
-        /// The node.
-        node: String,
-        /// What changes.
-        changes: Vec<RuleChange>,
-    },
-    /// Tables of nft on a node, made or deleted as a whole in one transaction.
-    Tables {
-        /// The node.
-        node: String,
-        /// What changes.
-        changes: Vec<TableChange>,
-    },
-    /// A value in a file of a node.
-    File {
-        /// The node; `None`: every node.
-        node: Option<String>,
-        /// The path.
-        path: String,
-        /// What it must say.
-        content: String,
-    },
-    /// Something outside of the cluster or that only a person can do; commands if there are any.
-    ByHand(Vec<String>),
-}
-
 /// Something that must hold before a remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
@@ -203,7 +154,7 @@ pub struct Requirement {
     /// Whether it does; `None`: it can't be seen from here.
     pub holds: Option<bool>,
     /// How to find out, for what can't be seen.
-    pub check: Option<String>,
+    pub check: Option<Instruction>,
 }
 
 /// One line for each finding: its variant, its id, its heading. So no list of them can miss one.

@@ -23,8 +23,8 @@ mod owner;
 mod shape;
 
 pub use finding::{
-    Action, Affected, Cause, Confidence, Evidence, Finding, FindingId, Remedy, Requirement,
-    RuleText, Severity, Step,
+    Action, Affected, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction, Program,
+    Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo, Workload, WorkloadKind,
 };
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};

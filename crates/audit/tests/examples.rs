@@ -9,7 +9,10 @@ use std::path::Path;
 
 use unmasq_audit::change::commands;
 use unmasq_audit::expect::Expectations;
-use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Severity, audit};
+use unmasq_audit::{
+    Action, Audit, Confidence, Finding, FindingId, Program, Request, Severity, Workload,
+    WorkloadKind, audit,
+};
 use unmasq_cluster::{Cluster, Overrides, read};
 
 fn example(name: &str) -> Audit {
@@ -46,6 +49,7 @@ fn canal_with_a_pool_that_nobody_uses() {
         namespace: None,
         name: "default-ipv4-ippool".to_owned(),
         patch: r#"{"spec":{"natOutgoing":false}}"#.to_owned(),
+        undo: Some(r#"{"spec":{"natOutgoing":true}}"#.to_owned()),
     };
     assert_eq!(*first(found), expected);
     assert_eq!(found.remedies[0].requires[0].holds, Some(true));
@@ -64,7 +68,7 @@ fn docker_under_flannel() {
         | Action::Argument { .. }
         | Action::Tables { .. }
         | Action::File { .. }
-        | Action::ByHand(_) => None,
+        | Action::ByHand { .. } => None,
     });
     let rules: Vec<(&str, Vec<String>)> = rules.collect();
     // Docker's rule stands behind kube-proxy's.
@@ -88,11 +92,19 @@ fn kube_router_has_a_finding_for_each_family() {
     assert_eq!(seen, [("ipv4", Severity::Info), ("ipv6", Severity::Info)]);
     for one in found {
         let expected = Action::Argument {
-            place: "daemonset/kube-router".to_owned(),
-            namespace: Some("kube-system".to_owned()),
-            argument: "--enable-pod-egress=false".to_owned(),
+            program: Program::Workload(Workload {
+                kind: WorkloadKind::DaemonSet,
+                namespace: "kube-system".to_owned(),
+                name: "kube-router".to_owned(),
+                container: Some("kube-router".to_owned()),
+            }),
+            argument: Some("--enable-pod-egress=false".to_owned()),
+            old: None,
         };
-        assert_eq!(*first(one), expected);
+        let steps = &one.remedies[0].steps;
+        // A gateway that masquerades IPv4 for pods comes first.
+        let place = usize::from(one.subject == "ipv4");
+        assert_eq!(steps[place].action, expected);
     }
 }
 
@@ -115,6 +127,7 @@ fn a_service_with_the_default_policy() {
         namespace: Some("default".to_owned()),
         name: "web".to_owned(),
         patch: r#"{"spec":{"externalTrafficPolicy":"Local"}}"#.to_owned(),
+        undo: Some(r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#.to_owned()),
     };
     assert_eq!(*first(found), expected);
     // The masquerade is needed under this policy: nothing pins it away.

@@ -13,7 +13,7 @@ use unmasq_model::ruleset::{
 use unmasq_model::set::Set;
 
 use super::networks::{listed, nft_set};
-use super::{Context, Group, computed, step, test, unseen};
+use super::{Context, Group, command, computed, step, test, unseen};
 use crate::change::TableChange;
 use crate::matrix::{Client, Entry};
 use crate::{Action, Remedy};
@@ -162,15 +162,11 @@ pub(super) fn remedy(context: &Context<'_, '_>, nodes: &[usize], pins: &[Pin]) -
         let text = format!("On {node}, keep the source of new connections {what}");
         Some(step(text, Action::Tables { node, changes: changes.clone() }))
     });
-    let undo = changes.iter().filter_map(|change| {
-        Some(format!("nft delete table {} unmasq", change.new.as_ref()?.family))
-    });
     Some(Remedy {
         lasting: false,
         title: "Pin the source in a table of its own, until the lasting remedy works".to_owned(),
         steps: steps.collect(),
         requires: vec![mark(context)],
-        undo: undo.collect(),
     })
 }
 
@@ -187,7 +183,10 @@ fn mark(context: &Context<'_, '_>) -> crate::Requirement {
         .flat_map(|chain| &chain.rules)
         .peekable();
     if marking.peek().is_none() {
-        return unseen(text, "iptables-save -t nat | grep KUBE-MARK-MASQ; nft list ruleset");
+        return unseen(
+            text,
+            command("iptables-save -t nat | grep KUBE-MARK-MASQ; nft list ruleset"),
+        );
     }
     computed(
         marking.all(|rule| rule.text.contains("0x4000") || rule.text.contains("0x00004000")),

@@ -10,7 +10,7 @@ use unmasq_model::rule::{Action, NatKind, Rule, Step, Test};
 use unmasq_model::ruleset::{Backend, Chain, ChainId, Table, TableFamily};
 
 use super::{Context, pin, test};
-use crate::change::{self, RuleChange};
+use crate::change::RuleChange;
 use crate::judge::Suspect;
 use crate::label::words;
 use crate::matrix::texts_of_node;
@@ -108,6 +108,11 @@ impl Standing<'_> {
         }
     }
 
+    /// The program that lists it, if it is iptables'.
+    pub(super) fn saved_by(&self, family: Family) -> &'static str {
+        saves(Some(self.table.backend), family)
+    }
+
     /// It is deleted.
     pub(super) fn deleted(&self) -> RuleChange {
         RuleChange {
@@ -153,10 +158,16 @@ impl Standing<'_> {
     }
 }
 
-/// The commands that undo changes of a node.
-pub(super) fn undo(node: &str, changes: &[RuleChange]) -> Vec<String> {
-    let commands = change::commands(&change::inverse(changes)).unwrap_or_default();
-    commands.into_iter().map(|one| format!("{node}: {one}")).collect()
+/// The program that lists iptables' rules of a back end; without one, the node's default.
+pub(super) fn saves(backend: Option<Backend>, family: Family) -> &'static str {
+    match (backend, family) {
+        (Some(Backend::Legacy), Family::V4) => "iptables-legacy-save",
+        (Some(Backend::Legacy), Family::V6) => "ip6tables-legacy-save",
+        (Some(Backend::IptablesNft), Family::V4) => "iptables-nft-save",
+        (Some(Backend::IptablesNft), Family::V6) => "ip6tables-nft-save",
+        (Some(Backend::Nft) | None, Family::V4) => "iptables-save",
+        (Some(Backend::Nft) | None, Family::V6) => "ip6tables-save",
+    }
 }
 
 /// Destinations that a rule leaves out: a network, and another one that iptables can only say as a

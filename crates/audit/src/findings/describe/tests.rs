@@ -12,8 +12,8 @@ use unmasq_model::ruleset::Backend;
 
 use super::*;
 use crate::Severity;
-use crate::change;
 use crate::matrix::{self, Fate, Matrix, Policy, Row, Why, Witness};
+use crate::{Undo, change};
 
 /// A capture's files: the objects as YAML, and others by path.
 fn cluster(objects: &str, files: &[(&str, &str)]) -> Cluster {
@@ -112,8 +112,8 @@ fn commands(described: &Described) -> String {
                 let commands = change::table_commands(changes).unwrap();
                 commands.iter().for_each(|one| all.push_str(&format!("{node}: {one}\n")));
             }
-            Action::ByHand(commands) => {
-                commands.iter().for_each(|one| all.push_str(&format!("{one}\n")));
+            Action::ByHand { instructions, .. } => {
+                instructions.iter().for_each(|one| all.push_str(&format!("{}\n", said(one))));
             }
             Action::Patch { .. }
             | Action::Environment { .. }
@@ -122,6 +122,33 @@ fn commands(described: &Described) -> String {
         }
     }
     all
+}
+
+fn said(instruction: &Instruction) -> &str {
+    match instruction {
+        Instruction::Command(text) | Instruction::Sentence(text) | Instruction::Literal(text) => {
+            text
+        }
+    }
+}
+
+/// How a remedy is undone by a person, and by which patches.
+fn undone_by(remedy: &Remedy) -> Vec<String> {
+    let one = |undo: Undo| match undo {
+        Undo::Action(Action::Patch { patch, .. }) => patch,
+        Undo::Action(other) => format!("{other:?}"),
+        Undo::ByHand(instruction) => said(&instruction).to_owned(),
+    };
+    remedy.undo().into_iter().map(one).collect()
+}
+
+fn of_workload(name: &str, container: &str) -> Workload {
+    Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+        container: Some(container.to_owned()),
+    }
 }
 
 fn known(described: &Described) -> (Confidence, Option<&str>, Option<&str>) {
@@ -172,35 +199,47 @@ fn a_pool_that_no_pod_uses() {
     let place = "IPPool default-ipv4-ippool, spec.natOutgoing";
     assert_eq!(known(&found), (Confidence::Certain, Some("natOutgoing: true"), Some(place)));
     let all = actions(&found);
-    let [patched, environment, Action::ByHand(installer), Action::Tables { node, changes }] =
-        all[..]
+    let [
+        patched,
+        Action::ByHand { .. },
+        environment,
+        Action::ByHand { instructions: watched, .. },
+        Action::ByHand { instructions: installer, .. },
+        Action::Tables { node, changes },
+    ] = all[..]
     else {
         panic!("{all:?}");
     };
     let pool = "ippools.crd.projectcalico.org";
-    assert_eq!(
-        *patched,
-        patch(pool, None, "default-ipv4-ippool", r#"{"spec":{"natOutgoing":false}}"#)
-    );
+    let (off, on) =
+        (r#"{"spec":{"natOutgoing":false}}"#, r#"{"spec":{"natOutgoing":true}}"#.to_owned());
+    assert_eq!(*patched, patch(pool, None, "default-ipv4-ippool", off, on.clone()));
     let expected = Action::Environment {
-        workload: "daemonset/canal".to_owned(),
-        namespace: "kube-system".to_owned(),
-        container: "calico-node".to_owned(),
+        workload: of_workload("canal", "calico-node"),
         name: "CALICO_IPV4POOL_NAT_OUTGOING".to_owned(),
-        value: "0".to_owned(),
+        value: Some("0".to_owned()),
+        old: None,
     };
     assert_eq!((environment, installer.len()), (&expected, 1));
+    // The change of the variable restarts a network plugin's pods, and says so.
+    let [Instruction::Command(watch)] = &watched[..] else { panic!("{watched:?}") };
+    assert_eq!(watch, "kubectl rollout status daemonset/canal -n kube-system");
+    let rollout = &found.remedies[0].steps[3].text;
+    assert!(
+        rollout.contains("one node after the other") && rollout.contains("new pods"),
+        "{rollout}"
+    );
     let pin = "nft -f - <<'EOF'\ncreate table ip unmasq\n\
         create chain ip unmasq pin { type nat hook postrouting priority 99; policy accept; }\n\
         add rule ip unmasq pin ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 \
         meta mark & 0x00004000 == 0x00000000 snat to ip saddr\nEOF";
     assert_eq!((&**node, change::table_commands(changes).unwrap()), ("n1", vec![pin.to_owned()]));
-    assert_eq!(
-        found.remedies[0].undo[0],
-        r#"kubectl patch ippools.crd.projectcalico.org default-ipv4-ippool --type=merge -p '{"spec":{"natOutgoing":true}}'"#
-    );
+    assert_eq!(undone_by(&found.remedies[0]).last(), Some(&on));
     assert_eq!(found.remedies[0].requires[0].holds, Some(true));
-    assert_eq!(found.remedies[1].undo, ["nft delete table ip unmasq"]);
+    let [Undo::Action(Action::Tables { changes, .. })] = &found.remedies[1].undo()[..] else {
+        panic!()
+    };
+    assert_eq!(change::table_commands(changes).unwrap(), ["nft delete table ip unmasq"]);
     assert!(found.remedies[0].lasting && !found.remedies[1].lasting);
 }
 
@@ -213,7 +252,7 @@ fn a_pool_with_pods_and_clients() {
         "Calico pool default-ipv4-ippool (192.168.0.0/16) has 1 pod, and masquerades clients outside in it"
     );
     // Switching it off or pinning it would take their way out from the pods.
-    assert!(actions(&found).iter().all(|action| matches!(action, Action::ByHand(_))));
+    assert!(actions(&found).iter().all(|action| matches!(action, Action::ByHand { .. })));
 }
 
 #[test]
@@ -224,9 +263,8 @@ fn pods_that_leave_calicos_pools_for_nodes() {
     let found = of(&cluster, suspect, "default-ipv4-ippool", rows);
     let exclude = r#"{"spec":{"natOutgoingExclusions":"IPPoolsAndHostIPs"}}"#;
     let felix = "felixconfigurations.crd.projectcalico.org";
-    assert_eq!(*actions(&found)[0], patch(felix, None, "default", exclude));
-    let undo = r#"kubectl patch felixconfigurations.crd.projectcalico.org default --type=merge -p '{"spec":{"natOutgoingExclusions":null}}'"#;
-    assert_eq!(found.remedies[0].undo, [undo]);
+    let undo = r#"{"spec":{"natOutgoingExclusions":null}}"#.to_owned();
+    assert_eq!(*actions(&found)[0], patch(felix, None, "default", exclude, undo));
     assert!(commands(&found).contains("  cidr: 10.0.0.11/32\n"), "{}", commands(&found));
     // On the way to a node's own port, other rules need what masquerades.
     assert!(found.remedies.iter().all(|remedy| remedy.lasting));
@@ -286,22 +324,37 @@ fn a_hosts_rule_without_the_cluster_as_exception() {
         }
         other => panic!("{other:?}"),
     };
-    let file = |path: &str, content: &str| Action::File {
-        node: Some("a".to_owned()),
+    let file = |path: &str, edit: Edit| Action::File {
+        nodes: vec!["a".to_owned()],
         path: path.to_owned(),
-        content: content.to_owned(),
+        edit,
     };
     assert_eq!(changed(all[0]), rules("a", Backend::Legacy, "172.7.21.0/24"));
-    let line = "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE";
+    let new = "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE";
+    let old = "-A POSTROUTING -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE";
+    let line = Edit::Line { old: old.to_owned(), new: new.to_owned() };
     assert_eq!(*all[1], file("/etc/sysconfig/iptables", line));
-    assert_eq!(*all[2], file("/etc/docker/daemon.json", "\"ip-masq\": false"));
-    assert_eq!(changed(all[3]), rules("b", Backend::IptablesNft, "172.7.22.0/24"));
-    assert_eq!(
-        lasting.undo[0],
-        "a: iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
+    let switch = Edit::Value {
+        syntax: Syntax::Json,
+        pointer: "/ip-masq".to_owned(),
+        old: Some("true".to_owned()),
+        new: Some("false".to_owned()),
+    };
+    assert_eq!(*all[2], file("/etc/docker/daemon.json", switch));
+    // Docker is restarted, and then it is b's turn.
+    assert_eq!(changed(all[4]), rules("b", Backend::IptablesNft, "172.7.22.0/24"));
+    // It is undone by the opposite of each.
+    let undo = lasting.undo();
+    let Some(Undo::Action(Action::Rules { node, changes })) = undo.last() else {
+        panic!("{undo:?}")
+    };
+    let back = "iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
          -D POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE\n\
-         -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF"
-    );
+         -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF";
+    assert_eq!((&**node, change::commands(changes).unwrap()), ("a", vec![back.to_owned()]));
+    // b's file isn't known: what lists its own back end, and nobody else's.
+    let all = commands(&found);
+    assert!(all.contains("iptables-nft-save -t nat | grep -e '^-A POSTROUTING '"), "{all}");
     let pin = "ip saddr 172.7.0.0/16 ip daddr 172.7.0.0/16 meta mark & 0x00004000 == 0x00000000 snat to ip saddr";
     assert!(commands(&found).contains(pin));
 }
@@ -312,7 +365,7 @@ fn a_hosts_rule_where_the_cluster_is_not_known() {
     let found = of(&cluster, ENGINE, "", Vec::new());
     let [range, ..] = &found.remedies[0].requires[..] else { panic!() };
     assert_eq!(range.holds, None);
-    assert!(range.check.as_ref().unwrap().contains("--cluster-cidr"));
+    assert!(said(range.check.as_ref().unwrap()).contains("--cluster-cidr"));
     // No command is made up.
     assert!(!commands(&found).contains("-D POSTROUTING"), "{}", commands(&found));
     assert_eq!(found.title, "A rule on a masquerades pods on their way to pods of other hosts");
@@ -361,16 +414,20 @@ fn kube_router_in_each_family() {
     let expected = (Confidence::Certain, Some("--enable-pod-egress=true"), Some(place));
     assert_eq!(known(&v4), expected);
     let off = Action::Argument {
-        place: "daemonset/kube-router".to_owned(),
-        namespace: Some("kube-system".to_owned()),
-        argument: "--enable-pod-egress=false".to_owned(),
+        program: Program::Workload(of_workload("kube-router", "kube-router")),
+        argument: Some("--enable-pod-egress=false".to_owned()),
+        old: Some("--enable-pod-egress=true".to_owned()),
     };
-    assert_eq!((*actions(&v4)[0]).clone(), off);
+    // The gateway comes first.
+    assert!(v4.remedies[0].steps[0].text.contains("Hybrid"));
+    assert_eq!(*actions(&v4)[1], off);
+    let rollout = &v4.remedies[0].steps[2].text;
+    assert!(rollout.contains("--bgp-graceful-restart"), "{rollout}");
     let gateway = |found: &Described| {
         let mut all = found.remedies[0].requires.iter();
         all.any(|one| one.text.contains("masquerades 10.42.0.0/24 itself"))
     };
-    assert!(gateway(&v4) && v4.remedies[0].steps.iter().any(|one| one.text.contains("Hybrid")));
+    assert!(gateway(&v4));
     // The flag is for both families; a pin is for one.
     assert_eq!(v4.remedies.len(), 1);
     let v6 = described(Family::V6, "nat POSTROUTING: inet6:kube-router-pod-subnets");
@@ -421,7 +478,10 @@ fn a_service_of_uneven_pods() {
     let setting = "externalTrafficPolicy: Cluster";
     assert_eq!(known(&found), (Confidence::Certain, Some(setting), Some(place)));
     let all = actions(&found);
-    let Action::Patch { resource, name, patch: affinity, .. } = all[0] else { panic!("{all:?}") };
+    let Action::Patch { resource, name, patch: affinity, undo, .. } = all[0] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(*undo, None);
     assert_eq!((&**resource, &**name), ("deployment", "shop-web"));
     let affinity: serde_json::Value = serde_json::from_str(affinity).unwrap();
     let preferred = affinity
@@ -431,7 +491,8 @@ fn a_service_of_uneven_pods() {
         "labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}});
     assert_eq!(*preferred, expected);
     let local = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
-    assert_eq!(*all[1], patch("service", Some("shop"), "s0", local));
+    const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+    assert_eq!(*all[1], patch("service", Some("shop"), "s0", local, CLUSTER.to_owned()));
     let requires: Vec<_> =
         found.remedies[0].requires.iter().map(|one| (one.text.as_str(), one.holds)).collect();
     let drop = "nodes without a ready pod drop what they get: shop/s0 on d";
@@ -528,9 +589,9 @@ fn masquerade_all_where_it_stands() {
     let place = "node a, kube-proxy --masquerade-all";
     assert_eq!(known(&found), (Confidence::Certain, Some("masqueradeAll: true"), Some(place)));
     let expected = Action::Argument {
-        place: "node a, kube-proxy".to_owned(),
-        namespace: None,
-        argument: "--masquerade-all=false".to_owned(),
+        program: Program::OfNode { node: Some("a".to_owned()), name: "kube-proxy".to_owned() },
+        argument: Some("--masquerade-all=false".to_owned()),
+        old: Some("--masquerade-all".to_owned()),
     };
     assert_eq!(*actions(&found)[0], expected);
 }
@@ -550,7 +611,12 @@ data: {config: "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}
     let suspect = (FindingId::IpMasqAgentList, Owner::IpMasqAgent, "IP-MASQ-AGENT");
     let found = of(&cluster(objects, &[]), suspect, "", Vec::new());
     assert_eq!(found.title, "The list of ip-masq-agent is empty: it masquerades everything");
-    let Action::Patch { namespace, name, patch, .. } = actions(&found)[0] else { panic!() };
+    let Action::Patch { namespace, name, patch, undo: Some(undo), .. } = actions(&found)[0] else {
+        panic!()
+    };
+    let before =
+        serde_json::json!({"data": {"config": "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}});
+    assert_eq!(serde_json::from_str::<serde_json::Value>(undo).unwrap(), before);
     assert_eq!((namespace.as_deref(), &**name), (Some("kube-system"), "ip-masq-agent"));
     let patch: serde_json::Value = serde_json::from_str(patch).unwrap();
     let expected = "nonMasqueradeCIDRs:\n- 10.0.0.11/32\n- 10.42.1.0/24\nresyncInterval: 30s\n";
@@ -572,9 +638,14 @@ fn the_load_balancer_of_k3s() {
     let found = of(&cluster(&services(1, &[("a", 1)]), &files), suspect, "", rows);
     assert_eq!(found.title, "The load balancer of k3s hides the clients of Service shop/s0");
     let expected = Action::File {
-        node: Some("a".to_owned()),
+        nodes: vec!["a".to_owned()],
         path: "/etc/rancher/k3s/config.yaml".to_owned(),
-        content: "disable:\n  - traefik\n  - servicelb".to_owned(),
+        edit: Edit::Value {
+            syntax: Syntax::Yaml,
+            pointer: "/disable".to_owned(),
+            old: Some(r#"["traefik"]"#.to_owned()),
+            new: Some(r#"["traefik","servicelb"]"#.to_owned()),
+        },
     };
     let all = actions(&found);
     let files: Vec<_> = all.iter().filter(|one| matches!(one, Action::File { .. })).collect();
