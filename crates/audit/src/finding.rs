@@ -125,14 +125,24 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// How it is undone: the last step first, and the same only once.
+    /// How it is undone: the last step first, and the same only once. A program starts anew after
+    /// all that was changed ahead of its start has been undone.
     pub fn undo(&self) -> Vec<Undo> {
         let mut all: Vec<Undo> = Vec::new();
-        for undo in self.steps.iter().rev().flat_map(|step| step.action.undo()) {
-            if !all.contains(&undo) {
-                all.push(undo);
+        let mut restart: Option<Undo> = None;
+        for step in self.steps.iter().rev() {
+            if let Action::Restart { .. } = step.action {
+                all.extend(restart.take());
+                restart = step.action.undo().pop();
+                continue;
+            }
+            for undo in step.action.undo() {
+                if !all.contains(&undo) {
+                    all.push(undo);
+                }
             }
         }
+        all.extend(restart);
         all
     }
 }
@@ -268,6 +278,43 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_last_step_is_undone_first_and_read_last() {
+        let by_hand = |text: &str| Instruction::Sentence(text.to_owned());
+        let changed = |undo: &str| {
+            let undo = vec![by_hand(undo)];
+            Action::ByHand { instructions: Vec::new(), undo }
+        };
+        let restarted = |name: &str| Action::Restart {
+            program: Program::OfNode { node: None, name: name.to_owned() },
+        };
+        let nothing = Action::ByHand { instructions: vec![by_hand("look")], undo: Vec::new() };
+        let steps = [
+            changed("a"),
+            changed("b"),
+            restarted("one"),
+            nothing.clone(),
+            changed("c"),
+            changed("c"),
+            restarted("two"),
+            nothing,
+        ];
+        let step = |action| Step { text: String::new(), action };
+        let remedy = Remedy {
+            lasting: true,
+            title: String::new(),
+            steps: steps.map(step).into(),
+            requires: Vec::new(),
+        };
+        let told = |undo: Undo| match undo {
+            Undo::ByHand(Instruction::Sentence(text)) => text,
+            Undo::Action(Action::Restart { program: Program::OfNode { name, .. } }) => name,
+            other => panic!("{other:?}"),
+        };
+        let undo: Vec<String> = remedy.undo().into_iter().map(told).collect();
+        assert_eq!(undo, ["c", "two", "b", "a", "one"]);
+    }
 
     #[test]
     fn ids_are_unique_and_well_formed() {

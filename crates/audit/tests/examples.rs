@@ -68,6 +68,7 @@ fn docker_under_flannel() {
         | Action::Argument { .. }
         | Action::Tables { .. }
         | Action::File { .. }
+        | Action::Restart { .. }
         | Action::ByHand { .. } => None,
     });
     let rules: Vec<(&str, Vec<String>)> = rules.collect();

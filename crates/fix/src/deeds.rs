@@ -60,6 +60,7 @@ impl Drafter {
             | Action::Rules { .. }
             | Action::Tables { .. }
             | Action::File { .. }
+            | Action::Restart { .. }
             | Action::ByHand { .. } => Err(CannotDo::Person),
         }
     }

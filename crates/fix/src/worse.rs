@@ -100,6 +100,7 @@ fn makes_local(mended: &Mended, service: &Service) -> bool {
         | Action::Rules { .. }
         | Action::Tables { .. }
         | Action::File { .. }
+        | Action::Restart { .. }
         | Action::ByHand { .. } => false,
     };
     mended.finding.id == FindingId::ExternalTrafficPolicyCluster

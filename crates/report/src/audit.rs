@@ -104,6 +104,18 @@ pub(crate) fn instructions(action: &Action) -> Vec<Instruction> {
         Action::Rules { changes, .. } => written(change::commands(changes)),
         Action::Tables { changes, .. } => written(change::table_commands(changes)),
         Action::File { path, edit, .. } => edited(path, edit),
+        Action::Restart { program: Program::Workload(workload) } => command(format!(
+            "kubectl rollout restart {} -n {}",
+            quoted(&workload.to_string()),
+            quoted(&workload.namespace)
+        )),
+        Action::Restart { program: Program::OfNode { node, name } } => {
+            let mut all = command(format!("systemctl restart {}", quoted(name)));
+            if node.is_none() {
+                all.insert(0, Instruction::Sentence("On every node that runs it:".to_owned()));
+            }
+            all
+        }
         Action::ByHand { instructions, undo: _ } => instructions.clone(),
     }
 }
@@ -121,11 +133,9 @@ fn argued(program: &Program, argument: &Option<String>, old: &Option<String>) ->
             format!("the arguments of container {container}")
         }
         Program::Workload(Workload { container: None, .. }) => "its arguments".to_owned(),
-        Program::OfNode { node: Some(node), name } => {
-            format!("the arguments of {name} on node {node} (its unit, script or static pod)")
-        }
-        Program::OfNode { node: None, name } => {
-            format!("the arguments of {name} on every node (its unit, script or static pod)")
+        Program::OfNode { node, name } => {
+            let everywhere = if node.is_none() { " on every node" } else { "" };
+            format!("the arguments of {name}{everywhere} (its unit, script or static pod)")
         }
     };
     match (argument, old) {
@@ -185,9 +195,12 @@ pub(crate) fn nodes(action: &Action) -> &[String] {
     match action {
         Action::Rules { node, .. } | Action::Tables { node, .. } => std::slice::from_ref(node),
         Action::File { nodes, .. } => nodes,
+        Action::Argument { program: Program::OfNode { node, .. }, .. }
+        | Action::Restart { program: Program::OfNode { node, .. } } => node.as_slice(),
         Action::Patch { .. }
         | Action::Environment { .. }
-        | Action::Argument { .. }
+        | Action::Argument { program: Program::Workload(_), .. }
+        | Action::Restart { program: Program::Workload(_) }
         | Action::ByHand { .. } => &[],
     }
 }

@@ -66,6 +66,11 @@ pub enum Action {
         /// What changes in it.
         edit: Edit,
     },
+    /// A program starts anew, and reads what was changed before.
+    Restart {
+        /// Which.
+        program: Program,
+    },
     /// Something outside of the cluster or that only a person can do.
     ByHand {
         /// What is done, if there is more to say than the step's text.
@@ -207,6 +212,8 @@ impl Action {
             Action::File { nodes, path, edit } => {
                 Action::File { nodes, path, edit: edit.inverse() }
             }
+            // It reads what it read before.
+            Action::Restart { program } => Action::Restart { program },
             Action::ByHand { undo, .. } => return undo.into_iter().map(Undo::ByHand).collect(),
         };
         vec![Undo::Action(opposite)]

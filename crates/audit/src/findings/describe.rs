@@ -261,6 +261,12 @@ fn of_node(node: Option<&str>, program: &str, argument: &str, old: Option<String
     Action::Argument { program, argument: Some(argument.to_owned()), old }
 }
 
+/// A program of a node starts anew.
+fn restart_on(node: Option<&str>, name: &str) -> Action {
+    let program = Program::OfNode { node: node.map(str::to_owned), name: name.to_owned() };
+    Action::Restart { program }
+}
+
 /// A value in a file.
 fn value(
     nodes: Vec<String>,

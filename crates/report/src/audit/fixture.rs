@@ -342,11 +342,11 @@ fn flannel() -> Finding {
                 ),
                 step(
                     "Restart it.",
-                    Action::ByHand {
-                        instructions: vec![Instruction::Command(
-                            "systemctl restart flanneld".to_owned(),
-                        )],
-                        undo: Vec::new(),
+                    Action::Restart {
+                        program: Program::OfNode {
+                            node: Some("n1".to_owned()),
+                            name: "flanneld".to_owned(),
+                        },
                     },
                 ),
             ],

@@ -80,7 +80,7 @@ fn instructions_of_a_step_and_of_its_opposite() {
             ],
         ),
         (
-            argument(everywhere, None),
+            argument(everywhere.clone(), None),
             vec![
                 "Among the arguments of tool on every node (its unit, script or static pod): --x=false",
             ],
@@ -99,6 +99,16 @@ fn instructions_of_a_step_and_of_its_opposite() {
             vec![
                 "$ iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-D POSTROUTING x\nCOMMIT\nEOF",
             ],
+        ),
+        (
+            Action::Restart { program: Program::Workload(workload(None)) },
+            vec!["$ kubectl rollout restart daemonset/canal -n kube-system"],
+            vec!["$ kubectl rollout restart daemonset/canal -n kube-system"],
+        ),
+        (
+            Action::Restart { program: everywhere },
+            vec!["On every node that runs it:", "$ systemctl restart tool"],
+            vec!["On every node that runs it:", "$ systemctl restart tool"],
         ),
         (
             value(Some("true"), Some("false")),

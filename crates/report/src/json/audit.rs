@@ -169,6 +169,10 @@ enum ActionView {
         path: String,
         edit: EditView,
     },
+    Restart {
+        workload: Option<WorkloadView>,
+        program: Option<ProgramView>,
+    },
     ByHand,
 }
 
@@ -378,10 +382,7 @@ fn action(action: &Action) -> ActionView {
             ActionView::Environment { workload: self::workload(workload), name, value, old }
         }
         Action::Argument { program, argument, old } => {
-            let (workload, program) = match program {
-                Program::Workload(one) => (Some(self::workload(one)), None),
-                Program::OfNode { node, name } => (None, Some(ProgramView { node, name })),
-            };
+            let (workload, program) = self::program(program);
             ActionView::Argument { workload, program, argument, old }
         }
         Action::Rules { node, changes } => {
@@ -393,7 +394,18 @@ fn action(action: &Action) -> ActionView {
         Action::File { nodes, path, edit } => {
             ActionView::File { nodes, path, edit: self::edit(edit) }
         }
+        Action::Restart { program } => {
+            let (workload, program) = self::program(program);
+            ActionView::Restart { workload, program }
+        }
         Action::ByHand { .. } => ActionView::ByHand,
+    }
+}
+
+fn program(program: Program) -> (Option<WorkloadView>, Option<ProgramView>) {
+    match program {
+        Program::Workload(one) => (Some(workload(one)), None),
+        Program::OfNode { node, name } => (None, Some(ProgramView { node, name })),
     }
 }
 

@@ -9,8 +9,8 @@ use unmasq_cluster::networks::NetworkKind;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, by_hand, command, every_node, few, json, networks, sentence, step,
-    title, undone, unseen, value,
+    Context, Described, Group, by_hand, command, every_node, few, json, networks, restart_on,
+    sentence, step, title, undone, unseen, value,
 };
 use crate::matrix::{Fate, Row};
 use crate::{Cause, Confidence, Instruction, Remedy, Syntax};
@@ -68,8 +68,8 @@ pub(in crate::findings) fn other_bridge(cluster: &Cluster, ranges: &[IpNet]) -> 
         title: "Take the bridge away, or give it another range".to_owned(),
         steps: vec![
             step(
-                "Docker on nodes whose pods get addresses from a network plugin needs no bridge; restart \
-                 Docker. Where containers need it: \"bip\" with a range that nobody has",
+                "Docker on nodes whose pods get addresses from a network plugin needs no bridge. Where \
+                 containers need it: \"bip\" with a range that nobody has",
                 value(
                     every_node(cluster),
                     "/etc/docker/daemon.json",
@@ -78,10 +78,13 @@ pub(in crate::findings) fn other_bridge(cluster: &Cluster, ranges: &[IpNet]) -> 
                     json("none"),
                 ),
             ),
-            undone(
+            step(
+                "Containers restart too, unless \"live-restore\" is on",
+                restart_on(None, "docker"),
+            ),
+            by_hand(
                 "The old bridge and its rule stay until they are removed or the node restarts",
                 commands,
-                [sentence("Restart Docker: it makes its bridge and its rule again.")],
             ),
         ],
         requires: vec![unseen(

@@ -56,7 +56,7 @@ fn unused(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Described 
          rule only ever meets clients in {cidr}, and hides them from the pods that they call."
     );
     let (confidence, cause) = cause(group, text, Some(nat_outgoing(pool)));
-    let mut remedies = vec![switch_off(context, pool)];
+    let mut remedies = vec![switch_off(context, pool, group)];
     let from = [cidr];
     let pins: Vec<pin::Pin> = pin::Pin::between(family, &from, &pods).into_iter().collect();
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
@@ -73,7 +73,7 @@ fn unused(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Described 
 }
 
 /// The pool's own setting, the one of pools to come, and the installer's.
-fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
+fn switch_off(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Remedy {
     let (name, cidr) = (&pool.metadata.name, pool.spec.cidr);
     let mut steps = vec![
         step(
@@ -83,7 +83,7 @@ fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
         by_hand(
             "See on every node that the rule is gone, after a few seconds. Connections that exist keep \
              their translation until they end",
-            [command(rule_left(Family::of(cidr.addr())))],
+            [command(rule_left(context, group, Family::of(cidr.addr())))],
         ),
     ];
     if let Some(mut found) = workload(&context.cluster.settings.calico.places) {
@@ -124,14 +124,14 @@ fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
 }
 
 /// Shows what is left of Calico's rule on a node.
-fn rule_left(family: Family) -> &'static str {
-    match family {
-        Family::V4 => {
-            "iptables-save -t nat | grep cali-nat-outgoing; nft list ruleset | grep masq-ipam-pools"
+fn rule_left(context: &Context<'_, '_>, group: &Group, family: Family) -> String {
+    let found = rules::alike(context, &group.suspect);
+    match found.first() {
+        Some(rule) if !rule.is_xtables() => {
+            "nft list table ip calico | grep masq-ipam-pools".to_owned()
         }
-        Family::V6 => {
-            "ip6tables-save -t nat | grep cali-nat-outgoing; nft list ruleset | grep masq-ipam-pools"
-        }
+        Some(rule) => format!("{} -t nat | grep masq-ipam-pools", rule.saved_by(family)),
+        None => format!("{} -t nat | grep masq-ipam-pools", rules::saves(None, family)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     unseen, way_back, workload,
 };
 use crate::matrix::{Client, Entry};
-use crate::{Action, Edit, Owner, Remedy, Step};
+use crate::{Action, Edit, Owner, Program, Remedy, Step};
 
 /// Rules in a base chain are of versions before flannel had a chain of its own.
 pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -225,8 +225,8 @@ fn without_masquerade(context: &Context<'_, '_>) -> Vec<Step> {
         let data = |value: &str| format!(r#"{{"data":{{{}:{}}}}}"#, json(key), json(value));
         let patched = patch("configmap", Some(namespace), name, &data("false"), data("true"));
         let restart = found.map(|found| {
-            let again = command(format!("kubectl rollout restart {found} -n {}", found.namespace));
-            let restart = undone("It is read at the start", [again.clone()], [again]);
+            let program = Program::Workload(found.clone());
+            let restart = step("It is read at the start", Action::Restart { program });
             [restart, rollout(&found, MEANWHILE)]
         });
         return [step(text, patched)].into_iter().chain(restart.into_iter().flatten()).collect();

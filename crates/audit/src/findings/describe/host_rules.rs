@@ -8,8 +8,8 @@ use unmasq_model::ruleset::Backend;
 use super::rules::{Exception, Standing};
 use super::{
     Context, Described, Group, Known, argument, by_hand, cause, command, computed, count, few,
-    literal, networks, of_node, pin, rollout, rules, sentence, step, title, undone, unseen, value,
-    way_back, workload,
+    literal, networks, of_node, pin, restart_on, rollout, rules, sentence, step, title, undone,
+    unseen, value, way_back, workload,
 };
 use crate::change::{self, RuleChange};
 use crate::matrix::Entry;
@@ -323,7 +323,6 @@ fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
     let old = now
         .filter(|setting| matches!(&setting.place, Place::File { path, .. } if path == DAEMON))
         .map(|setting| setting.value.to_string());
-    let restart = [command("systemctl restart docker")];
     vec![
         step(
             format!(
@@ -332,13 +331,12 @@ fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
             ),
             value(nodes(), DAEMON, (Syntax::Json, "/ip-masq"), old, "false"),
         ),
-        undone(
+        step(
             format!(
                 "On {name}, at a time when containers may restart (they do, unless \"live-restore\" is \
                  on). What it wrote before stays: that is what was replaced above"
             ),
-            restart.clone(),
-            restart,
+            restart_on(Some(name), "docker"),
         ),
     ]
 }

@@ -7,8 +7,8 @@ use unmasq_cluster::settings::Place;
 
 use super::policy::{LOCAL, before};
 use super::{
-    Context, Described, Group, Known, by_hand, cause, command, few, json, literal, patch, sentence,
-    step, title, undone, unseen,
+    Context, Described, Group, Known, by_hand, cause, command, json, literal, patch, restart_on,
+    sentence, step, title, undone, unseen,
 };
 use crate::{Remedy, Step, Syntax};
 
@@ -126,12 +126,9 @@ fn disable(context: &Context<'_, '_>) -> Vec<Step> {
             [sentence("Take servicelb off the list again.")],
         ));
     }
-    let restart = [command("systemctl restart k3s")];
-    let at = if nodes.is_empty() { "every server".to_owned() } else { few(&nodes) };
-    steps.push(undone(
-        format!("Restart k3s on {at}, one after the other"),
-        restart.clone(),
-        restart,
-    ));
+    let text = "On servers one after the other, so that it reads that";
+    let servers = nodes.iter().map(|node| Some(*node));
+    let all: Vec<Option<&str>> = if nodes.is_empty() { vec![None] } else { servers.collect() };
+    steps.extend(all.into_iter().map(|node| step(text, restart_on(node, "k3s"))));
     steps
 }

@@ -6,9 +6,9 @@ use unmasq_model::packet::Family;
 
 use super::{
     Context, Described, Group, Known, argument, by_hand, cause, command, computed, literal,
-    networks, of_node, sentence, step, title, undone, unseen, workload,
+    networks, of_node, rollout, sentence, step, title, undone, unseen, workload,
 };
-use crate::{Remedy, Requirement, Step};
+use crate::{Action, Program, Remedy, Requirement, Step, Workload, WorkloadKind};
 
 /// The ranges that kube-proxy takes for pods', and those that pods have.
 pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -104,7 +104,7 @@ fn told(context: &Context<'_, '_>, value: &str, before: &str) -> Vec<Step> {
     match proxy.cluster_cidrs.first().map(|setting| &setting.place) {
         Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
             steps.push(edit_config_map(namespace, name, "clusterCIDR", (before, value)));
-            steps.push(restart(namespace));
+            steps.extend(restart(namespace));
         }
         Some(place) => steps.push(at(context, place, "cluster-cidr", before, value)),
         None => steps.push(undone(
@@ -150,17 +150,20 @@ fn edit_config_map(namespace: &str, name: &str, key: &str, (old, new): (&str, &s
     )
 }
 
-fn restart(namespace: &str) -> Step {
-    let restart = command(format!("kubectl -n {namespace} rollout restart daemonset/kube-proxy"));
-    undone(
-        "kube-proxy reads it when it starts, on one node after the other; meanwhile its rules stay in \
-         the kernel, and new Services wait",
-        [
-            restart.clone(),
-            command(format!("kubectl -n {namespace} rollout status daemonset/kube-proxy")),
-        ],
-        [restart],
-    )
+fn restart(namespace: &str) -> Vec<Step> {
+    let proxy = Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: namespace.to_owned(),
+        name: "kube-proxy".to_owned(),
+        container: None,
+    };
+    let program = Program::Workload(proxy.clone());
+    let meanwhile = "Meanwhile a node's rules stay in the kernel and connections work; changes of \
+                     Services wait";
+    vec![
+        step("kube-proxy reads it when it starts", Action::Restart { program }),
+        rollout(&proxy, meanwhile),
+    ]
 }
 
 /// The setting where it was found outside of a ConfigMap.
@@ -228,7 +231,7 @@ pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Descri
     match on.map(|setting| &setting.place) {
         Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
             steps.push(edit_config_map(namespace, name, "masqueradeAll", ("true", "false")));
-            steps.push(restart(namespace));
+            steps.extend(restart(namespace));
         }
         Some(place) => steps.push(at(context, place, "masquerade-all", "true", "false")),
         None => steps.push(undone(

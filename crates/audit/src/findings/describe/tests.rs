@@ -118,7 +118,8 @@ fn commands(described: &Described) -> String {
             Action::Patch { .. }
             | Action::Environment { .. }
             | Action::Argument { .. }
-            | Action::File { .. } => {}
+            | Action::File { .. }
+            | Action::Restart { .. } => {}
         }
     }
     all
@@ -563,12 +564,20 @@ fn kube_proxy_is_told_the_pods_range() {
                 's#^\\( *clusterCIDR:\\).*#\\1 10.42.0.0/16#'";
     let expected = format!(
         "{edit} | kubectl diff -f -\n{edit} | kubectl apply -f -\n\
-         kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
-         kubectl -n kube-system rollout status daemonset/kube-proxy\n\
+         kubectl rollout status daemonset/kube-proxy -n kube-system\n\
          kubectl -n kube-system edit configmap kubeadm-config\n"
     );
     assert_eq!(commands(&found), expected);
     assert!(found.remedies.iter().all(|remedy| remedy.lasting));
+    // What was changed is undone first, and then read again.
+    let back = edit.replace("10.42.0.0/16", "10.42.0.0/24") + " | kubectl apply -f -";
+    let undo = found.remedies[0].undo();
+    let [_, Undo::ByHand(edited), Undo::Action(Action::Restart { program })] = &undo[..] else {
+        panic!("{undo:?}")
+    };
+    assert_eq!(said(edited), back);
+    let Program::Workload(proxy) = program else { panic!("{program:?}") };
+    assert_eq!(proxy.to_string(), "daemonset/kube-proxy");
 }
 
 #[test]
