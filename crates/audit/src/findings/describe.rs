@@ -390,4 +390,4 @@ pub(super) fn client(client: &Client) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::findings) mod tests;

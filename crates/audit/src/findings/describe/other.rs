@@ -137,7 +137,7 @@ fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
     const MODE: &str = "sidecar.istio.io/interceptionMode";
     let mode = |value: &str| {
         format!(
-            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"{MODE}":{value}}}}}}}}}}}}}"#
+            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"{MODE}":{value}}}}}}}}}}}"#
         )
     };
     let tproxy = mode("\"TPROXY\"");

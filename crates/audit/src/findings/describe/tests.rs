@@ -1,6 +1,9 @@
 //! Small clusters, and what a person should read of a finding in them: by hand from what each
 //! program's documentation says of its settings.
 
+mod answers;
+mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::paths::{Call, Caller, Paths};
@@ -62,7 +65,12 @@ fn of(
     described
 }
 
-fn row(entry: Entry, client: Client, family: Family, services: &[u32]) -> Row {
+pub(in crate::findings) fn row(
+    entry: Entry,
+    client: Client,
+    family: Family,
+    services: &[u32],
+) -> Row {
     let address = "192.0.2.1".parse().unwrap();
     Row {
         cell: Cell {
@@ -346,7 +354,9 @@ fn a_hosts_rule_without_the_cluster_as_exception() {
     assert_eq!(changed(all[4]), rules("b", Backend::IptablesNft, "172.7.22.0/24"));
     // It is undone by the opposite of each.
     let undo = lasting.undo();
-    let Some(Undo::Action(Action::Rules { node, changes })) = undo.last() else {
+    let [.., Undo::Action(Action::Rules { node, changes }), Undo::Action(Action::Restart { .. })] =
+        &undo[..]
+    else {
         panic!("{undo:?}")
     };
     let back = "iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
