@@ -72,9 +72,7 @@ fn owners(host: &Host, backend: Backend, family: Family) -> BTreeMap<Owner, usiz
     for (number, table) in tables.filter(|(_, one)| one.backend == backend && one.family == wanted)
     {
         for (place, chain) in (0..).zip(&table.chains) {
-            if SIGNS.contains(&&*chain.name) {
-                continue;
-            }
+            // A rule's text begins with its chain.
             for (index, rule) in (0..).zip(&chain.rules) {
                 if !SIGNS.iter().any(|sign| rule.text.contains(sign)) {
                     let id = RuleId { table: number, chain: ChainId(place), rule: index };
