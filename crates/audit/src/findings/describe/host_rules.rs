@@ -47,7 +47,7 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     if to_nodes {
         remedies.extend(exclude_nodes(context, &found, group));
     }
-    remedies.extend(let_flannel(context, &nodes));
+    remedies.extend(let_flannel(context, &found));
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin_of_pods(context, *family)).collect();
     remedies.extend(pin::remedy(context, &nodes, &pins));
@@ -334,7 +334,7 @@ fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
         step(
             format!(
                 "On {name}, at a time when containers may restart (they do, unless \"live-restore\" is \
-                 on). What it wrote before stays: that is what was replaced above"
+                 on)"
             ),
             restart_on(Some(name), "docker"),
         ),
@@ -342,23 +342,24 @@ fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
 }
 
 /// flannel's own rules leave the cluster out: it can do the masquerading.
-fn let_flannel(context: &Context<'_, '_>, nodes: &[usize]) -> Option<Remedy> {
+fn let_flannel(context: &Context<'_, '_>, found: &[Standing<'_>]) -> Option<Remedy> {
+    let nodes = rules::nodes(found);
     let flannel = &context.cluster.settings.flannel;
     if !flannel.is_present() || flannel.ip_masq.all().iter().any(|setting| setting.value) {
         return None;
     }
     let mut steps = Vec::new();
-    if let Some(found) = workload(&flannel.places) {
+    if let Some(set) = workload(&flannel.places) {
         steps.push(step(
             "flannel masquerades what leaves the range of all pods, and nothing inside it",
-            argument(context, found.clone(), "--ip-masq"),
+            argument(context, set.clone(), "--ip-masq"),
         ));
         steps.push(rollout(
-            &found,
+            &set,
             "Meanwhile a node's routes and tunnels stay in the kernel and packets flow",
         ));
     } else {
-        for node in nodes {
+        for node in &nodes {
             let name = &context.cluster.nodes[*node].name;
             steps.push(step(
                 format!(
@@ -369,7 +370,15 @@ fn let_flannel(context: &Context<'_, '_>, nodes: &[usize]) -> Option<Remedy> {
             ));
         }
     }
-    steps.extend(nodes.iter().flat_map(|node| engine(context, *node)));
+    // The engine doesn't delete what it wrote before.
+    for node in nodes {
+        let name = context.cluster.nodes[node].name.clone();
+        let here = found.iter().filter(|rule| rule.node == node);
+        let changes: Vec<RuleChange> = here.map(Standing::deleted).collect();
+        let text = format!("On {name}, once flannel's rules are there, delete the old rule");
+        steps.push(step(text, Action::Rules { node: name, changes }));
+        steps.extend(engine(context, node));
+    }
     Some(Remedy {
         lasting: true,
         title: "Let flannel masquerade instead of the engine".to_owned(),
