@@ -10,6 +10,10 @@ use unmasq_model::packet::Family;
 
 use crate::Owner;
 
+mod action;
+
+pub use action::{Action, Edit, Instruction, Program, Syntax, Undo, Workload, WorkloadKind};
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -118,8 +122,29 @@ pub struct Remedy {
     pub steps: Vec<Step>,
     /// What else must hold first.
     pub requires: Vec<Requirement>,
-    /// How it is undone, a command or a sentence each.
-    pub undo: Vec<String>,
+}
+
+impl Remedy {
+    /// How it is undone: the last step first, and the same only once. A program starts anew after
+    /// all that was changed ahead of its start has been undone.
+    pub fn undo(&self) -> Vec<Undo> {
+        let mut all: Vec<Undo> = Vec::new();
+        let mut restart: Option<Undo> = None;
+        for step in self.steps.iter().rev() {
+            if let Action::Restart { .. } = step.action {
+                all.extend(restart.take());
+                restart = step.action.undo().pop();
+                continue;
+            }
+            for undo in step.action.undo() {
+                if !all.contains(&undo) {
+                    all.push(undo);
+                }
+            }
+        }
+        all.extend(restart);
+        all
+    }
 }
 
 /// One step of a remedy.
@@ -131,62 +156,6 @@ pub struct Step {
     pub action: Action,
 }
 
-/// Something to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// A merge patch of a Kubernetes object.
-    Patch {
-        /// As kubectl names it (`ippools.crd.projectcalico.org`, `service`).
-        resource: String,
-        /// Its namespace; `None`: it has none.
-        namespace: Option<String>,
-        /// Its name.
-        name: String,
-        /// The patch, as JSON.
-        patch: String,
-    },
-    /// An environment variable of a workload's container.
-    Environment {
-        /// As `daemonset/canal`.
-        workload: String,
-        /// Its namespace.
-        namespace: String,
-        /// The container.
-        container: String,
-        /// The variable.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// An argument of a program.
-    Argument {
-        /// Where it stands: `daemonset/kube-router`, a file of a node, a unit.
-        place: String,
-        /// The namespace, for a workload.
-        namespace: Option<String>,
-        /// The flag with its value (`--enable-pod-egress=false`).
-        argument: String,
-    },
-    /// Rules of a node, in one transaction.
-    Rules {
-        /// The node.
-        node: String,
-        /// Commands (`iptables -t nat -D …`).
-        commands: Vec<String>,
-    },
-    /// A value in a file of a node.
-    File {
-        /// The node; `None`: every node.
-        node: Option<String>,
-        /// The path.
-        path: String,
-        /// What it must say.
-        content: String,
-    },
-    /// Something outside of the cluster or that only a person can do; commands if there are any.
-    ByHand(Vec<String>),
-}
-
 /// Something that must hold before a remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
@@ -195,7 +164,7 @@ pub struct Requirement {
     /// Whether it does; `None`: it can't be seen from here.
     pub holds: Option<bool>,
     /// How to find out, for what can't be seen.
-    pub check: Option<String>,
+    pub check: Option<Instruction>,
 }
 
 /// One line for each finding: its variant, its id, its heading. So no list of them can miss one.
@@ -309,6 +278,43 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_last_step_is_undone_first_and_read_last() {
+        let by_hand = |text: &str| Instruction::Sentence(text.to_owned());
+        let changed = |undo: &str| {
+            let undo = vec![by_hand(undo)];
+            Action::ByHand { instructions: Vec::new(), undo }
+        };
+        let restarted = |name: &str| Action::Restart {
+            program: Program::OfNode { node: None, name: name.to_owned() },
+        };
+        let nothing = Action::ByHand { instructions: vec![by_hand("look")], undo: Vec::new() };
+        let steps = [
+            changed("a"),
+            changed("b"),
+            restarted("one"),
+            nothing.clone(),
+            changed("c"),
+            changed("c"),
+            restarted("two"),
+            nothing,
+        ];
+        let step = |action| Step { text: String::new(), action };
+        let remedy = Remedy {
+            lasting: true,
+            title: String::new(),
+            steps: steps.map(step).into(),
+            requires: Vec::new(),
+        };
+        let told = |undo: Undo| match undo {
+            Undo::ByHand(Instruction::Sentence(text)) => text,
+            Undo::Action(Action::Restart { program: Program::OfNode { name, .. } }) => name,
+            other => panic!("{other:?}"),
+        };
+        let undo: Vec<String> = remedy.undo().into_iter().map(told).collect();
+        assert_eq!(undo, ["c", "two", "b", "a", "one"]);
+    }
 
     #[test]
     fn ids_are_unique_and_well_formed() {

@@ -9,6 +9,7 @@
 //! shape last; what fits nothing is [`Owner::Unclaimed`], never a guess. What happens to packets is
 //! not decided here: that is `unmasq-eval`. Each kind of finding has a page, [`explain`].
 
+pub mod change;
 pub mod dependent;
 pub mod expect;
 pub mod explain;
@@ -22,8 +23,8 @@ mod owner;
 mod shape;
 
 pub use finding::{
-    Action, Affected, Cause, Confidence, Evidence, Finding, FindingId, Remedy, Requirement,
-    RuleText, Severity, Step,
+    Action, Affected, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction, Program,
+    Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo, Workload, WorkloadKind,
 };
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};

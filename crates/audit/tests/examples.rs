@@ -7,8 +7,12 @@ mod captured;
 
 use std::path::Path;
 
+use unmasq_audit::change::commands;
 use unmasq_audit::expect::Expectations;
-use unmasq_audit::{Action, Audit, Confidence, Finding, FindingId, Request, Severity, audit};
+use unmasq_audit::{
+    Action, Audit, Confidence, Finding, FindingId, Program, Request, Severity, Workload,
+    WorkloadKind, audit,
+};
 use unmasq_cluster::{Cluster, Overrides, read};
 
 fn example(name: &str) -> Audit {
@@ -45,6 +49,7 @@ fn canal_with_a_pool_that_nobody_uses() {
         namespace: None,
         name: "default-ipv4-ippool".to_owned(),
         patch: r#"{"spec":{"natOutgoing":false}}"#.to_owned(),
+        undo: Some(r#"{"spec":{"natOutgoing":true}}"#.to_owned()),
     };
     assert_eq!(*first(found), expected);
     assert_eq!(found.remedies[0].requires[0].holds, Some(true));
@@ -57,29 +62,27 @@ fn docker_under_flannel() {
     let names = ["hdss7-21", "hdss7-22", "hdss7-23"];
     assert_eq!(found.affected.nodes, names);
     let rules = found.remedies[0].steps.iter().filter_map(|step| match &step.action {
-        Action::Rules { node, commands } => Some((node.as_str(), commands)),
+        Action::Rules { node, changes } => Some((node.as_str(), commands(changes).unwrap())),
         Action::Patch { .. }
         | Action::Environment { .. }
         | Action::Argument { .. }
+        | Action::Tables { .. }
         | Action::File { .. }
-        | Action::ByHand(_) => None,
+        | Action::Restart { .. }
+        | Action::ByHand { .. } => None,
     });
-    let rules: Vec<(&str, &Vec<String>)> = rules.collect();
-    let expected: Vec<(&str, Vec<String>)> = names
-        .iter()
-        .zip(["172.7.21.0/24", "172.7.22.0/24", "172.7.23.0/24"])
-        .map(|(name, pods)| {
-            let program = "iptables-legacy -t nat";
-            let delete = format!("{program} -D POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE");
-            let insert = format!(
-                "{program} -I POSTROUTING 1 -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE"
-            );
-            (*name, vec![delete, insert])
-        })
-        .collect();
-    let expected: Vec<(&str, &Vec<String>)> =
-        expected.iter().map(|(name, commands)| (*name, commands)).collect();
-    assert_eq!(rules, expected);
+    let rules: Vec<(&str, Vec<String>)> = rules.collect();
+    // Docker's rule stands behind kube-proxy's.
+    let expected = names.iter().zip(["172.7.21.0/24", "172.7.22.0/24", "172.7.23.0/24"]);
+    let expected = expected.map(|(name, pods)| {
+        let command = format!(
+            "iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
+             -D POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE\n\
+             -I POSTROUTING 2 -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF"
+        );
+        (*name, vec![command])
+    });
+    assert_eq!(rules, expected.collect::<Vec<_>>());
 }
 
 #[test]
@@ -90,11 +93,19 @@ fn kube_router_has_a_finding_for_each_family() {
     assert_eq!(seen, [("ipv4", Severity::Info), ("ipv6", Severity::Info)]);
     for one in found {
         let expected = Action::Argument {
-            place: "daemonset/kube-router".to_owned(),
-            namespace: Some("kube-system".to_owned()),
-            argument: "--enable-pod-egress=false".to_owned(),
+            program: Program::Workload(Workload {
+                kind: WorkloadKind::DaemonSet,
+                namespace: "kube-system".to_owned(),
+                name: "kube-router".to_owned(),
+                container: Some("kube-router".to_owned()),
+            }),
+            argument: Some("--enable-pod-egress=false".to_owned()),
+            old: None,
         };
-        assert_eq!(*first(one), expected);
+        let steps = &one.remedies[0].steps;
+        // A gateway that masquerades IPv4 for pods comes first.
+        let place = usize::from(one.subject == "ipv4");
+        assert_eq!(steps[place].action, expected);
     }
 }
 
@@ -117,6 +128,7 @@ fn a_service_with_the_default_policy() {
         namespace: Some("default".to_owned()),
         name: "web".to_owned(),
         patch: r#"{"spec":{"externalTrafficPolicy":"Local"}}"#.to_owned(),
+        undo: Some(r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#.to_owned()),
     };
     assert_eq!(*first(found), expected);
     // The masquerade is needed under this policy: nothing pins it away.

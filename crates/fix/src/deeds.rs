@@ -3,7 +3,7 @@
 //! Steps come one after the other: what a deed finds is what those before it leave.
 
 use serde_json::{Value, json};
-use unmasq_audit::Action;
+use unmasq_audit::{Action, Program, Workload};
 
 use crate::deed::{Deed, ObjectDeed};
 use crate::manifests::{Manifests, ObjectName, merge};
@@ -34,7 +34,7 @@ impl Drafter {
     /// The deeds of an action; none, if what it wants is so already.
     pub(crate) fn deeds(&mut self, action: &Action) -> Result<Vec<Deed>, CannotDo> {
         match action {
-            Action::Patch { resource, namespace, name, patch } => {
+            Action::Patch { resource, namespace, name, patch, undo: _ } => {
                 let object = ObjectName {
                     resource: resource.clone(),
                     namespace: namespace.clone(),
@@ -44,19 +44,24 @@ impl Drafter {
                     .map_err(|error| CannotDo::Not(format!("the patch is no JSON: {error}")))?;
                 self.patched(object, patch)
             }
-            Action::Environment { workload, namespace, container, name, value } => self
-                .in_containers(workload, namespace, |containers| {
+            Action::Environment { workload, name, value: Some(value), old: _ } => {
+                let container = workload.container.as_deref().unwrap_or_default();
+                self.in_containers(workload, |containers| {
                     set_variable(containers, container, name, value)
-                }),
-            Action::Argument { place, namespace: Some(namespace), argument } => {
-                self.in_containers(place, namespace, |containers| {
-                    set_argument(containers, argument)
                 })
             }
-            Action::Argument { namespace: None, .. }
+            Action::Argument {
+                program: Program::Workload(workload),
+                argument: Some(argument),
+                old: _,
+            } => self.in_containers(workload, |containers| set_argument(containers, argument)),
+            Action::Environment { value: None, .. }
+            | Action::Argument { .. }
             | Action::Rules { .. }
+            | Action::Tables { .. }
             | Action::File { .. }
-            | Action::ByHand(_) => Err(CannotDo::Person),
+            | Action::Restart { .. }
+            | Action::ByHand { .. } => Err(CannotDo::Person),
         }
     }
 
@@ -81,17 +86,13 @@ impl Drafter {
     /// A patch of a workload's containers: the whole list, because a merge patch knows no items.
     fn in_containers(
         &mut self,
-        workload: &str,
-        namespace: &str,
+        workload: &Workload,
         change: impl Fn(&mut Vec<Value>) -> Result<(), String>,
     ) -> Result<Vec<Deed>, CannotDo> {
-        let Some((resource, name)) = workload.split_once('/') else {
-            return Err(CannotDo::Not(format!("{workload} is no workload")));
-        };
         let object = ObjectName {
-            resource: resource.to_owned(),
-            namespace: Some(namespace.to_owned()),
-            name: name.to_owned(),
+            resource: workload.kind.resource().to_owned(),
+            namespace: Some(workload.namespace.clone()),
+            name: workload.name.clone(),
         };
         let there = self.find(&object)?;
         let containers = there.pointer("/spec/template/spec/containers").and_then(Value::as_array);

@@ -88,7 +88,7 @@ fn is_named(mended: &[Mended], service: &Service, change: &Change) -> bool {
 
 fn makes_local(mended: &Mended, service: &Service) -> bool {
     let of = |action: &Action| match action {
-        Action::Patch { resource, namespace, name, patch } => {
+        Action::Patch { resource, namespace, name, patch, undo: _ } => {
             resource == "service"
                 && namespace.as_deref() == Some(&service.metadata.namespace)
                 && *name == service.metadata.name
@@ -98,8 +98,10 @@ fn makes_local(mended: &Mended, service: &Service) -> bool {
         Action::Environment { .. }
         | Action::Argument { .. }
         | Action::Rules { .. }
+        | Action::Tables { .. }
         | Action::File { .. }
-        | Action::ByHand(_) => false,
+        | Action::Restart { .. }
+        | Action::ByHand { .. } => false,
     };
     mended.finding.id == FindingId::ExternalTrafficPolicyCluster
         && service.spec.external_traffic_policy == TrafficPolicy::Cluster

@@ -9,8 +9,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use unmasq_audit::change::{self, Unwritable};
 use unmasq_audit::matrix::{Fate, Row, Witness};
-use unmasq_audit::{Action, Audit, Finding, Severity};
+use unmasq_audit::{
+    Action, Audit, Edit, Finding, Instruction, Program, Severity, Syntax, Undo, Workload,
+};
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::{Call, Caller};
 use unmasq_model::packet::Protocol;
@@ -59,33 +62,146 @@ pub fn of_service(audit: &Audit, cluster: &Cluster, service: &str) -> Audit {
     }
 }
 
-/// What is done in a step, as commands; empty where there is nothing to type.
-pub(crate) fn commands(action: &Action) -> Vec<String> {
+/// What is done in a step, as instructions; empty where its text says all.
+pub(crate) fn instructions(action: &Action) -> Vec<Instruction> {
+    let command = |text: String| vec![Instruction::Command(text)];
     match action {
-        Action::Patch { resource, namespace, name, patch } => {
+        Action::Patch { resource, namespace, name, patch, undo: _ } => {
             let namespace = namespace.as_deref().map(|name| format!(" -n {}", quoted(name)));
-            vec![format!(
+            command(format!(
                 "kubectl patch {} {}{} --type merge -p {}",
                 quoted(resource),
                 quoted(name),
                 namespace.unwrap_or_default(),
                 quoted(patch)
-            )]
+            ))
         }
-        Action::Environment { workload, namespace, container, name, value } => {
-            let variable = quoted(&format!("{name}={value}"));
-            vec![format!(
-                "kubectl set env {} -n {} -c {} {variable}",
-                quoted(workload),
-                quoted(namespace),
-                quoted(container)
-            )]
+        Action::Environment { workload, name, value, old: _ } => {
+            let variable = match value {
+                Some(value) => quoted(&format!("{name}={value}")),
+                None => quoted(&format!("{name}-")),
+            };
+            let container = workload.container.as_deref();
+            let container = container.map(|name| format!(" -c {}", quoted(name)));
+            command(format!(
+                "kubectl set env {} -n {}{} {variable}",
+                quoted(&workload.to_string()),
+                quoted(&workload.namespace),
+                container.unwrap_or_default()
+            ))
         }
-        Action::Argument { place, namespace: Some(namespace), argument: _ } => {
-            vec![format!("kubectl edit {} -n {}", quoted(place), quoted(namespace))]
+        Action::Argument { program, argument, old } => {
+            let mut all = vec![Instruction::Sentence(argued(program, argument, old))];
+            if let Program::Workload(workload) = program {
+                all.extend(command(format!(
+                    "kubectl edit {} -n {}",
+                    quoted(&workload.to_string()),
+                    quoted(&workload.namespace)
+                )));
+            }
+            all
         }
-        Action::Argument { namespace: None, .. } | Action::File { .. } => Vec::new(),
-        Action::Rules { commands, .. } | Action::ByHand(commands) => commands.clone(),
+        Action::Rules { changes, .. } => written(change::commands(changes)),
+        Action::Tables { changes, .. } => written(change::table_commands(changes)),
+        Action::File { path, edit, .. } => edited(path, edit),
+        Action::Restart { program: Program::Workload(workload) } => command(format!(
+            "kubectl rollout restart {} -n {}",
+            quoted(&workload.to_string()),
+            quoted(&workload.namespace)
+        )),
+        Action::Restart { program: Program::OfNode { node, name } } => {
+            let mut all = command(format!("systemctl restart {}", quoted(name)));
+            if node.is_none() {
+                all.insert(0, Instruction::Sentence("On every node that runs it:".to_owned()));
+            }
+            all
+        }
+        Action::ByHand { instructions, undo: _ } => instructions.clone(),
+    }
+}
+
+fn written(commands: Result<Vec<String>, Unwritable>) -> Vec<Instruction> {
+    match commands {
+        Ok(commands) => commands.into_iter().map(Instruction::Command).collect(),
+        Err(why) => vec![Instruction::Sentence(format!("By hand: {why}"))],
+    }
+}
+
+fn argued(program: &Program, argument: &Option<String>, old: &Option<String>) -> String {
+    let place = match program {
+        Program::Workload(Workload { container: Some(container), .. }) => {
+            format!("the arguments of container {container}")
+        }
+        Program::Workload(Workload { container: None, .. }) => "its arguments".to_owned(),
+        Program::OfNode { node, name } => {
+            let everywhere = if node.is_none() { " on every node" } else { "" };
+            format!("the arguments of {name}{everywhere} (its unit, script or static pod)")
+        }
+    };
+    match (argument, old) {
+        (Some(new), Some(old)) => format!("In {place}, in place of {old}: {new}"),
+        (Some(new), None) => format!("Among {place}: {new}"),
+        (None, Some(old)) => format!("From {place}, take away: {old}"),
+        (None, None) => format!("In {place}, nothing."),
+    }
+}
+
+/// What must stand in a file.
+fn edited(path: &str, edit: &Edit) -> Vec<Instruction> {
+    let literal = |text: &str| Instruction::Literal(text.to_owned());
+    let said = Instruction::Sentence;
+    match edit {
+        Edit::Line { old, new } => vec![
+            said(format!("In {path}, this line:")),
+            literal(old),
+            said("becomes:".to_owned()),
+            literal(new),
+        ],
+        Edit::Value { syntax, pointer, old, new } => {
+            let (inside, name) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+            let inside = match inside {
+                "" => String::new(),
+                inside => format!(", at {inside}"),
+            };
+            let one = |value: &str| match syntax {
+                Syntax::Json => format!("\"{name}\": {value}"),
+                Syntax::Yaml => format!("{name}: {value}"),
+            };
+            match (new, old) {
+                (Some(new), Some(old)) => vec![
+                    said(format!("In {path}{inside}, in place of {}:", one(old))),
+                    literal(&one(new)),
+                ],
+                (Some(new), None) => vec![said(format!("In {path}{inside}:")), literal(&one(new))],
+                (None, Some(old)) => {
+                    vec![said(format!("From {path}{inside}, take out:")), literal(&one(old))]
+                }
+                (None, None) => Vec::new(),
+            }
+        }
+    }
+}
+
+/// What undoes something, as instructions.
+pub(crate) fn undo(undo: &Undo) -> Vec<Instruction> {
+    match undo {
+        Undo::Action(action) => instructions(action),
+        Undo::ByHand(instruction) => vec![instruction.clone()],
+    }
+}
+
+/// The nodes that an action is done on; empty: where kubectl works, or as its text says.
+pub(crate) fn nodes(action: &Action) -> &[String] {
+    match action {
+        Action::Rules { node, .. } | Action::Tables { node, .. } => std::slice::from_ref(node),
+        Action::File { nodes, .. } => nodes,
+        Action::Argument { program: Program::OfNode { node, .. }, .. }
+        | Action::Restart { program: Program::OfNode { node, .. } } => node.as_slice(),
+        Action::Patch { .. }
+        | Action::Environment { .. }
+        | Action::Argument { program: Program::Workload(_), .. }
+        | Action::Restart { program: Program::Workload(_) }
+        | Action::ByHand { .. } => &[],
     }
 }
 

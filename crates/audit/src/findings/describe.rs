@@ -24,13 +24,19 @@ mod pin;
 pub(super) mod policy;
 mod rules;
 pub(super) mod spread;
+mod test;
 
+use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::Container;
 use unmasq_cluster::settings::Place;
 
 use super::{Context, Group, owner_name};
 use crate::judge::Suspect;
 use crate::matrix::{Cell, Client, Entry, Outside, Placement};
-use crate::{Action, Cause, Confidence, FindingId, Owner, Remedy, Requirement, Step};
+use crate::{
+    Action, Cause, Confidence, Edit, FindingId, Instruction, Owner, Program, Remedy, Requirement,
+    Step, Syntax, Workload, WorkloadKind,
+};
 
 /// What a person reads of a finding.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,17 +131,53 @@ pub(super) fn step(text: impl Into<String>, action: Action) -> Step {
     Step { text: text.into(), action }
 }
 
-pub(super) fn by_hand(text: impl Into<String>, commands: impl IntoIterator<Item = String>) -> Step {
-    step(text, Action::ByHand(commands.into_iter().collect()))
+/// A step of a person that leaves nothing to undo.
+pub(super) fn by_hand(
+    text: impl Into<String>,
+    instructions: impl IntoIterator<Item = Instruction>,
+) -> Step {
+    undone(text, instructions, [])
 }
 
-/// A merge patch of an object.
-pub(super) fn patch(resource: &str, namespace: Option<&str>, name: &str, patch: &str) -> Action {
+/// A step of a person, and how it is undone.
+pub(super) fn undone(
+    text: impl Into<String>,
+    instructions: impl IntoIterator<Item = Instruction>,
+    undo: impl IntoIterator<Item = Instruction>,
+) -> Step {
+    let (instructions, undo) = (instructions.into_iter().collect(), undo.into_iter().collect());
+    step(text, Action::ByHand { instructions, undo })
+}
+
+/// For a shell.
+pub(super) fn command(text: impl Into<String>) -> Instruction {
+    Instruction::Command(text.into())
+}
+
+/// For a reader.
+pub(super) fn sentence(text: impl Into<String>) -> Instruction {
+    Instruction::Sentence(text.into())
+}
+
+/// For the configuration of some program.
+pub(super) fn literal(text: impl Into<String>) -> Instruction {
+    Instruction::Literal(text.into())
+}
+
+/// A merge patch of an object, and the one that brings back what was there.
+pub(super) fn patch(
+    resource: &str,
+    namespace: Option<&str>,
+    name: &str,
+    patch: &str,
+    undo: impl Into<Option<String>>,
+) -> Action {
     Action::Patch {
         resource: resource.to_owned(),
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
         patch: patch.to_owned(),
+        undo: undo.into(),
     }
 }
 
@@ -145,9 +187,9 @@ pub(super) fn patch_command(
     namespace: Option<&str>,
     name: &str,
     patch: &str,
-) -> String {
+) -> Instruction {
     let namespace = namespace.map_or_else(String::new, |one| format!(" -n {one}"));
-    format!("kubectl{namespace} patch {resource} {name} --type=merge -p '{patch}'")
+    command(format!("kubectl{namespace} patch {resource} {name} --type=merge -p '{patch}'"))
 }
 
 /// Something that is known to hold, or not to.
@@ -156,34 +198,123 @@ pub(super) fn computed(holds: bool, text: impl Into<String>) -> Requirement {
 }
 
 /// Something that can't be seen from here, and how to find out.
-pub(super) fn unseen(text: impl Into<String>, check: impl Into<String>) -> Requirement {
-    Requirement { text: text.into(), holds: None, check: Some(check.into()) }
-}
-
-/// A DaemonSet or a Deployment.
-struct Workload<'a> {
-    /// As kubectl names it (`daemonset/canal`).
-    name: String,
-    namespace: &'a str,
-    container: Option<&'a str>,
+pub(super) fn unseen(text: impl Into<String>, check: Instruction) -> Requirement {
+    Requirement { text: text.into(), holds: None, check: Some(check) }
 }
 
 /// The workload that is one of the places where a program runs.
-fn workload(places: &[Place]) -> Option<Workload<'_>> {
+fn workload(places: &[Place]) -> Option<Workload> {
     places.iter().find_map(|place| match place {
-        Place::Object {
-            kind: kind @ ("DaemonSet" | "Deployment"), namespace, name, part, ..
-        } => Some(Workload {
-            name: format!("{}/{name}", kind.to_lowercase()),
-            namespace,
-            container: part.strip_prefix("container "),
+        Place::Object { kind, namespace, name, part, .. } => Some(Workload {
+            kind: match *kind {
+                "DaemonSet" => WorkloadKind::DaemonSet,
+                "Deployment" => WorkloadKind::Deployment,
+                _ => return None,
+            },
+            namespace: namespace.clone(),
+            name: name.clone(),
+            container: part.strip_prefix("container ").map(str::to_owned),
         }),
-        Place::Object { .. }
-        | Place::File { .. }
-        | Place::Process { .. }
-        | Place::State { .. }
-        | Place::Given { .. } => None,
+        Place::File { .. } | Place::Process { .. } | Place::State { .. } | Place::Given { .. } => {
+            None
+        }
     })
+}
+
+/// A container as its workload's object has it.
+fn container_of<'c>(context: &Context<'_, 'c>, workload: &Workload) -> Option<&'c Container> {
+    let objects = &context.cluster.objects;
+    let all = match workload.kind {
+        WorkloadKind::DaemonSet => &objects.daemon_sets,
+        WorkloadKind::Deployment => &objects.deployments,
+    };
+    let found = all.iter().find(|one| {
+        one.metadata.name == workload.name && one.metadata.namespace == workload.namespace
+    })?;
+    let mut containers = found.spec.template.spec.containers.iter();
+    containers.find(|one| Some(&one.name) == workload.container.as_ref())
+}
+
+/// A variable set in a workload's container.
+fn environment(context: &Context<'_, '_>, workload: Workload, name: &str, value: &str) -> Action {
+    let there = container_of(context, &workload);
+    let old = there.and_then(|container| container.variable(name)).map(str::to_owned);
+    let (name, value) = (name.to_owned(), Some(value.to_owned()));
+    Action::Environment { workload, name, value, old }
+}
+
+/// A flag set in a workload's container, in the place of the same flag.
+fn argument(context: &Context<'_, '_>, workload: Workload, argument: &str) -> Action {
+    let flag = argument.split('=').next().unwrap_or(argument);
+    let is_it = |word: &&str| {
+        word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let there = container_of(context, &workload);
+    let old = there.and_then(|container| container.words().find(is_it)).map(str::to_owned);
+    let argument = Some(argument.to_owned());
+    Action::Argument { program: Program::Workload(workload), argument, old }
+}
+
+/// A flag of a program that a node starts; what it has is in its unit or script.
+fn of_node(node: Option<&str>, program: &str, argument: &str, old: Option<String>) -> Action {
+    let program = Program::OfNode { node: node.map(str::to_owned), name: program.to_owned() };
+    Action::Argument { program, argument: Some(argument.to_owned()), old }
+}
+
+/// A program of a node starts anew.
+fn restart_on(node: Option<&str>, name: &str) -> Action {
+    let program = Program::OfNode { node: node.map(str::to_owned), name: name.to_owned() };
+    Action::Restart { program }
+}
+
+/// A value in a file.
+fn value(
+    nodes: Vec<String>,
+    path: &str,
+    (syntax, pointer): (Syntax, &str),
+    old: Option<String>,
+    new: impl Into<String>,
+) -> Action {
+    let pointer = pointer.to_owned();
+    let edit = Edit::Value { syntax, pointer, old, new: Some(new.into()) };
+    Action::File { nodes, path: path.to_owned(), edit }
+}
+
+/// What nodes that see pods need, and what the pods' answers need.
+fn way_back() -> Requirement {
+    unseen(
+        "nodes answer pods by the way that the call came (no strict rp_filter in between)",
+        command("sysctl -a | grep '[.]rp_filter'; ip route get POD"),
+    )
+}
+
+/// Everything of a node starts anew.
+pub(super) fn restart_of_node(node: &str) -> Instruction {
+    command(format!(
+        "kubectl drain {node} --ignore-daemonsets && ssh {node} reboot   # then: kubectl uncordon {node}"
+    ))
+}
+
+/// A change of a workload's pods restarts them. DaemonSets do it one node after the other by
+/// default (`updateStrategy`: RollingUpdate, maxUnavailable 1).
+fn rollout(workload: &Workload, meanwhile: &str) -> Step {
+    let how = match workload.kind {
+        WorkloadKind::DaemonSet => {
+            "one node after the other (unless its updateStrategy says otherwise: with OnDelete, \
+             delete its pods yourself)"
+        }
+        WorkloadKind::Deployment => "a few at a time",
+    };
+    let namespace = &workload.namespace;
+    by_hand(
+        format!("That restarts the pods of {workload}, {how}. {meanwhile}. Watch it to its end"),
+        [command(format!("kubectl rollout status {workload} -n {namespace}"))],
+    )
+}
+
+/// The names of all nodes.
+fn every_node(cluster: &Cluster) -> Vec<String> {
+    cluster.nodes.iter().map(|node| node.name.clone()).collect()
 }
 
 /// A text as JSON has it (RFC 8259, section 7).
@@ -259,4 +390,4 @@ pub(super) fn client(client: &Client) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::findings) mod tests;

@@ -149,4 +149,50 @@ mod tests {
             assert_eq!(of_kube_proxy(table, chain, &chain.rules[0]), Some(Why::NotAPod), "{name}");
         }
     }
+
+    /// pkg/proxy/nftables/proxier.go: chains of ports are named by kind, hash and names.
+    #[test]
+    fn chains_of_kube_proxys_nftables_mode() {
+        let chain = |name: &str, expression: &str| {
+            format!(
+                r#"{{"chain": {{"family": "ip", "table": "TABLE", "name": "{name}", "handle": 1}}}},
+                {{"rule": {{"family": "ip", "table": "TABLE", "chain": "{name}", "handle": 2,
+                "expr": [{expression}{{"jump": {{"target": "mark-for-masquerade"}}}}]}}}}"#
+            )
+        };
+        let not_from_pods = r#"{"match": {"op": "!=",
+            "left": {"payload": {"protocol": "ip", "field": "saddr"}},
+            "right": {"prefix": {"addr": "10.0.0.0", "len": 8}}}},"#;
+        let chains = [
+            chain("mark-for-masquerade", ""),
+            chain("external-ABC-ns/web/tcp/http", ""),
+            chain("service-ABC-ns/web/tcp/http", not_from_pods),
+            chain("service-DEF-ns/web/tcp/http", ""),
+            chain("endpoint-ABC-ns/web/tcp/http__10.0.1.2/80", ""),
+            chain("nat-postrouting", ""),
+        ];
+        let labels = |table: &str| {
+            let json = format!(
+                r#"{{"nftables": [{{"table": {{"family": "ip", "name": "TABLE", "handle": 1}}}}, {}]}}"#,
+                chains.join(", ")
+            );
+            let json = json.replace("TABLE", table);
+            let files = BTreeMap::from([("nodes/n1/nft.json".to_owned(), json.into_bytes())]);
+            let nodes = read::capture(&files).unwrap().nodes;
+            let table = &nodes[0].host.as_ref().unwrap().ruleset.tables[0];
+            let label = |chain: &Chain| of_kube_proxy(table, chain, &chain.rules[0]);
+            table.chains.iter().map(label).collect::<Vec<_>>()
+        };
+        let expected = [
+            None,
+            Some(Why::ExternalPolicy),
+            Some(Why::NotAPod),
+            Some(Why::MasqueradeAll),
+            Some(Why::Hairpin),
+            None,
+        ];
+        assert_eq!(labels("kube-proxy"), expected);
+        // The same names in somebody else's table say nothing.
+        assert_eq!(labels("mine"), [None; 6]);
+    }
 }

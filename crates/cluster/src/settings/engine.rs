@@ -72,27 +72,29 @@ pub(super) fn read(sources: &mut Sources<'_>) -> Engine {
     }
     for (node, path, text) in sources.folder("/etc/cni/net.d/") {
         let Some(document) = text::document(text) else { continue };
-        let place = Place::File {
-            node: node.to_owned(),
-            path: path.to_owned(),
-            line: line_of(text, "ipMasq"),
-            key: "ipMasq".to_owned(),
-        };
-        for on in masquerading(&document) {
-            found.cni_ip_masq.push(on, place.clone());
+        for (pointer, on) in masquerading(&document) {
+            let place = Place::File {
+                node: node.to_owned(),
+                path: path.to_owned(),
+                line: line_of(text, "ipMasq"),
+                key: pointer.trim_start_matches('/').replace('/', "."),
+            };
+            found.cni_ip_masq.push(on, place);
         }
     }
     found
 }
 
 /// `ipMasq` of a plugin, of one in a list, and of what a plugin hands on to another (flannel's
-/// `delegate`).
-fn masquerading(document: &Value) -> Vec<bool> {
-    let plugins = document.pointer("/plugins").and_then(Value::as_array);
-    let alone = std::iter::once(document);
-    let all = alone.chain(plugins.into_iter().flatten());
-    all.flat_map(|plugin| [plugin.pointer("/ipMasq"), plugin.pointer("/delegate/ipMasq")])
-        .flatten()
-        .filter_map(Value::as_bool)
+/// `delegate`), each with its JSON pointer.
+fn masquerading(document: &Value) -> Vec<(String, bool)> {
+    let plugins = document.pointer("/plugins").and_then(Value::as_array).map_or(0, Vec::len);
+    let alone = std::iter::once(String::new());
+    let all = alone.chain((0..plugins).map(|index| format!("/plugins/{index}")));
+    all.flat_map(|plugin| [format!("{plugin}/ipMasq"), format!("{plugin}/delegate/ipMasq")])
+        .filter_map(|pointer| {
+            let on = document.pointer(&pointer)?.as_bool()?;
+            Some((pointer, on))
+        })
         .collect()
 }

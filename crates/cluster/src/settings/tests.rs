@@ -287,7 +287,7 @@ fn docker_and_network_plugins() {
     assert_eq!(shown(&engine.iptables), ["false @ node n2, dockerd --iptables"]);
     assert_eq!(
         shown(&engine.cni_ip_masq),
-        ["true @ node n1, /etc/cni/net.d/10.conflist:4: ipMasq"]
+        ["true @ node n1, /etc/cni/net.d/10.conflist:4: plugins.0.ipMasq"]
     );
     assert_eq!(found.unreadable[0].place.to_string(), "node n2, /etc/docker/daemon.json");
 }

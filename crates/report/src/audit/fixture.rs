@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use unmasq_audit::change::RuleChange;
 use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Refusal, Row,
     Why, Witness,
 };
 use unmasq_audit::{
-    Action, Affected, Audit, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy,
-    Requirement, RuleText, Severity, Step, Totals,
+    Action, Affected, Audit, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction,
+    Owner, Program, Remedy, Requirement, RuleText, Severity, Step, Syntax, Totals, Workload,
+    WorkloadKind,
 };
 use unmasq_cluster::paths::{Call, Caller};
 use unmasq_cluster::{Cluster, Node};
 use unmasq_eval::trace::Reason;
+use unmasq_model::origin::{FileId, Origin};
 use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, TableFamily};
 
 use super::Subject;
 
@@ -104,8 +109,17 @@ fn step(text: &str, action: Action) -> Step {
     Step { text: text.to_owned(), action }
 }
 
-fn requirement(text: &str, holds: Option<bool>, check: Option<&str>) -> Requirement {
-    Requirement { text: text.to_owned(), holds, check: check.map(ToOwned::to_owned) }
+fn requirement(text: &str, holds: Option<bool>, check: Option<Instruction>) -> Requirement {
+    Requirement { text: text.to_owned(), holds, check }
+}
+
+pub(crate) fn workload(name: &str, container: Option<&str>) -> Workload {
+    Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+        container: container.map(str::to_owned),
+    }
 }
 
 fn unused_pool() -> Finding {
@@ -156,16 +170,16 @@ fn unused_pool() -> Finding {
                             namespace: None,
                             name: "old-pool".to_owned(),
                             patch: r#"{"spec":{"natOutgoing":false}}"#.to_owned(),
+                            undo: Some(r#"{"spec":{"natOutgoing":true}}"#.to_owned()),
                         },
                     ),
                     step(
                         "If canal runs with its own setting, change that too.",
                         Action::Environment {
-                            workload: "daemonset/canal".to_owned(),
-                            namespace: "kube-system".to_owned(),
-                            container: "calico-node".to_owned(),
+                            workload: workload("canal", Some("calico-node")),
                             name: "CALICO_IPV4POOL_NAT_OUTGOING".to_owned(),
-                            value: "false".to_owned(),
+                            value: Some("false".to_owned()),
+                            old: None,
                         },
                     ),
                 ],
@@ -175,37 +189,59 @@ fn unused_pool() -> Finding {
                     requirement(
                         "nobody outside relies on node addresses",
                         None,
-                        Some("Ask those who run the firewall."),
+                        Some(Instruction::Sentence("Ask those who run the firewall.".to_owned())),
                     ),
                     requirement(
                         "no operator writes the pool again",
                         None,
-                        Some("kubectl get installations.operator.tigera.io default -o jsonpath='{.spec.calicoNetwork.ipPools}'"),
+                        Some(Instruction::Command("kubectl get installations.operator.tigera.io default -o jsonpath='{.spec.calicoNetwork.ipPools}'".to_owned())),
                     ),
                 ],
-                undo: names(&[
-                    "kubectl patch ippools.crd.projectcalico.org old-pool --type merge -p '{\"spec\":{\"natOutgoing\":true}}'",
-                ]),
             },
             Remedy {
                 lasting: false,
                 title: "spare the clients' network on each node".to_owned(),
-                steps: vec![step(
-                    "Let these clients through before Calico's chain.",
-                    Action::Rules {
-                        node: "n1".to_owned(),
-                        commands: names(&[
-                            "iptables -t nat -I POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
-                        ]),
-                    },
-                )],
+                steps: vec![
+                    step(
+                        "Let these clients through before Calico's chain.",
+                        Action::Rules {
+                            node: "n1".to_owned(),
+                            changes: vec![inserted(
+                                "-A POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+                            )],
+                        },
+                    ),
+                    step(
+                        "Tell the others.",
+                        Action::ByHand {
+                            instructions: vec![Instruction::Literal("one line = as it is".to_owned())],
+                            undo: vec![Instruction::Sentence(
+                                "A restart of the node undoes it too, which takes longer and ends every connection of the node.".to_owned(),
+                            )],
+                        },
+                    ),
+                ],
                 requires: Vec::new(),
-                undo: names(&[
-                    "iptables -t nat -D POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
-                    "A restart of the node undoes it too.",
-                ]),
             },
         ],
+    }
+}
+
+/// In front of the nat table's POSTROUTING.
+pub(crate) fn inserted(text: &str) -> RuleChange {
+    RuleChange {
+        backend: Backend::IptablesNft,
+        family: TableFamily::Ip,
+        table: "nat".to_owned(),
+        chain: "POSTROUTING".to_owned(),
+        position: 0,
+        old: None,
+        new: Some(Rule {
+            steps: Box::default(),
+            text: text.into(),
+            comment: None,
+            origin: Origin::new(FileId(0), 1),
+        }),
     }
 }
 
@@ -236,13 +272,12 @@ fn local() -> Finding {
             steps: vec![step(
                 "Add the argument.",
                 Action::Argument {
-                    place: "daemonset/kube-router".to_owned(),
-                    namespace: Some("kube-system".to_owned()),
-                    argument: "--enable-pod-egress=false".to_owned(),
+                    program: Program::Workload(workload("kube-router", None)),
+                    argument: Some("--enable-pod-egress=false".to_owned()),
+                    old: Some("--enable-pod-egress".to_owned()),
                 },
             )],
             requires: Vec::new(),
-            undo: Vec::new(),
         }],
         ..unused_pool()
     }
@@ -278,32 +313,46 @@ fn flannel() -> Finding {
                 step(
                     "Take the flag out.",
                     Action::Argument {
-                        place: "/etc/systemd/system/flanneld.service on each node".to_owned(),
-                        namespace: None,
-                        argument: "--ip-masq=false".to_owned(),
+                        program: Program::OfNode { node: None, name: "flanneld".to_owned() },
+                        argument: Some("--ip-masq=false".to_owned()),
+                        old: None,
                     },
                 ),
                 step(
                     "Tell flannel's file the same.",
                     Action::File {
-                        node: None,
+                        nodes: names(&["n1", "n2"]),
                         path: "/run/flannel/subnet.env".to_owned(),
-                        content: "FLANNEL_IPMASQ=false".to_owned(),
+                        edit: Edit::Line {
+                            old: "FLANNEL_IPMASQ=true".to_owned(),
+                            new: "FLANNEL_IPMASQ=false".to_owned(),
+                        },
                     },
                 ),
                 step(
                     "Keep one node as it is.",
                     Action::File {
-                        node: Some("n2".to_owned()),
-                        path: "/etc/keep".to_owned(),
-                        content: "a\nb".to_owned(),
+                        nodes: names(&["n2"]),
+                        path: "/etc/docker/daemon.json".to_owned(),
+                        edit: Edit::Value {
+                            syntax: Syntax::Json,
+                            pointer: "/ip-masq".to_owned(),
+                            old: None,
+                            new: Some("false".to_owned()),
+                        },
                     },
                 ),
-                step("Restart it.", Action::ByHand(names(&["systemctl restart flanneld"]))),
-                step("Tell the others.", Action::ByHand(Vec::new())),
+                step(
+                    "Restart it.",
+                    Action::Restart {
+                        program: Program::OfNode {
+                            node: Some("n1".to_owned()),
+                            name: "flanneld".to_owned(),
+                        },
+                    },
+                ),
             ],
             requires: Vec::new(),
-            undo: Vec::new(),
         }],
         ..unused_pool()
     }

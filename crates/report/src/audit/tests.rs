@@ -3,54 +3,169 @@ use unmasq_cluster::paths::Caller;
 
 use super::*;
 
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn patch(undo: Option<&str>) -> Action {
+    Action::Patch {
+        resource: text("service"),
+        namespace: Some(text("shop")),
+        name: text("api"),
+        patch: text(r#"{"spec":{"externalTrafficPolicy":"Local"}}"#),
+        undo: undo.map(text),
+    }
+}
+
+/// Each with what kind of instruction it is.
+fn told(instructions: Vec<Instruction>) -> Vec<String> {
+    let one = |instruction: Instruction| match instruction {
+        Instruction::Command(text) => format!("$ {text}"),
+        Instruction::Sentence(text) => text,
+        Instruction::Literal(text) => format!("> {text}"),
+    };
+    instructions.into_iter().map(one).collect()
+}
+
 #[test]
-fn commands_of_a_step() {
-    let text = |text: &str| text.to_owned();
-    for (action, expected) in [
+fn instructions_of_a_step_and_of_its_opposite() {
+    let workload = |container| fixture::workload("canal", container);
+    let value = |old: Option<&str>, new: Option<&str>| Action::File {
+        nodes: vec![text("n1")],
+        path: text("/etc/cni/net.d/a"),
+        edit: Edit::Value {
+            syntax: Syntax::Json,
+            pointer: text("/plugins/0/snat"),
+            old: old.map(text),
+            new: new.map(text),
+        },
+    };
+    let argument = |program, old: Option<&str>| Action::Argument {
+        program,
+        argument: Some(text("--x=false")),
+        old: old.map(text),
+    };
+    let everywhere = Program::OfNode { node: None, name: text("tool") };
+    let cases: Vec<(Action, Vec<&str>, Vec<&str>)> = vec![
         (
-            Action::Patch {
-                resource: text("service"),
-                namespace: Some(text("shop")),
-                name: text("api"),
-                patch: text(r#"{"spec":{"externalTrafficPolicy":"Local"}}"#),
-            },
+            patch(Some(r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#)),
             vec![
-                r#"kubectl patch service api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Local"}}'"#,
+                r#"$ kubectl patch service api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Local"}}'"#,
+            ],
+            vec![
+                r#"$ kubectl patch service api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Cluster"}}'"#,
             ],
         ),
         (
             Action::Environment {
-                workload: text("daemonset/canal"),
-                namespace: text("kube-system"),
-                container: text("calico-node"),
+                workload: workload(Some("calico-node")),
                 name: text("LIST"),
-                value: text("it's one"),
+                value: Some(text("it's one")),
+                old: None,
             },
             vec![
-                r"kubectl set env daemonset/canal -n kube-system -c calico-node 'LIST=it'\''s one'",
+                r"$ kubectl set env daemonset/canal -n kube-system -c calico-node 'LIST=it'\''s one'",
+            ],
+            vec!["$ kubectl set env daemonset/canal -n kube-system -c calico-node LIST-"],
+        ),
+        (
+            argument(Program::Workload(workload(Some("router"))), Some("--x")),
+            vec![
+                "In the arguments of container router, in place of --x: --x=false",
+                "$ kubectl edit daemonset/canal -n kube-system",
+            ],
+            vec![
+                "In the arguments of container router, in place of --x=false: --x",
+                "$ kubectl edit daemonset/canal -n kube-system",
             ],
         ),
         (
-            Action::Argument {
-                place: text("daemonset/kube-router"),
-                namespace: Some(text("kube-system")),
-                argument: text("--x"),
+            argument(everywhere.clone(), None),
+            vec![
+                "Among the arguments of tool on every node (its unit, script or static pod): --x=false",
+            ],
+            vec![
+                "From the arguments of tool on every node (its unit, script or static pod), take away: --x=false",
+            ],
+        ),
+        (
+            Action::Rules {
+                node: text("n1"),
+                changes: vec![fixture::inserted("-A POSTROUTING x")],
             },
-            vec!["kubectl edit daemonset/kube-router -n kube-system"],
+            vec![
+                "$ iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-I POSTROUTING 1 x\nCOMMIT\nEOF",
+            ],
+            vec![
+                "$ iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-D POSTROUTING x\nCOMMIT\nEOF",
+            ],
         ),
         (
-            Action::Argument { place: text("a unit"), namespace: None, argument: text("--x") },
-            vec![],
+            Action::Restart { program: Program::Workload(workload(None)) },
+            vec!["$ kubectl rollout restart daemonset/canal -n kube-system"],
+            vec!["$ kubectl rollout restart daemonset/canal -n kube-system"],
         ),
         (
-            Action::Rules { node: text("n1"), commands: vec![text("iptables -A X"), text("b")] },
-            vec!["iptables -A X", "b"],
+            Action::Restart { program: everywhere },
+            vec!["On every node that runs it:", "$ systemctl restart tool"],
+            vec!["On every node that runs it:", "$ systemctl restart tool"],
         ),
-        (Action::File { node: None, path: text("/a"), content: text("b") }, vec![]),
-        (Action::ByHand(vec![text("reboot")]), vec!["reboot"]),
-    ] {
-        assert_eq!(commands(&action), expected);
+        (
+            value(Some("true"), Some("false")),
+            vec![
+                "In /etc/cni/net.d/a, at /plugins/0, in place of \"snat\": true:",
+                "> \"snat\": false",
+            ],
+            vec![
+                "In /etc/cni/net.d/a, at /plugins/0, in place of \"snat\": false:",
+                "> \"snat\": true",
+            ],
+        ),
+        (
+            value(None, Some("false")),
+            vec!["In /etc/cni/net.d/a, at /plugins/0:", "> \"snat\": false"],
+            vec!["From /etc/cni/net.d/a, at /plugins/0, take out:", "> \"snat\": false"],
+        ),
+        (
+            Action::File {
+                nodes: vec![text("n1")],
+                path: text("/a"),
+                edit: Edit::Line { old: text("x"), new: text("# x") },
+            },
+            vec!["In /a, this line:", "> x", "becomes:", "> # x"],
+            vec!["In /a, this line:", "> # x", "becomes:", "> x"],
+        ),
+        (
+            Action::ByHand {
+                instructions: vec![Instruction::Command(text("reboot"))],
+                undo: vec![Instruction::Sentence(text("Nothing."))],
+            },
+            vec!["$ reboot"],
+            vec!["Nothing."],
+        ),
+    ];
+    for (action, expected, opposite) in cases {
+        assert_eq!(told(instructions(&action)), expected);
+        let back = action.undo();
+        assert_eq!(told(back.iter().flat_map(undo).collect()), opposite);
+        // Twice undone, it is done.
+        if let [Undo::Action(back)] = &back[..] {
+            assert_eq!(back.undo(), [Undo::Action(action)]);
+        }
     }
+}
+
+/// What was not read can't be brought back: a workload has its own memory.
+#[test]
+fn a_patch_over_what_was_not_read() {
+    let back = |action: Action| told(action.undo().iter().flat_map(undo).collect());
+    let [saved] = &back(patch(None))[..] else { panic!() };
+    assert!(saved.contains("kubectl get service api -n shop -o yaml"), "{saved}");
+    let mut deployed = patch(None);
+    if let Action::Patch { resource, .. } = &mut deployed {
+        *resource = text("deployment");
+    }
+    assert_eq!(back(deployed), ["$ kubectl rollout undo deployment/api -n shop"]);
 }
 
 #[test]

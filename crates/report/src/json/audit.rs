@@ -7,15 +7,18 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use unmasq_audit::change::{RuleChange, TableChange};
 use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Row, Why,
 };
 use unmasq_audit::{
-    Action, Audit, Confidence, Evidence, Finding, Remedy, Requirement, RuleText, Severity, Step,
-    Totals,
+    Action, Audit, Confidence, Edit, Evidence, Finding, Instruction, Program, Remedy, Requirement,
+    RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
 };
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, Table};
 
-use crate::audit::{Subject, commands};
+use crate::audit::{Subject, instructions};
 use crate::evidence;
 
 /// The document's schema.
@@ -102,21 +105,33 @@ struct RemedyView {
     title: String,
     requires: Vec<RequirementView>,
     steps: Vec<StepView>,
-    undo: Vec<String>,
+    undo: Vec<UndoView>,
+}
+
+#[derive(Serialize)]
+struct UndoView {
+    action: Option<ActionView>,
+    instructions: Vec<InstructionView>,
+}
+
+#[derive(Serialize)]
+struct InstructionView {
+    kind: &'static str,
+    text: String,
 }
 
 #[derive(Serialize)]
 struct RequirementView {
     text: String,
     holds: Option<bool>,
-    check: Option<String>,
+    check: Option<InstructionView>,
 }
 
 #[derive(Serialize)]
 struct StepView {
     text: String,
     action: ActionView,
-    commands: Vec<String>,
+    instructions: Vec<InstructionView>,
 }
 
 #[derive(Serialize)]
@@ -127,28 +142,77 @@ enum ActionView {
         namespace: Option<String>,
         name: String,
         patch: String,
+        undo: Option<String>,
     },
     Environment {
-        workload: String,
-        namespace: String,
-        container: String,
+        workload: WorkloadView,
         name: String,
-        value: String,
+        value: Option<String>,
+        old: Option<String>,
     },
     Argument {
-        place: String,
-        namespace: Option<String>,
-        argument: String,
+        workload: Option<WorkloadView>,
+        program: Option<ProgramView>,
+        argument: Option<String>,
+        old: Option<String>,
     },
     Rules {
         node: String,
+        changes: Vec<RuleChangeView>,
+    },
+    Tables {
+        node: String,
+        changes: Vec<TableChangeView>,
     },
     File {
-        node: Option<String>,
+        nodes: Vec<String>,
         path: String,
-        content: String,
+        edit: EditView,
+    },
+    Restart {
+        workload: Option<WorkloadView>,
+        program: Option<ProgramView>,
     },
     ByHand,
+}
+
+#[derive(Serialize)]
+struct WorkloadView {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    container: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ProgramView {
+    node: Option<String>,
+    name: String,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum EditView {
+    Line { old: String, new: String },
+    Value { syntax: &'static str, pointer: String, old: Option<String>, new: Option<String> },
+}
+
+#[derive(Serialize)]
+struct RuleChangeView {
+    backend: &'static str,
+    family: String,
+    table: String,
+    chain: String,
+    position: usize,
+    old: Option<String>,
+    new: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TableChangeView {
+    family: String,
+    name: String,
+    change: &'static str,
 }
 
 #[derive(Serialize)]
@@ -272,33 +336,121 @@ fn remedy(remedy: &Remedy) -> RemedyView {
     let requirement = |Requirement { text, holds, check }: &Requirement| RequirementView {
         text: text.clone(),
         holds: *holds,
-        check: check.clone(),
+        check: check.as_ref().map(instruction),
     };
     RemedyView {
         lasting: remedy.lasting,
         title: remedy.title.clone(),
         requires: remedy.requires.iter().map(requirement).collect(),
         steps: remedy.steps.iter().map(step).collect(),
-        undo: remedy.undo.clone(),
+        undo: remedy.undo().iter().map(undo).collect(),
     }
 }
 
-fn step(step: &Step) -> StepView {
-    let action = match step.action.clone() {
-        Action::Patch { resource, namespace, name, patch } => {
-            ActionView::Patch { resource, namespace, name, patch }
-        }
-        Action::Environment { workload, namespace, container, name, value } => {
-            ActionView::Environment { workload, namespace, container, name, value }
-        }
-        Action::Argument { place, namespace, argument } => {
-            ActionView::Argument { place, namespace, argument }
-        }
-        Action::Rules { node, commands: _ } => ActionView::Rules { node },
-        Action::File { node, path, content } => ActionView::File { node, path, content },
-        Action::ByHand(_) => ActionView::ByHand,
+fn undo(undo: &Undo) -> UndoView {
+    UndoView {
+        action: match undo {
+            Undo::Action(action) => Some(self::action(action)),
+            Undo::ByHand(_) => None,
+        },
+        instructions: crate::audit::undo(undo).iter().map(instruction).collect(),
+    }
+}
+
+fn instruction(instruction: &Instruction) -> InstructionView {
+    let (kind, text) = match instruction {
+        Instruction::Command(text) => ("command", text),
+        Instruction::Sentence(text) => ("sentence", text),
+        Instruction::Literal(text) => ("literal", text),
     };
-    StepView { text: step.text.clone(), action, commands: commands(&step.action) }
+    InstructionView { kind, text: text.clone() }
+}
+
+fn step(step: &Step) -> StepView {
+    StepView {
+        text: step.text.clone(),
+        action: action(&step.action),
+        instructions: instructions(&step.action).iter().map(instruction).collect(),
+    }
+}
+
+fn action(action: &Action) -> ActionView {
+    match action.clone() {
+        Action::Patch { resource, namespace, name, patch, undo } => {
+            ActionView::Patch { resource, namespace, name, patch, undo }
+        }
+        Action::Environment { workload, name, value, old } => {
+            ActionView::Environment { workload: self::workload(workload), name, value, old }
+        }
+        Action::Argument { program, argument, old } => {
+            let (workload, program) = self::program(program);
+            ActionView::Argument { workload, program, argument, old }
+        }
+        Action::Rules { node, changes } => {
+            ActionView::Rules { node, changes: changes.iter().map(rule_change).collect() }
+        }
+        Action::Tables { node, changes } => {
+            ActionView::Tables { node, changes: changes.iter().flat_map(table_change).collect() }
+        }
+        Action::File { nodes, path, edit } => {
+            ActionView::File { nodes, path, edit: self::edit(edit) }
+        }
+        Action::Restart { program } => {
+            let (workload, program) = self::program(program);
+            ActionView::Restart { workload, program }
+        }
+        Action::ByHand { .. } => ActionView::ByHand,
+    }
+}
+
+fn program(program: Program) -> (Option<WorkloadView>, Option<ProgramView>) {
+    match program {
+        Program::Workload(one) => (Some(workload(one)), None),
+        Program::OfNode { node, name } => (None, Some(ProgramView { node, name })),
+    }
+}
+
+fn workload(Workload { kind, namespace, name, container }: Workload) -> WorkloadView {
+    WorkloadView { kind: kind.resource(), namespace, name, container }
+}
+
+fn edit(edit: Edit) -> EditView {
+    match edit {
+        Edit::Line { old, new } => EditView::Line { old, new },
+        Edit::Value { syntax, pointer, old, new } => {
+            let syntax = match syntax {
+                Syntax::Json => "json",
+                Syntax::Yaml => "yaml",
+            };
+            EditView::Value { syntax, pointer, old, new }
+        }
+    }
+}
+
+fn rule_change(change: &RuleChange) -> RuleChangeView {
+    let text = |rule: &Option<Rule>| rule.as_ref().map(|rule| rule.text.to_string());
+    RuleChangeView {
+        backend: match change.backend {
+            Backend::Legacy => "iptables-legacy",
+            Backend::IptablesNft => "iptables-nft",
+            Backend::Nft => "nft",
+        },
+        family: change.family.to_string(),
+        table: change.table.clone(),
+        chain: change.chain.clone(),
+        position: change.position,
+        old: text(&change.old),
+        new: text(&change.new),
+    }
+}
+
+fn table_change(change: &TableChange) -> Vec<TableChangeView> {
+    let view = |table: &Option<Table>, change| {
+        let table = table.as_ref()?;
+        let (family, name) = (table.family.to_string(), table.name.to_string());
+        Some(TableChangeView { family, name, change })
+    };
+    [view(&change.old, "deleted"), view(&change.new, "made")].into_iter().flatten().collect()
 }
 
 fn matrix(matrix: &Matrix, subject: &Subject<'_>) -> MatrixView {

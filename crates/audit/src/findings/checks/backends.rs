@@ -11,7 +11,9 @@ use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Backend, ChainId, TableFamily};
 
 use super::super::Context;
-use super::super::describe::{Described, by_hand, count, few, title, unseen};
+use super::super::describe::{
+    Described, by_hand, command, count, few, restart_of_node, sentence, title, undone, unseen,
+};
 use super::finding;
 use crate::{Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, owner};
 
@@ -70,9 +72,7 @@ fn owners(host: &Host, backend: Backend, family: Family) -> BTreeMap<Owner, usiz
     for (number, table) in tables.filter(|(_, one)| one.backend == backend && one.family == wanted)
     {
         for (place, chain) in (0..).zip(&table.chains) {
-            if SIGNS.contains(&&*chain.name) {
-                continue;
-            }
+            // A rule's text begins with its chain.
             for (index, rule) in (0..).zip(&chain.rules) {
                 if !SIGNS.iter().any(|sign| rule.text.contains(sign)) {
                     let id = RuleId { table: number, chain: ChainId(place), rule: index };
@@ -114,24 +114,27 @@ fn described(nodes: &[String]) -> Described {
             lasting: true,
             title: "One back end for all programs, and a restart of each node".to_owned(),
             steps: vec![
-                by_hand(
+                undone(
                     "The node's own programs and each network plugin: the same back end (Calico: \
                      iptablesBackend in its FelixConfiguration)",
                     [
-                        "update-alternatives --set iptables /usr/sbin/iptables-nft".to_owned(),
-                        "update-alternatives --set ip6tables /usr/sbin/ip6tables-nft".to_owned(),
+                        command("update-alternatives --set iptables /usr/sbin/iptables-nft"),
+                        command("update-alternatives --set ip6tables /usr/sbin/ip6tables-nft"),
+                    ],
+                    [
+                        command("update-alternatives --auto iptables"),
+                        command("update-alternatives --auto ip6tables"),
                     ],
                 ),
                 by_hand(
                     "Node by node: only a restart is rid of all that was left",
-                    nodes.iter().map(|one| format!("kubectl drain {one} --ignore-daemonsets && ssh {one} reboot   # then: kubectl uncordon {one}")),
+                    nodes.iter().map(|one| restart_of_node(one)),
                 ),
             ],
             requires: vec![unseen(
                 "no program still writes iptables-legacy's",
-                "iptables-legacy-save -c, twice: which counters and rules change (only where the capture has it)",
+                sentence("iptables-legacy-save -c, twice: which counters and rules change (only on nodes that have legacy rules: it makes their tables)."),
             )],
-            undo: vec!["update-alternatives --auto iptables; update-alternatives --auto ip6tables".to_owned()],
         }],
     }
 }

@@ -10,13 +10,13 @@ use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{ConfigMap, Container, Service};
 
 use super::super::Context;
-use super::super::describe::{Described, by_hand, patch, patch_command, step, title, unseen};
+use super::super::describe::{
+    Described, command, literal, patch, patch_command, sentence, step, title, undone, unseen,
+};
 use super::finding;
 use crate::dependent::{Controller, controller_of};
 use crate::expect::{Destination, Flow, ToldBy};
-use crate::{
-    Action, Affected, Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity, Step,
-};
+use crate::{Affected, Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity, Step};
 
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     let cluster = context.cluster;
@@ -140,24 +140,17 @@ fn nginx(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described
     let shown = value.map_or("\"false\", the default", |value| value.as_str());
     let full = service.full_name();
     let on = format!(r#"{{"data":{{"{key}":"true"}}}}"#);
-    let (here, undo) = match &name {
-        Some(name) => {
-            let before = value.map_or_else(|| "null".to_owned(), |value| serde_text(value));
-            let off = format!(r#"{{"data":{{"{key}":{before}}}}}"#);
-            (
-                step(
-                    format!("ConfigMap {namespace}/{name}: it reloads by itself"),
-                    patch("configmap", Some(namespace), name, &on),
-                ),
-                patch_command("configmap", Some(namespace), name, &off),
-            )
-        }
-        None => (
-            by_hand(
-                "In the ConfigMap that the controller's argument --configmap names",
-                [patch_command("configmap", Some(namespace), "NAME", &on)],
-            ),
-            format!("{key} as it was"),
+    let before = value.map_or_else(|| "null".to_owned(), |value| serde_text(value));
+    let off = format!(r#"{{"data":{{"{key}":{before}}}}}"#);
+    let here = match &name {
+        Some(name) => step(
+            format!("ConfigMap {namespace}/{name}: it reloads by itself"),
+            patch("configmap", Some(namespace), name, &on, map.is_some().then_some(off)),
+        ),
+        None => undone(
+            "In the ConfigMap that the controller's argument --configmap names",
+            [patch_command("configmap", Some(namespace), "NAME", &on)],
+            [sentence(format!("{key} as it was."))],
         ),
     };
     let place = match &name {
@@ -184,7 +177,6 @@ fn nginx(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described
         remedies: vec![remedy(
             told,
             here,
-            undo,
             format!(
                 "proxy-real-ip-cidr in the same ConfigMap names the proxy alone; without it everybody is believed (now: {})",
                 trusted(map)
@@ -217,14 +209,14 @@ fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Describ
     }
     let full = service.full_name();
     let namespace = &service.metadata.namespace;
-    let argument = format!("--entryPoints.NAME.{part}.trustedIPs=PROXY-RANGE");
-    let here = step(
-        "For each entry point that the proxy calls; the pods restart with it",
-        Action::Argument {
-            place: "deployment/traefik".to_owned(),
-            namespace: Some(namespace.clone()),
-            argument: argument.clone(),
-        },
+    let flag = format!("--entryPoints.NAME.{part}.trustedIPs=PROXY-RANGE");
+    let here = undone(
+        format!(
+            "For each entry point that the proxy calls, an argument of Traefik's in {namespace}; its \
+             pods restart with it"
+        ),
+        [literal(flag.as_str())],
+        [sentence(format!("Take {part}.trustedIPs out again."))],
     );
     Some(Described {
         title: title(
@@ -236,7 +228,7 @@ fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Describ
             text: cause_text(
                 told,
                 &format!(
-                    "Traefik does so for addresses that {argument} names, and none of its arguments is one"
+                    "Traefik does so for addresses that {flag} names, and none of its arguments is one"
                 ),
             ),
             setting: Some(format!("no {part}.trustedIPs")),
@@ -245,7 +237,6 @@ fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Describ
         remedies: vec![remedy(
             told,
             here,
-            format!("take {part}.trustedIPs out again"),
             "PROXY-RANGE is the proxy alone, as Traefik's pods see it".to_owned(),
         )],
     })
@@ -266,24 +257,28 @@ fn cause_text(told: ToldBy, how: &str) -> String {
 }
 
 /// Both ends: the server's setting, and the proxy's.
-fn remedy(told: ToldBy, here: Step, undo: String, trust: String) -> Remedy {
+fn remedy(told: ToldBy, here: Step, trust: String) -> Remedy {
+    let as_before = [sentence("The proxy's setting as it was, at the same time.")];
     let (title, front) = match told {
         ToldBy::ForwardedFor => (
             "Believe the header, from the proxy alone",
-            by_hand(
+            undone(
                 "The proxy in front sets the header, and drops what clients send in it",
-                ["HAProxy: http-request del-header X-Forwarded-For, then option forwardfor"
-                    .to_owned()],
+                [literal(
+                    "HAProxy: http-request del-header X-Forwarded-For, then option forwardfor",
+                )],
+                as_before,
             ),
         ),
         ToldBy::ProxyProtocol => (
             "Both ends speak PROXY protocol, from one moment on",
-            by_hand(
+            undone(
                 "The proxy in front, at the same time: with one end only, every connection fails",
                 [
-                    "HAProxy: server n1 NODE:NODEPORT check send-proxy-v2".to_owned(),
-                    "nginx, in stream: proxy_protocol on;".to_owned(),
+                    literal("HAProxy: server n1 NODE:NODEPORT check send-proxy-v2"),
+                    literal("nginx, in stream: proxy_protocol on;"),
                 ],
+                as_before,
             ),
         ),
     };
@@ -292,12 +287,11 @@ fn remedy(told: ToldBy, here: Step, undo: String, trust: String) -> Remedy {
         title: title.to_owned(),
         steps: vec![here, front],
         requires: vec![
-            unseen(trust, "kubectl get configmaps -A -o yaml | grep -n real-ip-cidr"),
+            unseen(trust, command("kubectl get configmaps -A -o yaml | grep -n real-ip-cidr")),
             unseen(
                 "the setting also stands where an installer writes it (values of the chart, HelmChartConfig)",
-                "helm list -A",
+                command("helm list -A"),
             ),
         ],
-        undo: vec![undo, "the proxy's setting as it was, at the same time".to_owned()],
     }
 }

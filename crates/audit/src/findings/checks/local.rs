@@ -15,7 +15,9 @@ use unmasq_model::packet::Family;
 
 use super::super::Context;
 use super::super::describe::spread::Spread;
-use super::super::describe::{Described, by_hand, computed, few, local, policy, title};
+use super::super::describe::{
+    Described, command, computed, few, local, policy, sentence, title, undone,
+};
 use super::{finding, known};
 use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
 
@@ -148,18 +150,17 @@ fn imbalance(context: &Context<'_, '_>, service: &Service) -> Option<Finding> {
                     cluster.nodes.len()
                 ),
             )],
-            undo: vec!["take the affinity out again".to_owned()],
         },
         Remedy {
             lasting: true,
             title: "Or weights at the load balancer, where it takes them".to_owned(),
-            steps: vec![by_hand(
+            steps: vec![undone(
                 "kube-proxy says how many pods a node has at healthCheckNodePort, in the header \
                  X-Load-Balancing-Endpoint-Weight",
-                ["curl -si http://NODE:HEALTH-CHECK-NODE-PORT/healthz | grep -i weight".to_owned()],
+                [command("curl -si http://NODE:HEALTH-CHECK-NODE-PORT/healthz | grep -i weight")],
+                [sentence("Equal weights.")],
             )],
             requires: Vec::new(),
-            undo: vec!["equal weights".to_owned()],
         },
     ];
     let described = Described {
@@ -247,13 +248,13 @@ fn invalid(service: &Service) -> Option<Finding> {
         remedies: vec![Remedy {
             lasting: true,
             title: "Take the field out, or make the Service one for outside".to_owned(),
-            steps: vec![by_hand(
+            steps: vec![undone(
                 "In the manifest: without externalTrafficPolicy; for clients inside the field is \
                  internalTrafficPolicy. Or with type NodePort or LoadBalancer",
-                [format!("kubectl -n {} get service {} -o yaml", service.metadata.namespace, service.metadata.name)],
+                [command(format!("kubectl -n {} get service {} -o yaml", service.metadata.namespace, service.metadata.name))],
+                [sentence("The manifest as it was.")],
             )],
             requires: Vec::new(),
-            undo: vec!["the manifest as it was".to_owned()],
         }],
     };
     Some(of_service(FindingId::LocalPolicyInvalid, service, Severity::Warning, described))

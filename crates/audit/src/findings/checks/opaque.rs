@@ -7,7 +7,7 @@
 use unmasq_model::host::Host;
 
 use super::super::Context;
-use super::super::describe::{Described, by_hand, few, title};
+use super::super::describe::{Described, by_hand, command, few, title};
 use super::finding;
 use crate::matrix::Fate;
 use crate::{Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity};
@@ -74,12 +74,11 @@ fn made(
             steps: vec![by_hand(
                 "Nothing has to be changed for being there; see what becomes of a source at the pod",
                 [
-                    "tcpdump -ni any host CLIENT".to_owned(),
-                    "bpftool net; ipvsadm -Ln; cilium bpf nat list".to_owned(),
+                    command("tcpdump -ni any host CLIENT"),
+                    command("bpftool net; ipvsadm -Ln; cilium bpf nat list"),
                 ],
             )],
             requires: Vec::new(),
-            undo: Vec::new(),
         }],
     };
     let mut found =

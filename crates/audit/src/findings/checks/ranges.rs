@@ -7,12 +7,15 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use unmasq_cluster::Cluster;
 use unmasq_cluster::networks::{Network, NetworkKind};
 use unmasq_model::packet::Family;
 
 use super::super::Context;
 use super::super::describe::answers::other_bridge;
-use super::super::describe::{Described, by_hand, few, patch, patch_command, step, title, unseen};
+use super::super::describe::{
+    Described, command, few, patch, sentence, step, title, undone, unseen,
+};
 use super::finding;
 use crate::matrix::{Client, Outside};
 use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
@@ -20,14 +23,14 @@ use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Re
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     let mut all: Vec<Finding> = Vec::new();
     for overlap in context.cluster.networks.overlaps() {
-        all.push(of_cluster(overlap.outer, overlap.inner));
+        all.push(of_cluster(context.cluster, overlap.outer, overlap.inner));
     }
     for net in clients(context) {
         let bridges = context.cluster.networks.all.iter();
         let bridges = bridges.filter(|one| one.kind == NetworkKind::Bridge);
         for bridge in bridges.filter(|one| overlap(&one.range, &net)) {
             if !is_known(context, findings, &bridge.range) {
-                all.push(of_clients(net, bridge));
+                all.push(of_clients(context.cluster, net, bridge));
             }
         }
     }
@@ -67,7 +70,7 @@ fn is_known(context: &Context<'_, '_>, findings: &[Finding], bridge: &IpNet) -> 
     })
 }
 
-fn of_clients(net: IpNet, bridge: &Network) -> Finding {
+fn of_clients(cluster: &Cluster, net: IpNet, bridge: &Network) -> Finding {
     let range = bridge.range;
     let text = format!(
         "Clients in {net} are named by an expectation or a setting, and {range} is the range of a \
@@ -81,7 +84,7 @@ fn of_clients(net: IpNet, bridge: &Network) -> Finding {
         ),
         confidence: Confidence::Likely,
         cause: cause(bridge, text),
-        remedies: vec![other_bridge(&[range])],
+        remedies: vec![other_bridge(cluster, &[range])],
     };
     // A wide network is often named for what else is in it.
     let severity =
@@ -110,7 +113,7 @@ fn smaller(one: IpNet, other: IpNet) -> IpNet {
     if one.prefix_len() >= other.prefix_len() { one } else { other }
 }
 
-fn of_cluster(outer: &Network, inner: &Network) -> Finding {
+fn of_cluster(cluster: &Cluster, outer: &Network, inner: &Network) -> Finding {
     let (one, other) = (named(outer), named(inner));
     let text = format!(
         "{one} and {other} have addresses in common. {} {}",
@@ -128,7 +131,7 @@ fn of_cluster(outer: &Network, inner: &Network) -> Finding {
             setting: Some(format!("{} and {}", outer.range, inner.range)),
             place: Some(format!("{}; {}", places(outer), places(inner))),
         },
-        remedies: vec![remedy(outer, inner)],
+        remedies: vec![remedy(cluster, outer, inner)],
     };
     let subject = format!("{one}, {other}");
     let flows = vec![format!("anything to or from {}", inner.range)];
@@ -218,11 +221,11 @@ fn effect(outer: &Network, inner: &Network) -> &'static str {
     }
 }
 
-fn remedy(outer: &Network, inner: &Network) -> Remedy {
+fn remedy(cluster: &Cluster, outer: &Network, inner: &Network) -> Remedy {
     for network in [outer, inner] {
         match &network.kind {
             NetworkKind::Pool(pool) if pool.used == Some(false) => return without_pool(&pool.name),
-            NetworkKind::Bridge => return other_bridge(&[network.range]),
+            NetworkKind::Bridge => return other_bridge(cluster, &[network.range]),
             NetworkKind::ClusterPods
             | NetworkKind::NodePods { .. }
             | NetworkKind::Services
@@ -234,7 +237,7 @@ fn remedy(outer: &Network, inner: &Network) -> Remedy {
     Remedy {
         lasting: true,
         title: "Give the network that is easiest to move a range of its own".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             format!(
                 "A network of machines, or a route that is too wide, is moved at the router; a pool of \
                  Calico's by a new one beside it; all pods' or Services' range in practice with a new \
@@ -244,16 +247,16 @@ fn remedy(outer: &Network, inner: &Network) -> Remedy {
                 named(inner),
                 places(inner)
             ),
-            [format!("ip route show root {}; ip -br addr", outer.range)],
+            [command(format!("ip route show root {}; ip -br addr", outer.range))],
+            [sentence("The old range again.")],
         )],
         requires: vec![unseen(
             "nothing else names the old range (firewalls, NetworkPolicies, gateways' routes, trusted proxies)",
-            format!(
+            command(format!(
                 "grep -rn -F {} /etc; kubectl get networkpolicies -A -o yaml | grep -F {}",
                 inner.range, inner.range
-            ),
+            )),
         )],
-        undo: vec!["the old range again".to_owned()],
     }
 }
 
@@ -265,12 +268,11 @@ fn without_pool(name: &str) -> Remedy {
         title: "Take natOutgoing from the pool that no pod uses".to_owned(),
         steps: vec![step(
             "Calico deletes its rule by itself",
-            patch(pools, None, name, &set(false)),
+            patch(pools, None, name, &set(false), set(true)),
         )],
         requires: vec![unseen(
             "no pod gets an address from it later",
-            "calicoctl ipam show --show-blocks",
+            command("calicoctl ipam show --show-blocks"),
         )],
-        undo: vec![patch_command(pools, None, name, &set(true))],
     }
 }

@@ -13,9 +13,9 @@ use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
 
 use super::*;
-use crate::Action;
 use crate::expect::{Expectations, parse};
 use crate::matrix::Matrix;
+use crate::{Action, Edit, Instruction, Syntax};
 
 /// A capture's files: the objects as YAML, and others by path.
 fn cluster(objects: &str, files: &[(&str, &str)]) -> Cluster {

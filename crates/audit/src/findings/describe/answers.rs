@@ -4,12 +4,16 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use unmasq_cluster::Cluster;
 use unmasq_cluster::networks::NetworkKind;
 use unmasq_model::packet::Family;
 
-use super::{Context, Described, Group, by_hand, few, networks, step, title, unseen};
+use super::{
+    Context, Described, Group, by_hand, command, every_node, few, json, networks, restart_on,
+    sentence, step, title, undone, unseen, value,
+};
 use crate::matrix::{Fate, Row};
-use crate::{Action, Cause, Confidence, Remedy};
+use crate::{Cause, Confidence, Instruction, Remedy, Syntax};
 
 /// Callers whose address a node takes for one behind a bridge of its own.
 pub(super) fn taken_for_its_own(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -43,32 +47,40 @@ pub(super) fn taken_for_its_own(context: &Context<'_, '_>, group: &Group) -> Des
             setting: (!ranges.is_empty()).then(|| few(&ranges)),
             place: (!places.is_empty()).then(|| few(&places)),
         },
-        remedies: vec![other_bridge(&ranges), route(&who)],
+        remedies: vec![other_bridge(context.cluster, &ranges), route(&who)],
     }
 }
 
 /// Another range for the bridge of a container engine, or no bridge.
-pub(in crate::findings) fn other_bridge(ranges: &[IpNet]) -> Remedy {
-    let left: Vec<String> = ranges
+pub(in crate::findings) fn other_bridge(cluster: &Cluster, ranges: &[IpNet]) -> Remedy {
+    let left: Vec<Instruction> = ranges
         .iter()
         .map(|net| {
-            format!("iptables -t nat -S POSTROUTING | grep -F -e '-s {net}'   # what is left")
+            command(format!(
+                "iptables -t nat -S POSTROUTING | grep -F -e '-s {net}'   # what is left"
+            ))
         })
         .collect();
-    let mut commands = vec!["ip -br addr show type bridge".to_owned()];
+    let mut commands = vec![command("ip -br addr show type bridge")];
     commands.extend(left);
     Remedy {
         lasting: true,
         title: "Take the bridge away, or give it another range".to_owned(),
         steps: vec![
             step(
-                "Docker on nodes whose pods get addresses from a network plugin needs no bridge; restart \
-                 Docker. Where containers need it: \"bip\" with a range that nobody has",
-                Action::File {
-                    node: None,
-                    path: "/etc/docker/daemon.json".to_owned(),
-                    content: "\"bridge\": \"none\"".to_owned(),
-                },
+                "Docker on nodes whose pods get addresses from a network plugin needs no bridge. Where \
+                 containers need it: \"bip\" with a range that nobody has",
+                value(
+                    every_node(cluster),
+                    "/etc/docker/daemon.json",
+                    (Syntax::Json, "/bridge"),
+                    cluster.settings.engine.bridge.first().map(|one| json(&one.value)),
+                    json("none"),
+                ),
+            ),
+            step(
+                "Containers restart too, unless \"live-restore\" is on",
+                restart_on(None, "docker"),
             ),
             by_hand(
                 "The old bridge and its rule stay until they are removed or the node restarts",
@@ -77,25 +89,21 @@ pub(in crate::findings) fn other_bridge(ranges: &[IpNet]) -> Remedy {
         ],
         requires: vec![unseen(
             "no container on the nodes uses the bridge",
-            "docker ps; docker network ls",
+            command("docker ps; docker network ls"),
         )],
-        undo: vec!["the old value in /etc/docker/daemon.json, and restart Docker".to_owned()],
     }
 }
 
 fn route(who: &[String]) -> Remedy {
-    let (add, undo) = who
-        .iter()
-        .map(|one| {
-            (format!("ip route add {one} via GATEWAY"), format!("ip route del {one} via GATEWAY"))
-        })
-        .unzip();
+    let each = |verb: &str| {
+        let route = |one: &String| command(format!("ip route {verb} {one} via GATEWAY"));
+        who.iter().map(route).collect::<Vec<_>>()
+    };
     Remedy {
         lasting: false,
         title: "Until then: a route for single clients, narrower than the bridge's".to_owned(),
-        steps: vec![by_hand("On each node; a restart undoes it", Vec::<String>::clone(&add))],
-        requires: vec![unseen("the gateway to these clients", "ip route show default")],
-        undo,
+        steps: vec![undone("On each node; a restart undoes it", each("add"), each("del"))],
+        requires: vec![unseen("the gateway to these clients", command("ip route show default"))],
     }
 }
 
@@ -122,23 +130,22 @@ pub(super) fn no_reply(context: &Context<'_, '_>, subject: &str, group: &Group) 
             by_hand(
                 "See where it ends: the same connection at the client's node and at the pod's",
                 [
-                    "tcpdump -ni any host CLIENT".to_owned(),
-                    "conntrack -L --orig-src CLIENT   # [UNREPLIED]: no answer came here"
-                        .to_owned(),
-                    "ip route get CLIENT from POD iif DEVICE".to_owned(),
+                    command("tcpdump -ni any host CLIENT"),
+                    command("conntrack -L --orig-src CLIENT   # [UNREPLIED]: no answer came here"),
+                    command("ip route get CLIENT from POD iif DEVICE"),
                 ],
             ),
-            by_hand(
+            undone(
                 "Then mend it there: the route to the clients on the node, the route to pods on the \
                  gateway, loose rp_filter where two devices are right, or the rule that drops",
-                Vec::new(),
+                [],
+                [sentence("Each by its opposite.")],
             ),
         ],
         requires: vec![unseen(
             "the gateway has routes to the networks of pods, where pods answer with their own address",
-            "ip route get POD (on the gateway)",
+            command("ip route get POD   # on the gateway"),
         )],
-        undo: vec!["each by its opposite".to_owned()],
     };
     Described {
         title: title(
@@ -187,42 +194,48 @@ pub(super) fn not_translated(context: &Context<'_, '_>, group: &Group) -> Descri
     );
     let list =
         if pods.is_empty() { "the range of pods".to_owned() } else { networks::listed(&pods) };
+    let masquerades = |verb: &str| -> Vec<Instruction> {
+        let of = |family: &Family| {
+            let (word, program) = match family {
+                Family::V4 => ("0.0.0.0/0", "iptables"),
+                Family::V6 => ("::/0", "ip6tables"),
+            };
+            let nets = networks::pod_networks(context.cluster, *family);
+            let from = nets.first().map_or_else(|| word.to_owned(), ToString::to_string);
+            command(format!(
+                "{program} -t nat {verb} POSTROUTING -s {from} -o UPLINK -j MASQUERADE"
+            ))
+        };
+        families.iter().map(of).collect()
+    };
     let gateway = Remedy {
         lasting: true,
         title: "Let the gateway translate on the way out".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             format!(
                 "On the gateway, a source translation for {list}; many gateways do it for networks of their own devices only"
             ),
-            families.iter().map(|family| {
-                let (word, program) = match family {
-                    Family::V4 => ("0.0.0.0/0", "iptables"),
-                    Family::V6 => ("::/0", "ip6tables"),
-                };
-                let nets = networks::pod_networks(context.cluster, *family);
-                let from = nets.first().map_or_else(|| word.to_owned(), ToString::to_string);
-                format!("{program} -t nat -A POSTROUTING -s {from} -o UPLINK -j MASQUERADE")
-            }),
+            masquerades("-A"),
+            masquerades("-D"),
         )],
         requires: vec![unseen(
             "the gateway has a route back to the pods",
-            "ip route get POD (on the gateway)",
+            command("ip route get POD   # on the gateway"),
         )],
-        undo: vec!["take the translation out again".to_owned()],
     };
     let plugin = Remedy {
         lasting: true,
         title: "Or let the network plugin translate on the nodes".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             "In its own settings, so that it stays: natOutgoing of Calico's pool, --ip-masq of flannel, \
              --enable-pod-egress of kube-router, or ip-masq-agent",
-            Vec::new(),
+            [],
+            [sentence("The old value of that setting.")],
         )],
         requires: vec![unseen(
             "its exceptions name every network that must see pods",
-            "unmasq audit, once it is set",
+            sentence("Audit again, once it is set."),
         )],
-        undo: vec!["the old value".to_owned()],
     };
     Described {
         title: title(

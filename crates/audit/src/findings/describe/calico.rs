@@ -6,10 +6,11 @@ use unmasq_cluster::settings::Calico;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, Workload, by_hand, cause, computed, count, networks, patch,
-    patch_command, pin, rules, step, title, unseen, workload,
+    Context, Described, Group, Known, by_hand, cause, command, computed, count, environment,
+    networks, patch, patch_command, pin, rollout, rules, sentence, step, title, undone, unseen,
+    way_back, workload,
 };
-use crate::{Action, Remedy, Step};
+use crate::{Instruction, Remedy, Step};
 
 const POOLS: &str = "ippools.crd.projectcalico.org";
 const FELIX: &str = "felixconfigurations.crd.projectcalico.org";
@@ -55,7 +56,7 @@ fn unused(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Described 
          rule only ever meets clients in {cidr}, and hides them from the pods that they call."
     );
     let (confidence, cause) = cause(group, text, Some(nat_outgoing(pool)));
-    let mut remedies = vec![switch_off(context, pool)];
+    let mut remedies = vec![switch_off(context, pool, group)];
     let from = [cidr];
     let pins: Vec<pin::Pin> = pin::Pin::between(family, &from, &pods).into_iter().collect();
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
@@ -72,33 +73,36 @@ fn unused(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Described 
 }
 
 /// The pool's own setting, the one of pools to come, and the installer's.
-fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
+fn switch_off(context: &Context<'_, '_>, pool: &IpPool, group: &Group) -> Remedy {
     let (name, cidr) = (&pool.metadata.name, pool.spec.cidr);
-    let mut steps = vec![step(
-        format!("Switch natOutgoing off on {name}; Calico then removes the rule by itself"),
-        patch(POOLS, None, name, OFF),
-    )];
-    let mut undo = vec![patch_command(POOLS, None, name, ON)];
-    if let Some(Workload { name, namespace, container }) =
-        workload(&context.cluster.settings.calico.places)
-    {
+    let mut steps = vec![
+        step(
+            format!("Switch natOutgoing off on {name}; Calico then removes the rule by itself"),
+            patch(POOLS, None, name, OFF, ON.to_owned()),
+        ),
+        by_hand(
+            "See on every node that the rule is gone, after a few seconds. Connections that exist keep \
+             their translation until they end",
+            [command(rule_left(context, group, Family::of(cidr.addr())))],
+        ),
+    ];
+    if let Some(mut found) = workload(&context.cluster.settings.calico.places) {
         let variable = match Family::of(cidr.addr()) {
             Family::V4 => "CALICO_IPV4POOL_NAT_OUTGOING",
             Family::V6 => "CALICO_IPV6POOL_NAT_OUTGOING",
         };
-        let container = container.unwrap_or("calico-node");
+        found.container.get_or_insert_with(|| "calico-node".to_owned());
+        let name = found.to_string();
         steps.push(step(
             "For new clusters: calico-node makes its first pool without natOutgoing. The variable \
-             acts only where no pool exists yet, so it does not stand for the patch",
-            Action::Environment {
-                workload: name.clone(),
-                namespace: namespace.to_owned(),
-                container: container.to_owned(),
-                name: variable.to_owned(),
-                value: "0".to_owned(),
-            },
+             acts only where no pool exists yet, so it does not stand for the patch, and can wait",
+            environment(context, found.clone(), variable, "0"),
         ));
-        undo.push(format!("kubectl -n {namespace} set env {name} -c {container} {variable}-"));
+        steps.push(rollout(
+            &found,
+            "Meanwhile a node's rules and routes stay in the kernel and packets flow; new policies and \
+             new pods of that node wait until its pod is ready",
+        ));
         steps.extend(installer(context, &name, variable));
     }
     let cluster = context.cluster;
@@ -108,7 +112,7 @@ fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
         None => {
             let check =
                 r#"kubectl get pods -A -o jsonpath='{range .items[*]}{.status.podIP}{"\n"}{end}'"#;
-            vec![unseen(format!("{unused} ({cidr})"), check)]
+            vec![unseen(format!("{unused} ({cidr})"), command(check))]
         }
     };
     Remedy {
@@ -116,7 +120,18 @@ fn switch_off(context: &Context<'_, '_>, pool: &IpPool) -> Remedy {
         title: format!("Switch natOutgoing off on the pool {name}"),
         steps,
         requires,
-        undo,
+    }
+}
+
+/// Shows what is left of Calico's rule on a node.
+fn rule_left(context: &Context<'_, '_>, group: &Group, family: Family) -> String {
+    let found = rules::alike(context, &group.suspect);
+    match found.first() {
+        Some(rule) if !rule.is_xtables() => {
+            "nft list table ip calico | grep masq-ipam-pools".to_owned()
+        }
+        Some(rule) => format!("{} -t nat | grep masq-ipam-pools", rule.saved_by(family)),
+        None => format!("{} -t nat | grep masq-ipam-pools", rules::saves(None, family)),
     }
 }
 
@@ -148,12 +163,13 @@ fn installer(context: &Context<'_, '_>, workload: &str, variable: &str) -> Optio
          object: set {variable} there too (the network plugin's template, or the cluster's \
          configuration in Rancher)"
     );
-    let command = if rke2 {
-        "kubectl -n kube-system get helmchartconfigs.helm.cattle.io".to_owned()
+    let look = if rke2 {
+        "kubectl -n kube-system get helmchartconfigs.helm.cattle.io"
     } else {
-        "kubectl -n kube-system get configmap rke-network-plugin -o yaml".to_owned()
+        "kubectl -n kube-system get configmap rke-network-plugin -o yaml"
     };
-    Some(by_hand(text, [command]))
+    let undo = format!("Take {variable} out there again.");
+    Some(undone(text, [command(look)], [sentence(undo)]))
 }
 
 fn overlapping(context: &Context<'_, '_>, pool: &IpPool, pods: usize, group: &Group) -> Described {
@@ -170,32 +186,36 @@ fn overlapping(context: &Context<'_, '_>, pool: &IpPool, pods: usize, group: &Gr
     let used = networks::cluster_network(context.cluster, family)
         .map(|(net, _)| net)
         .filter(|net| cidr.contains(net) && cidr != *net);
-    let mut steps = vec![by_hand(
+    let mut steps = vec![undone(
         format!(
             "Make a pool of a range that nobody outside has, disable {name}, and recreate the pods; \
              then switch natOutgoing off on {name}"
         ),
         [
             patch_command(POOLS, None, name, r#"{"spec":{"disabled":true}}"#),
-            "kubectl get pods -A -o wide".to_owned(),
+            command("kubectl get pods -A -o wide"),
             patch_command(POOLS, None, name, OFF),
+        ],
+        [
+            patch_command(POOLS, None, name, ON),
+            patch_command(POOLS, None, name, r#"{"spec":{"disabled":false}}"#),
         ],
     )];
     if let Some(net) = used {
-        steps.push(by_hand(
+        steps.push(undone(
             format!("The pods are all in {net}: a pool of that range is enough"),
             [pool_manifest("pods", net, "natOutgoing: true")],
+            [command(format!("kubectl delete {POOLS} pods"))],
         ));
     }
     let remedy = Remedy {
         lasting: true,
         title: "Give pods a range that nobody outside has".to_owned(),
         steps,
-        requires: vec![unseen("no network outside of the cluster uses the new range", "ip route")],
-        undo: vec![
-            patch_command(POOLS, None, name, r#"{"spec":{"disabled":false}}"#),
-            patch_command(POOLS, None, name, ON),
-        ],
+        requires: vec![unseen(
+            "no network outside of the cluster uses the new range",
+            command("ip route"),
+        )],
     };
     Described {
         title: title(
@@ -222,12 +242,18 @@ fn unknown_pool(group: &Group) -> Described {
     let remedy = Remedy {
         lasting: true,
         title: "Switch natOutgoing off on the pool".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             "Find the pool that has the clients' addresses and no pod's, and switch its natOutgoing off",
-            [format!("kubectl get {POOLS} -o yaml"), patch_command(POOLS, None, "NAME", OFF)],
+            [
+                command(format!("kubectl get {POOLS} -o yaml")),
+                patch_command(POOLS, None, "NAME", OFF),
+            ],
+            [patch_command(POOLS, None, "NAME", ON)],
         )],
-        requires: vec![unseen("no pod has an address of the pool", "kubectl get pods -A -o wide")],
-        undo: vec![patch_command(POOLS, None, "NAME", ON)],
+        requires: vec![unseen(
+            "no pod has an address of the pool",
+            command("kubectl get pods -A -o wide"),
+        )],
     };
     Described {
         title: "A Calico pool masquerades clients outside".to_owned(),
@@ -288,50 +314,43 @@ fn exclude_hosts(calico: &Calico) -> Remedy {
         title: "Leave the nodes' addresses out of natOutgoing".to_owned(),
         steps: vec![step(
             "Felix leaves out the addresses of all nodes besides those of pools",
-            patch(FELIX, None, "default", EXCLUDE),
+            patch(FELIX, None, "default", EXCLUDE, undo),
         )],
         requires: vec![
             unseen(
                 "this Calico knows natOutgoingExclusions",
-                format!("kubectl get crd {FELIX} -o yaml | grep natOutgoingExclusions"),
+                command(format!("kubectl get crd {FELIX} -o yaml | grep natOutgoingExclusions")),
             ),
             way_back(),
         ],
-        undo: vec![patch_command(FELIX, None, "default", &undo)],
     }
-}
-
-fn way_back() -> crate::Requirement {
-    unseen(
-        "nodes answer pods by the way that the call came (no strict rp_filter in between)",
-        "sysctl -a | grep '[.]rp_filter'; ip route get POD",
-    )
 }
 
 fn disabled_pools(nodes: &[IpNet]) -> Remedy {
     let name = |index: usize| format!("nodes-{}", index + 1);
-    let commands: Vec<String> = nodes
+    let commands: Vec<Instruction> = nodes
         .iter()
         .enumerate()
         .map(|(index, net)| pool_manifest(&name(index), *net, "disabled: true"))
         .collect();
-    let undo = (0..nodes.len()).map(|index| format!("kubectl delete {POOLS} {}", name(index)));
+    let undo =
+        (0..nodes.len()).map(|index| command(format!("kubectl delete {POOLS} {}", name(index))));
     Remedy {
         lasting: true,
         title: "Cover the nodes' network with a disabled pool".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             "Works with every version: a disabled pool gives no addresses, and counts as a pool",
             commands,
+            undo,
         )],
         requires: vec![way_back()],
-        undo: undo.collect(),
     }
 }
 
-fn pool_manifest(name: &str, net: IpNet, rest: &str) -> String {
-    format!(
+fn pool_manifest(name: &str, net: IpNet, rest: &str) -> Instruction {
+    command(format!(
         "kubectl apply -f - <<'EOF'\napiVersion: crd.projectcalico.org/v1\nkind: IPPool\n\
          metadata:\n  name: {name}\nspec:\n  cidr: {net}\n  ipipMode: Never\n  vxlanMode: Never\n  \
          nodeSelector: all()\n  {rest}\nEOF"
-    )
+    ))
 }

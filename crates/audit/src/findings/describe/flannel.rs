@@ -1,14 +1,16 @@
 //! flannel's rules: leftovers of older versions, and its own chain (pkg/trafficmngr of
 //! flannel-io/flannel).
 
+use unmasq_cluster::settings::{Place, Setting};
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, by_hand, cause, count, few, networks, pin, rules, step,
-    title, unseen, workload,
+    Context, Described, Group, Known, argument, by_hand, cause, command, count, few, json, literal,
+    networks, of_node, patch, pin, restart_of_node, rollout, rules, sentence, step, title, undone,
+    unseen, way_back, workload,
 };
 use crate::matrix::{Client, Entry};
-use crate::{Action, Owner, Remedy};
+use crate::{Action, Edit, Owner, Program, Remedy, Step};
 
 /// Rules in a base chain are of versions before flannel had a chain of its own.
 pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -32,14 +34,11 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
     for node in &nodes {
         let name = &context.cluster.nodes[*node].name;
         let here = found.iter().filter(|rule| rule.node == *node);
-        let (mut commands, mut lines) = (Vec::new(), Vec::new());
-        for rule in here {
-            commands.extend(rule.deletion());
-            lines.push(crate::short_text(rule.rule));
-        }
-        let rules = count(commands.len(), "rule");
-        let text = format!("On {name}, delete {rules} of the older flannel: {}", lines.join("; "));
-        steps.push(step(text, Action::Rules { node: name.clone(), commands }));
+        let (changes, lines): (Vec<_>, Vec<_>) =
+            here.map(|rule| (rule.deleted(), crate::short_text(rule.rule))).unzip();
+        let number = count(changes.len(), "rule");
+        let text = format!("On {name}, delete {number} of the older flannel: {}", lines.join("; "));
+        steps.push(step(text, Action::Rules { node: name.clone(), changes }));
         steps.extend(persisted(context, *node, &lines));
     }
     let delete = Remedy {
@@ -48,15 +47,10 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
         steps,
         requires: vec![unseen(
             "no older flannel runs any more",
-            "kubectl get pods -A -o jsonpath='{range .items[*]}{.spec.containers[*].image}{\"\\n\"}{end}' | grep -i flannel",
+            command(
+                "kubectl get pods -A -o jsonpath='{range .items[*]}{.spec.containers[*].image}{\"\\n\"}{end}' | grep -i flannel",
+            ),
         )],
-        undo: found
-            .iter()
-            .filter_map(|rule| {
-                let node = &context.cluster.nodes[rule.node].name;
-                Some(format!("{node}: {}", rule.addition()?))
-            })
-            .collect(),
     };
     let reboot = Remedy {
         lasting: true,
@@ -64,12 +58,9 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
         steps: vec![by_hand(
             "Rules that no file keeps are gone after a restart, and today's flannel writes its own; \
              one node after the other",
-            names.iter().map(|name| {
-                format!("kubectl drain {name} --ignore-daemonsets && ssh {name} reboot   # then: kubectl uncordon {name}")
-            }),
+            names.iter().map(|name| restart_of_node(name)),
         )],
         requires: Vec::new(),
-        undo: Vec::new(),
     };
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin::at_pods(context, group, *family)).collect();
@@ -90,17 +81,21 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
     }
 }
 
-/// Files that would bring the rules back.
-fn persisted(context: &Context<'_, '_>, node: usize, lines: &[String]) -> Vec<crate::Step> {
+/// Files that would bring the rules back: their lines become comments.
+fn persisted(context: &Context<'_, '_>, node: usize, lines: &[String]) -> Vec<Step> {
     let state = &context.cluster.nodes[node];
-    let has = |text: &str| lines.iter().any(|line| text.lines().any(|one| one.ends_with(line)));
-    let files = state.files.iter().filter(|(_, text)| has(text));
-    files
-        .map(|(path, _)| {
-            let text = format!("On {}, take the same lines out of {path}", state.name);
-            by_hand(text, [format!("grep -n MASQUERADE {path}")])
-        })
-        .collect()
+    let mut steps = Vec::new();
+    for (path, text) in &state.files {
+        let stale = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        for line in stale.filter(|line| lines.iter().any(|one| line.ends_with(one))) {
+            let edit = Edit::Line { old: line.to_owned(), new: format!("# {line}") };
+            steps.push(step(
+                format!("On {}, take the same line out of {path}", state.name),
+                Action::File { nodes: vec![state.name.clone()], path: path.clone(), edit },
+            ));
+        }
+    }
+    steps
 }
 
 /// flannel's own chain.
@@ -133,14 +128,13 @@ pub(super) fn own(context: &Context<'_, '_>, group: &Group) -> Described {
     let (confidence, cause) = cause(group, text, known);
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let mut remedies = vec![agent_instead(context, group)];
-    if at_pods {
-        let pins: Vec<pin::Pin> = group
-            .families
-            .iter()
-            .filter_map(|family| pin::at_pods(context, group, *family))
-            .collect();
-        remedies.extend(pin::remedy(context, &nodes, &pins));
+    let pins: Vec<pin::Pin> =
+        group.families.iter().flat_map(|family| pins(context, group, *family)).collect();
+    let mut pinned = pin::remedy(context, &nodes, &pins);
+    if let Some(remedy) = pinned.as_mut().filter(|_| hits_nodes(context, group)) {
+        remedy.requires.push(way_back());
     }
+    remedies.extend(pinned);
     Described {
         title: match at_pods {
             true => "flannel masquerades packets on their way to pods".to_owned(),
@@ -152,8 +146,49 @@ pub(super) fn own(context: &Context<'_, '_>, group: &Group) -> Described {
     }
 }
 
-/// flannel has no list of exceptions; ip-masq-agent has.
+/// What arrives at pods, and what pods send to nodes.
+fn pins(context: &Context<'_, '_>, group: &Group, family: Family) -> Vec<pin::Pin> {
+    let pods = networks::pod_networks(context.cluster, family);
+    let nodes = networks::node_networks(context.cluster, family);
+    let to_nodes = hits_nodes(context, group).then(|| pin::Pin::between(family, &pods, &nodes));
+    pin::at_pods(context, group, family).into_iter().chain(to_nodes.flatten()).collect()
+}
+
+fn hits_nodes(context: &Context<'_, '_>, group: &Group) -> bool {
+    let mut rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
+    rows.any(|row| row.cell.entry == Entry::Node)
+}
+
+/// flannel has no list of exceptions; ip-masq-agent has. Two that masquerade do no harm, so that
+/// pods have their way out all the time.
 fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
+    let mut steps = vec![agent(context, group)];
+    steps.extend(without_masquerade(context));
+    steps.push(delegate(context));
+    steps.push(by_hand(
+        "See on every node that flannel's rules are gone; it deletes them when it starts",
+        [command(
+            "iptables-save -t nat | grep FLANNEL-POSTRTG; nft list ruleset | grep -A9 flannel-ipv",
+        )],
+    ));
+    let v4 = group.families.contains(&Family::V4);
+    let save = if v4 { "iptables-save" } else { "ip6tables-save" };
+    Remedy {
+        lasting: true,
+        title: "If nodes must see pods: let ip-masq-agent masquerade instead of flannel".to_owned(),
+        steps,
+        requires: vec![
+            way_back(),
+            unseen(
+                "no node port is called by pods of other nodes where answers would then bypass the node",
+                command(format!("{save} -t nat | grep KUBE-NODEPORTS")),
+            ),
+        ],
+    }
+}
+
+/// The list of those who see pods.
+fn agent(context: &Context<'_, '_>, group: &Group) -> Step {
     let mut left: Vec<String> = Vec::new();
     for family in &group.families {
         let nets = networks::pod_networks(context.cluster, *family);
@@ -161,43 +196,96 @@ fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
         left.extend(nets.iter().chain(&nodes).map(ToString::to_string));
     }
     let list = left.iter().map(|net| format!("\n    - {net}")).collect::<String>();
-    let config = format!(
-        "kubectl apply -f - <<'EOF'\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ip-masq-agent\n  \
-         namespace: kube-system\ndata:\n  config: |\n    nonMasqueradeCIDRs:{list}\nEOF"
-    );
-    let mut steps = vec![by_hand(
+    undone(
         "flannel has no list of networks that it leaves out. Run ip-masq-agent with this list, and \
          see that its rules are there",
-        [config],
-    )];
-    let flannel = &context.cluster.settings.flannel;
-    let (place, namespace) = match workload(&flannel.places) {
-        Some(found) => (found.name, Some(found.namespace.to_owned())),
-        None => ("flanneld on every node".to_owned(), None),
-    };
-    steps.push(step(
-        "Then tell flannel not to masquerade; it deletes its rules when it starts",
-        Action::Argument { place, namespace, argument: "--ip-masq=false".to_owned() },
-    ));
-    let v4 = group.families.contains(&Family::V4);
-    Remedy {
-        lasting: true,
-        title: "If nodes must see pods: let ip-masq-agent masquerade instead of flannel".to_owned(),
-        steps,
-        requires: vec![
-            unseen(
-                "nodes answer pods by the way that the call came (no strict rp_filter in between)",
-                "sysctl -a | grep '[.]rp_filter'; ip route get POD",
-            ),
-            unseen(
-                "no node port is called by pods of other nodes where answers would then bypass the node",
-                if v4 {
-                    "iptables-save -t nat | grep KUBE-NODEPORTS"
-                } else {
-                    "ip6tables-save -t nat | grep KUBE-NODEPORTS"
-                },
-            ),
+        [
+            command(format!(
+                "kubectl apply -f - <<'EOF'\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ip-masq-agent\n  \
+                 namespace: kube-system\ndata:\n  config: |\n    nonMasqueradeCIDRs:{list}\nEOF"
+            )),
+            command("iptables-save -t nat | grep IP-MASQ-AGENT"),
         ],
-        undo: vec!["take --ip-masq=false away again, then remove ip-masq-agent".to_owned()],
+        [sentence("Remove ip-masq-agent, once flannel's rules are there again.")],
+    )
+}
+
+/// flannel's switch, where it stands.
+fn without_masquerade(context: &Context<'_, '_>) -> Vec<Step> {
+    const MEANWHILE: &str =
+        "Meanwhile a node's routes and tunnels stay in the kernel and packets flow";
+    let flannel = &context.cluster.settings.flannel;
+    let on = flannel.ip_masq.all().iter().find(|setting| setting.value);
+    let text = "Then tell flannel not to masquerade";
+    let found = workload(&flannel.places);
+    // canal hands on what its ConfigMap says.
+    if let Some(Place::Object { kind: "ConfigMap", namespace, name, key, .. }) =
+        on.map(|setting| &setting.place)
+    {
+        let data = |value: &str| format!(r#"{{"data":{{{}:{}}}}}"#, json(key), json(value));
+        let patched = patch("configmap", Some(namespace), name, &data("false"), data("true"));
+        let restart = found.map(|found| {
+            let program = Program::Workload(found.clone());
+            let restart = step("It is read at the start", Action::Restart { program });
+            [restart, rollout(&found, MEANWHILE)]
+        });
+        return [step(text, patched)].into_iter().chain(restart.into_iter().flatten()).collect();
     }
+    if let Some(found) = found {
+        let change = step(text, argument(context, found.clone(), "--ip-masq=false"));
+        return vec![change, rollout(&found, MEANWHILE)];
+    }
+    let of_nodes = flannel.places.iter().filter_map(|place| match place {
+        Place::Process { node, program, .. } => {
+            let own = |setting: &&Setting<bool>| {
+                matches!(&setting.place, Place::Process { node: there, .. } if there == node)
+            };
+            let old = flannel.ip_masq.all().iter().find(own);
+            let old = old.map(|setting| match setting.value {
+                true => "--ip-masq".to_owned(),
+                false => "--ip-masq=false".to_owned(),
+            });
+            let text = format!("{text}, on {node}, and restart it there. {MEANWHILE}");
+            Some(step(text, of_node(Some(node), program, "--ip-masq=false", old)))
+        }
+        Place::Object { .. } | Place::File { .. } | Place::State { .. } | Place::Given { .. } => {
+            None
+        }
+    });
+    let steps: Vec<Step> = of_nodes.collect();
+    if !steps.is_empty() {
+        return steps;
+    }
+    vec![undone(
+        format!("{text}, where it is started"),
+        [
+            sentence(
+                "k3s: its built-in flannel always masquerades IPv4: bring a flannel of your own (flannel-backend: none).",
+            ),
+            sentence("Elsewhere: flanneld without --ip-masq."),
+        ],
+        [sentence("Put --ip-masq back; flannel writes its rules at its start.")],
+    )]
+}
+
+/// Without --ip-masq its CNI plugin tells the bridge plugin to masquerade, unless told not to.
+fn delegate(context: &Context<'_, '_>) -> Step {
+    let maps = context.cluster.objects.config_maps.iter();
+    let map = maps.into_iter().find(|map| map.data.contains_key("net-conf.json"));
+    let place = map.map_or_else(
+        || "cni-conf.json of flannel's ConfigMap".to_owned(),
+        |map| {
+            format!("cni-conf.json of ConfigMap {}/{}", map.metadata.namespace, map.metadata.name)
+        },
+    );
+    undone(
+        format!(
+            "flannel's CNI plugin then has the bridge masquerade in its place, for pods that start from \
+             then on, unless it is told not to: in {place}, in the part of type flannel"
+        ),
+        [literal(
+            r#""delegate": { "hairpinMode": true, "isDefaultGateway": true, "ipMasq": false }"#,
+        )],
+        [sentence(r#"Take "ipMasq": false out of it again."#)],
+    )
 }

@@ -1,18 +1,19 @@
 //! Rules of hosts that masquerade their pods' range towards everybody: container engines', network
 //! plugins' bridges', and people's.
 
-use ipnet::IpNet;
-use unmasq_cluster::settings::Setting;
+use unmasq_cluster::settings::{Place, Setting};
 use unmasq_model::packet::Family;
-use unmasq_model::rule::Step as Part;
+use unmasq_model::ruleset::Backend;
 
-use super::rules::Standing;
+use super::rules::{Exception, Standing};
 use super::{
-    Context, Described, Group, Known, by_hand, cause, computed, count, few, networks, pin, rules,
-    step, title, unseen, workload,
+    Context, Described, Group, Known, argument, by_hand, cause, command, computed, count, few,
+    literal, networks, of_node, pin, restart_on, rollout, rules, sentence, step, title, undone,
+    unseen, value, way_back, workload,
 };
-use crate::shape::source_network;
-use crate::{Action, Remedy, Requirement, Step};
+use crate::change::{self, RuleChange};
+use crate::matrix::Entry;
+use crate::{Action, Edit, Remedy, Requirement, Step, Syntax};
 
 /// The files that rules are loaded from at boot, and the family that one is of.
 const PERSISTED: [(&str, Option<Family>); 5] = [
@@ -41,8 +42,12 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     );
     let known = names.iter().find_map(|name| setting(context, name));
     let (confidence, cause) = cause(group, text, known);
-    let mut remedies = vec![exclude(context, &found, group)];
-    remedies.extend(let_flannel(context, &nodes));
+    let mut remedies = vec![exclude(context, &found, group, Beyond::Pods)];
+    let to_nodes = hits_nodes(context, group);
+    if to_nodes {
+        remedies.extend(exclude_nodes(context, &found, group));
+    }
+    remedies.extend(let_flannel(context, &found));
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin_of_pods(context, *family)).collect();
     remedies.extend(pin::remedy(context, &nodes, &pins));
@@ -82,46 +87,72 @@ fn pin_of_pods(context: &Context<'_, '_>, family: Family) -> Option<pin::Pin> {
     pin::Pin::between(family, &pods, &pods)
 }
 
+/// What a rule leaves out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// The range of all pods.
+    Pods,
+    /// That, and the network of the nodes.
+    PodsAndNodes,
+}
+
+/// Whether pods on their way to nodes are hit too.
+fn hits_nodes(context: &Context<'_, '_>, group: &Group) -> bool {
+    let mut rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
+    rows.any(|row| row.cell.entry == Entry::Node)
+}
+
 /// The rule with the cluster left out, on each node, then what brings it back: first the kernel's
 /// rules, so that pods keep their way out all the time; then the file; the engine's last, because
 /// it writes its own rule again when it starts.
-fn exclude(context: &Context<'_, '_>, found: &[Standing<'_>], group: &Group) -> Remedy {
+fn exclude(
+    context: &Context<'_, '_>,
+    found: &[Standing<'_>],
+    group: &Group,
+    beyond: Beyond,
+) -> Remedy {
     let mut steps = Vec::new();
-    let mut undo = Vec::new();
-    let mut requires = Vec::new();
-    for family in &group.families {
-        requires.push(network_is_known(context, *family));
-    }
     for node in rules::nodes(found) {
         let name = &context.cluster.nodes[node].name;
-        let mut commands = Vec::new();
-        let mut lines = Vec::new();
+        let mut changes = Vec::new();
         for rule in found.iter().filter(|rule| rule.node == node) {
-            match replacement(context, rule) {
-                Some((replaced, back)) => {
-                    lines.push((rule.family(), replaced.line));
-                    commands.extend(replaced.commands);
-                    undo.extend(back.into_iter().map(|one| format!("{name}: {one}")));
-                }
-                None => steps.push(by_hand(
+            match replacement(context, rule, beyond) {
+                Some(change) => changes.push(change),
+                None => steps.push(undone(
                     format!("On {name}, leave the range of all pods out of this rule"),
-                    [crate::short_text(rule.rule)],
+                    [literal(crate::short_text(rule.rule))],
+                    [sentence(format!("On {name}, the rule as it was."))],
                 )),
             }
         }
-        if !commands.is_empty() {
+        if !changes.is_empty() {
             let text = format!(
-                "On {name}, in one transaction: delete the rule, and insert it without the pods of \
-                 other hosts"
+                "On {name}, in one transaction: the rule without the pods of other hosts{} in place of \
+                 the old one",
+                if beyond == Beyond::Pods { "" } else { " and without nodes" }
             );
-            steps.push(step(text, Action::Rules { node: name.clone(), commands }));
+            steps.push(step(text, Action::Rules { node: name.clone(), changes: changes.clone() }));
         }
-        steps.extend(persist(context, node, &lines));
+        steps.extend(persist(context, node, &changes));
         steps.extend(engine(context, node));
     }
+    if beyond == Beyond::Pods && hits_nodes(context, group) {
+        steps.push(by_hand(
+            "Nodes that pods call still see the other node: they are outside of the range of all pods. \
+             That is how it must be where nodes have no way back to a single pod",
+            [],
+        ));
+    }
+    steps.push(by_hand(
+        "Ask from a pod a pod of another host, and look for the pod's address in its log. Connections \
+         that exist keep their translation until they end",
+        [],
+    ));
+    let mut requires: Vec<Requirement> =
+        group.families.iter().map(|family| network_is_known(context, *family)).collect();
     requires.push(unseen(
         "every host has a route to the pods of the others, so that answers come back",
-        "ip route get POD-OF-ANOTHER-HOST",
+        command("ip route get POD-OF-ANOTHER-HOST"),
     ));
     Remedy {
         lasting: true,
@@ -130,8 +161,23 @@ fn exclude(context: &Context<'_, '_>, found: &[Standing<'_>], group: &Group) -> 
                 .to_owned(),
         steps,
         requires,
-        undo,
     }
+}
+
+/// The same for calls of nodes; `None`: the nodes' network isn't known, or a rule can't say it.
+fn exclude_nodes(
+    context: &Context<'_, '_>,
+    found: &[Standing<'_>],
+    group: &Group,
+) -> Option<Remedy> {
+    let mut all = found.iter();
+    if !all.all(|rule| replacement(context, rule, Beyond::PodsAndNodes).is_some()) {
+        return None;
+    }
+    let mut remedy = exclude(context, found, group, Beyond::PodsAndNodes);
+    remedy.title = "Or leave the nodes' network out too, if nodes must see pods".to_owned();
+    remedy.requires.push(way_back());
+    Some(remedy)
 }
 
 fn network_is_known(context: &Context<'_, '_>, family: Family) -> Requirement {
@@ -139,167 +185,207 @@ fn network_is_known(context: &Context<'_, '_>, family: Family) -> Requirement {
         Some((net, place)) => computed(true, format!("all pods are in {net} ({place})")),
         None => unseen(
             format!("the range of all pods ({family}) is known"),
-            "say it: --cluster-cidr RANGE; flannel has it in /run/flannel/subnet.env as FLANNEL_NETWORK",
+            sentence(
+                "Say it: --cluster-cidr RANGE; flannel has it in /run/flannel/subnet.env as FLANNEL_NETWORK.",
+            ),
         ),
     }
 }
 
-struct Replaced {
-    commands: Vec<String>,
-    /// As a file of iptables-save or of nft has it.
-    line: String,
-}
-
-/// The commands that put the cluster's network into a rule as an exception, and those back.
-fn replacement(context: &Context<'_, '_>, rule: &Standing<'_>) -> Option<(Replaced, Vec<String>)> {
-    let source = rule.rule.steps.iter().find_map(|step| match step {
-        Part::Test(test) => source_network(test),
-        Part::Do(_) => None,
-    })?;
+/// The rule with the cluster's network as an exception, and the nodes' if it is wanted.
+fn replacement(
+    context: &Context<'_, '_>,
+    rule: &Standing<'_>,
+    beyond: Beyond,
+) -> Option<RuleChange> {
+    let source = rule.source()?;
     let family = Family::of(source.addr());
     let (network, _) = networks::cluster_network(context.cluster, family)?;
     if !network.contains(&source) {
         return None;
     }
-    match rule.arguments() {
-        Some(old) => {
-            let new = without_cluster(&old, network)?;
-            let line = format!("-A {} {}", rule.chain.name, new.join(" "));
-            let commands = vec![rule.deletion()?, rule.insertion(&new)?];
-            let back = vec![rule.deletion_of(&new)?, rule.insertion(&old)?];
-            Some((Replaced { commands, line }, back))
+    let nodes = match beyond {
+        Beyond::Pods => None,
+        Beyond::PodsAndNodes => {
+            let [only] = networks::node_networks(context.cluster, family)[..] else { return None };
+            Some(only)
         }
-        None => {
-            let handle = rule.rule.origin.handle?;
-            let old = crate::short_text(rule.rule);
-            let (ip, source) = (pin::word(family), format!("saddr {source}"));
-            let at = old.find(&source)? + source.len();
-            let line = format!("{} {ip} daddr != {network}{}", &old[..at], &old[at..]);
-            let place = format!("{} {} {}", rule.table.family, rule.table.name, rule.chain.name);
-            let command = |text: &str| format!("nft 'replace rule {place} handle {handle} {text}'");
-            let commands = vec![command(&line)];
-            Some((Replaced { commands, line }, vec![command(&old)]))
-        }
-    }
-}
-
-/// iptables' arguments with the exception after the source; `None`: the rule has a destination.
-fn without_cluster(old: &[String], network: IpNet) -> Option<Vec<String>> {
-    if old.iter().any(|word| word == "-d") {
-        return None;
-    }
-    let source = old.iter().position(|word| word == "-s")?;
-    let mut new = old.to_vec();
-    let at = source + 2;
-    if at > new.len() {
-        return None;
-    }
-    new.splice(at..at, ["!".to_owned(), "-d".to_owned(), network.to_string()]);
-    Some(new)
+    };
+    rule.narrowed(&Exception::new(network, nodes))
 }
 
 /// The way that this node keeps rules over a restart.
-fn persist(
-    context: &Context<'_, '_>,
-    node: usize,
-    lines: &[(Option<Family>, String)],
-) -> Vec<Step> {
+fn persist(context: &Context<'_, '_>, node: usize, changes: &[RuleChange]) -> Vec<Step> {
     let state = &context.cluster.nodes[node];
     let name = &state.name;
     let mut steps = Vec::new();
-    for (path, family) in PERSISTED.iter().filter(|(path, _)| state.files.contains_key(*path)) {
-        let native = family.is_none();
-        let of_it = |(one, line): &&(Option<Family>, String)| {
-            let from_iptables = line.starts_with("-A ");
-            from_iptables != native && (native || one == family)
+    let mut kept = 0;
+    for (path, family) in PERSISTED {
+        let Some(text) = state.files.get(path) else { continue };
+        let of_it = |change: &&RuleChange| match (family, change.backend) {
+            (None, Backend::Nft) => true,
+            (Some(family), Backend::Legacy | Backend::IptablesNft) => {
+                Standing::family_of(change.family) == Some(family)
+            }
+            (None, Backend::Legacy | Backend::IptablesNft) | (Some(_), Backend::Nft) => false,
         };
-        let content: Vec<&str> = lines.iter().filter(of_it).map(|(_, line)| &**line).collect();
-        if !content.is_empty() {
-            let table = if native { "the nat chain" } else { "the table nat" };
-            let text =
-                format!("On {name}, keep it over a restart: in {table}, in place of the old line");
-            let (path, content) = ((*path).to_owned(), content.join("\n"));
-            steps.push(step(text, Action::File { node: Some(name.clone()), path, content }));
+        for change in changes.iter().filter(of_it) {
+            let (Some(old), Some(new)) = (&change.old, &change.new) else { continue };
+            kept += 1;
+            steps.push(kept_in(name, path, text, &old.text, &new.text));
         }
     }
-    if steps.is_empty() && !lines.is_empty() {
-        let text = format!(
-            "On {name}, keep it over a restart, in the way that the host's system has (none of \
-             /etc/sysconfig/iptables, /etc/iptables/rules.v4, /etc/nftables.conf was captured)"
-        );
-        let commands = [
-            "iptables-save > /etc/sysconfig/iptables   # iptables-services (RHEL, CentOS)",
-            "netfilter-persistent save   # iptables-persistent (Debian, Ubuntu)",
-        ];
-        steps.push(by_hand(text, commands.map(str::to_owned)));
+    if kept == 0 && !changes.is_empty() {
+        steps.push(kept_somewhere(name, changes));
     }
     steps
 }
 
+/// In a file that was read: in place of the line that it has, or beside the others.
+fn kept_in(node: &str, path: &str, text: &str, old: &str, new: &str) -> Step {
+    let nft = !new.starts_with("-A ");
+    // A file of nft is written by people: its lines are what the kernel's are without counters.
+    let bare = |line: &str| change::uncounted(line.trim());
+    let there = text.lines().find(|line| bare(line) == bare(old)).map(str::trim);
+    let save = format!("cp -p {path} {path}.before");
+    match there {
+        Some(line) => {
+            let edit = Edit::Line { old: line.to_owned(), new: new.to_owned() };
+            step(
+                format!("On {node}, keep it over a restart: one line of {path} ({save} first)"),
+                Action::File { nodes: vec![node.to_owned()], path: path.to_owned(), edit },
+            )
+        }
+        None => undone(
+            format!(
+                "On {node}, keep it over a restart: {path} doesn't have the old rule; put the new one {}",
+                if nft { "into its nat chain" } else { "into its table nat, before COMMIT" }
+            ),
+            [command(save), literal(new)],
+            [command(format!("mv {path}.before {path}"))],
+        ),
+    }
+}
+
+/// None of the files was captured.
+fn kept_somewhere(node: &str, changes: &[RuleChange]) -> Step {
+    let text = format!(
+        "On {node}, keep it over a restart, in the way that the host's system has (none of \
+         /etc/sysconfig/iptables, /etc/iptables/rules.v4, /etc/nftables.conf was captured). Only the \
+         host's own rules: those of kube-proxy and others are written when these start"
+    );
+    let mut lines = Vec::new();
+    let mut undo = Vec::new();
+    for change in changes {
+        let Some(new) = &change.new else { continue };
+        match Standing::family_of(change.family).filter(|_| change.backend != Backend::Nft) {
+            Some(family) => {
+                let save = rules::saves(Some(change.backend), family);
+                let (red_hat, debian) = match family {
+                    Family::V4 => ("/etc/sysconfig/iptables", "/etc/iptables/rules.v4"),
+                    Family::V6 => ("/etc/sysconfig/ip6tables", "/etc/iptables/rules.v6"),
+                };
+                lines.push(command(format!("{save} -t nat | grep -e '^-A {} '", change.chain)));
+                lines.push(sentence(format!(
+                    "What of it is the host's own goes into the table nat of {red_hat} \
+                     (iptables-services: RHEL, CentOS) or {debian} (iptables-persistent: Debian, \
+                     Ubuntu), with this in place of the old rule:"
+                )));
+                lines.push(literal(&*new.text));
+            }
+            None => lines.extend([sentence("In /etc/nftables.conf:"), literal(&*new.text)]),
+        }
+        undo.push(sentence(format!("On {node}, in that file again:")));
+        undo.extend(change.old.as_ref().map(|old| literal(&*old.text)));
+    }
+    undone(text, lines, undo)
+}
+
 /// What the engine or the plugin is told, so that its own rule doesn't come back.
-fn engine(context: &Context<'_, '_>, node: usize) -> Option<Step> {
-    use unmasq_cluster::settings::Place;
+fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
     let state = &context.cluster.nodes[node];
     let (name, settings) = (&state.name, &context.cluster.settings.engine);
+    let nodes = || vec![name.clone()];
     let plugin = settings.cni_ip_masq.on(name).filter(|setting| setting.value);
-    if let Some(Place::File { path, .. }) = plugin.map(|setting| &setting.place) {
+    if let Some(Place::File { path, key, .. }) = plugin.map(|setting| &setting.place) {
         let text = format!("On {name}, last: the bridge plugin adds no rule for new pods any more");
-        let (path, content) = (path.clone(), "\"ipMasq\": false".to_owned());
-        return Some(step(text, Action::File { node: Some(name.clone()), path, content }));
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let old = Some("true".to_owned());
+        return vec![step(text, value(nodes(), path, (Syntax::Json, &pointer), old, "false"))];
     }
     let docker = settings.places.iter().any(|place| place.node() == Some(name))
         || state.files.contains_key(DAEMON)
         || state.processes.is_none();
-    let off = settings.ip_masq.on(name).is_some_and(|setting| !setting.value);
-    (docker && !off).then(|| {
-        let text = format!(
-            "On {name}, last, and at a time when containers may restart: Docker writes its rule \
-             again whenever it starts, unless it is told not to (then: systemctl restart docker)"
-        );
-        let content = "\"ip-masq\": false".to_owned();
-        let node = Some(name.clone());
-        step(text, Action::File { node, path: DAEMON.to_owned(), content })
-    })
+    let now = settings.ip_masq.on(name);
+    if !docker || now.is_some_and(|setting| !setting.value) {
+        return Vec::new();
+    }
+    let old = now
+        .filter(|setting| matches!(&setting.place, Place::File { path, .. } if path == DAEMON))
+        .map(|setting| setting.value.to_string());
+    vec![
+        step(
+            format!(
+                "On {name}, last: Docker writes its rule again whenever it starts, unless it is told \
+                 not to"
+            ),
+            value(nodes(), DAEMON, (Syntax::Json, "/ip-masq"), old, "false"),
+        ),
+        step(
+            format!(
+                "On {name}, at a time when containers may restart (they do, unless \"live-restore\" is \
+                 on)"
+            ),
+            restart_on(Some(name), "docker"),
+        ),
+    ]
 }
 
 /// flannel's own rules leave the cluster out: it can do the masquerading.
-fn let_flannel(context: &Context<'_, '_>, nodes: &[usize]) -> Option<Remedy> {
+fn let_flannel(context: &Context<'_, '_>, found: &[Standing<'_>]) -> Option<Remedy> {
+    let nodes = rules::nodes(found);
     let flannel = &context.cluster.settings.flannel;
     if !flannel.is_present() || flannel.ip_masq.all().iter().any(|setting| setting.value) {
         return None;
     }
     let mut steps = Vec::new();
-    if let Some(place) = workload(&flannel.places) {
+    if let Some(set) = workload(&flannel.places) {
         steps.push(step(
             "flannel masquerades what leaves the range of all pods, and nothing inside it",
-            Action::Argument {
-                place: place.name,
-                namespace: Some(place.namespace.to_owned()),
-                argument: "--ip-masq".to_owned(),
-            },
+            argument(context, set.clone(), "--ip-masq"),
+        ));
+        steps.push(rollout(
+            &set,
+            "Meanwhile a node's routes and tunnels stay in the kernel and packets flow",
         ));
     } else {
-        for node in nodes {
+        for node in &nodes {
             let name = &context.cluster.nodes[*node].name;
             steps.push(step(
-                format!("On {name}, flannel masquerades what leaves the range of all pods"),
-                Action::Argument {
-                    place: format!("node {name}, flanneld"),
-                    namespace: None,
-                    argument: "--ip-masq".to_owned(),
-                },
+                format!(
+                    "On {name}, flannel masquerades what leaves the range of all pods, once it has \
+                     started with it; routes and tunnels stay meanwhile"
+                ),
+                of_node(Some(name), "flanneld", "--ip-masq", None),
             ));
         }
     }
-    steps.extend(nodes.iter().filter_map(|node| engine(context, *node)));
+    // The engine doesn't delete what it wrote before.
+    for node in nodes {
+        let name = context.cluster.nodes[node].name.clone();
+        let here = found.iter().filter(|rule| rule.node == node);
+        let changes: Vec<RuleChange> = here.map(Standing::deleted).collect();
+        let text = format!("On {name}, once flannel's rules are there, delete the old rule");
+        steps.push(step(text, Action::Rules { node: name, changes }));
+        steps.extend(engine(context, node));
+    }
     Some(Remedy {
         lasting: true,
         title: "Let flannel masquerade instead of the engine".to_owned(),
         steps,
         requires: vec![unseen(
             "flannel is of a version that leaves the cluster out",
-            "flanneld --version",
+            command("flanneld --version"),
         )],
-        undo: vec!["take --ip-masq away again, and \"ip-masq\": false of daemon.json".to_owned()],
     })
 }

@@ -5,8 +5,8 @@ use unmasq_cluster::settings::Place;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, by_hand, cause, json, networks, patch, pin, rules, step,
-    title, unseen,
+    Context, Described, Group, Known, cause, command, json, literal, networks, patch, pin, rules,
+    step, title, undone, unseen,
 };
 use crate::{Owner, Remedy, Step};
 
@@ -51,12 +51,11 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let remedy = Remedy {
         lasting: true,
         title: "Put the networks of pods and nodes on the list".to_owned(),
-        steps: vec![listed(context, owner, &IpNet::aggregate(&new))],
+        steps: vec![listed(context, owner, has, &IpNet::aggregate(&new))],
         requires: vec![unseen(
             "the networks on the list have a way back to pods",
-            "ip route get POD, on a host of each network",
+            command("ip route get POD   # on a host of each network"),
         )],
-        undo: vec![format!("set nonMasqueradeCIDRs back to [{}]", networks::listed(has))],
     };
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let pins: Vec<pin::Pin> =
@@ -81,14 +80,16 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     }
 }
 
-fn listed(context: &Context<'_, '_>, owner: Owner, nets: &[IpNet]) -> Step {
+fn listed(context: &Context<'_, '_>, owner: Owner, has: &[IpNet], nets: &[IpNet]) -> Step {
+    let list = |nets: &[IpNet]| format!("nonMasqueradeCIDRs: [{}]", networks::listed(nets));
     if owner != Owner::IpMasqAgent {
-        return by_hand(
+        return undone(
             format!(
                 "{} has no ConfigMap: run ip-masq-agent with this list, or give it the ranges of pods where it takes them from",
                 owner.name()
             ),
-            [format!("nonMasqueradeCIDRs: [{}]", networks::listed(nets))],
+            [literal(list(nets))],
+            [literal(list(has))],
         );
     }
     let agent = &context.cluster.settings.ip_masq_agent;
@@ -103,18 +104,17 @@ fn listed(context: &Context<'_, '_>, owner: Owner, nets: &[IpNet]) -> Step {
     let before = map.and_then(|map| map.data.get(key)).map_or("", String::as_str);
     let text = config(before, nets);
     if map.is_none() {
-        let command =
-            format!("kubectl -n {namespace} create configmap {name} --from-literal={key}='{text}'");
-        return by_hand("Give ip-masq-agent a list; it reads it every minute", [command]);
+        let configmap = format!("kubectl -n {namespace}");
+        return undone(
+            "Give ip-masq-agent a list; it reads it every minute",
+            [command(format!("{configmap} create configmap {name} --from-literal={key}='{text}'"))],
+            [command(format!("{configmap} delete configmap {name}"))],
+        );
     }
+    let data = |text: &str| format!(r#"{{"data":{{{}:{}}}}}"#, json(key), json(text));
     step(
         "ip-masq-agent reads the list every minute, without a restart",
-        patch(
-            "configmap",
-            Some(namespace),
-            name,
-            &format!(r#"{{"data":{{{}:{}}}}}"#, json(key), json(&text)),
-        ),
+        patch("configmap", Some(namespace), name, &data(&text), data(before)),
     )
 }
 

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use unmasq_cluster::kubernetes::ServiceType;
 use unmasq_cluster::settings::Place;
 
+use super::policy::{LOCAL, before};
 use super::{
-    Context, Described, Group, Known, by_hand, cause, patch, patch_command, step, title, unseen,
+    Context, Described, Group, Known, by_hand, cause, command, json, literal, patch, restart_on,
+    sentence, step, title, undone, unseen,
 };
-use crate::{Action, Remedy, Step};
+use crate::{Remedy, Step, Syntax};
 
-const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
-const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
 const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 
 pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -41,23 +41,18 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let mut steps = vec![by_hand(
         "Bring another load balancer whose packets keep their source (MetalLB, kube-vip, one outside), \
          with addresses for the Services",
-        ["kubectl get services -A -o wide | grep LoadBalancer".to_owned()],
+        [command("kubectl get services -A -o wide | grep LoadBalancer")],
     )];
     steps.extend(disable(context));
-    let mut undo = Vec::new();
     for service in &services {
         let (namespace, name) = (&*service.metadata.namespace, &*service.metadata.name);
         steps.push(step(
             format!(
                 "Service {namespace}/{name}: with Local, kube-proxy keeps the client's address too"
             ),
-            patch("service", Some(namespace), name, LOCAL),
+            patch("service", Some(namespace), name, LOCAL, before(service)),
         ));
-        undo.push(patch_command("service", Some(namespace), name, CLUSTER));
     }
-    undo.push(
-        "take servicelb off the list of `disable` again, and restart k3s on the servers".to_owned(),
-    );
     let remedy = Remedy {
         lasting: true,
         title: "Another load balancer than servicelb, and externalTrafficPolicy: Local".to_owned(),
@@ -65,14 +60,15 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
         requires: vec![
             unseen(
                 "the other load balancer has addresses to give, and leaves out nodes without a pod",
-                "its documentation: healthCheckNodePort, or announcing from nodes with pods only",
+                sentence(
+                    "Its documentation: healthCheckNodePort, or announcing from nodes with pods only.",
+                ),
             ),
             unseen(
                 "no connection goes through svclb pods any more when they are removed",
-                "kubectl -n kube-system get pods -l svccontroller.k3s.cattle.io/svcname",
+                command("kubectl -n kube-system get pods -l svccontroller.k3s.cattle.io/svcname"),
             ),
         ],
-        undo,
     };
     let names: Vec<String> = services.iter().map(|service| service.full_name()).collect();
     Described {
@@ -103,29 +99,36 @@ fn disable(context: &Context<'_, '_>) -> Vec<Step> {
             nodes.push(&node.name);
         }
     }
-    let change = |node: Option<&str>| {
-        let value = node.and_then(|node| settings.disable.on(node));
+    let list = |parts: &[String]| {
+        let quoted: Vec<String> = parts.iter().map(|part| json(part)).collect();
+        format!("[{}]", quoted.join(","))
+    };
+    let change = |node: &str| {
+        let value = settings.disable.on(node);
         let path = match value.map(|setting| &setting.place) {
             Some(Place::File { path, .. }) => path.as_str(),
             Some(_) | None => CONFIG,
         };
+        let old = value.map(|setting| list(&setting.value));
         let mut parts = value.map_or_else(Vec::new, |setting| setting.value.clone());
         parts.push("servicelb".to_owned());
-        let list: String = parts.iter().map(|part| format!("\n  - {part}")).collect();
-        let at = node.map_or_else(|| "every server".to_owned(), str::to_owned);
-        step(
-            format!(
-                "On {at}: k3s removes its load balancer's pods when it starts (then: systemctl restart k3s)"
-            ),
-            Action::File {
-                node: node.map(str::to_owned),
-                path: path.to_owned(),
-                content: format!("disable:{list}"),
-            },
-        )
+        super::value(vec![node.to_owned()], path, (Syntax::Yaml, "/disable"), old, list(&parts))
     };
-    match nodes.is_empty() {
-        true => vec![change(None)],
-        false => nodes.into_iter().map(|node| change(Some(node))).collect(),
+    let mut steps: Vec<Step> = Vec::new();
+    for node in &nodes {
+        let text = format!("On {node}: k3s removes its load balancer's pods when it starts");
+        steps.push(step(text, change(node)));
     }
+    if nodes.is_empty() {
+        steps.push(undone(
+            format!("On every server, in {CONFIG}: servicelb on the list of `disable`"),
+            [literal("disable: [servicelb]")],
+            [sentence("Take servicelb off the list again.")],
+        ));
+    }
+    let text = "On servers one after the other, so that it reads that";
+    let servers = nodes.iter().map(|node| Some(*node));
+    let all: Vec<Option<&str>> = if nodes.is_empty() { vec![None] } else { servers.collect() };
+    steps.extend(all.into_iter().map(|node| step(text, restart_on(node, "k3s"))));
+    steps
 }

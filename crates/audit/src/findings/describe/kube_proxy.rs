@@ -5,9 +5,10 @@ use unmasq_cluster::settings::Place;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, by_hand, cause, computed, networks, step, title, unseen,
+    Context, Described, Group, Known, argument, by_hand, cause, command, computed, literal,
+    networks, of_node, rollout, sentence, step, title, undone, unseen, workload,
 };
-use crate::{Action, Remedy, Requirement, Step};
+use crate::{Action, Program, Remedy, Requirement, Step, Workload, WorkloadKind};
 
 /// The ranges that kube-proxy takes for pods', and those that pods have.
 pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -51,9 +52,8 @@ pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Describe
     let remedy = Remedy {
         lasting: true,
         title: "Tell kube-proxy the ranges of all pods".to_owned(),
-        steps: if pods.is_empty() { Vec::new() } else { told(context, &value) },
+        steps: if pods.is_empty() { Vec::new() } else { told(context, &value, &joined(has)) },
         requires: vec![ranges_are_known(&pods)],
-        undo: vec![format!("set clusterCIDR back to {}", joined(has))],
     };
     Described {
         title: match missed[..] {
@@ -91,108 +91,129 @@ fn ranges_are_known(pods: &[IpNet]) -> Requirement {
     let of = |family| pods.iter().filter(|net| Family::of(net.addr()) == family).count();
     let text = format!("all pods are in {}, one range for each family", networks::listed(pods));
     match (pods.is_empty(), of(Family::V4) <= 1 && of(Family::V6) <= 1) {
-        (true, _) => unseen("the ranges of all pods are known", "say them: --cluster-cidr RANGE"),
+        (true, _) => {
+            unseen("the ranges of all pods are known", sentence("Say them: --cluster-cidr RANGE."))
+        }
         (false, holds) => computed(holds, text),
     }
 }
 
-fn told(context: &Context<'_, '_>, value: &str) -> Vec<Step> {
+fn told(context: &Context<'_, '_>, value: &str, before: &str) -> Vec<Step> {
     let proxy = &context.cluster.settings.kube_proxy;
     let mut steps = Vec::new();
     match proxy.cluster_cidrs.first().map(|setting| &setting.place) {
         Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
-            steps.push(edit_config_map(namespace, name, "clusterCIDR", value));
-            steps.push(restart(namespace));
+            steps.push(edit_config_map(namespace, name, "clusterCIDR", (before, value)));
+            steps.extend(restart(namespace));
         }
-        Some(place) => {
-            steps.push(at(place, &format!("--cluster-cidr={value}"), "cluster-cidr", value))
-        }
-        None => steps.push(by_hand(
+        Some(place) => steps.push(at(context, place, "cluster-cidr", before, value)),
+        None => steps.push(undone(
             "Set kube-proxy's clusterCIDR, and restart it on every node",
-            [format!("kube-proxy --cluster-cidr={value}")],
+            [literal(format!("kube-proxy --cluster-cidr={value}"))],
+            [sentence(format!("Set it back to {before}."))],
         )),
     }
     if context.cluster.objects.config_map("kube-system", "kubeadm-config").is_some() {
-        let first = value.to_owned();
-        steps.push(by_hand(
-            format!("kubeadm writes kube-proxy's ConfigMap again on an upgrade: set networking.podSubnet to {first} there"),
-            ["kubectl -n kube-system edit configmap kubeadm-config".to_owned()],
+        steps.push(undone(
+            format!("kubeadm writes kube-proxy's ConfigMap again on an upgrade: set networking.podSubnet to {value} there"),
+            [command("kubectl -n kube-system edit configmap kubeadm-config")],
+            [sentence("networking.podSubnet as it was, in the ConfigMap kubeadm-config.")],
         ));
     }
     if context.cluster.settings.rancher.is_present() {
         steps.push(by_hand(
             "k3s and rke2 take the range from --cluster-cidr, which a cluster that exists can't change: \
              say it when the next one is made",
-            [format!("k3s server --cluster-cidr={value}")],
+            [literal(format!("k3s server --cluster-cidr={value}"))],
         ));
     }
     steps
 }
 
 /// One line of a configuration in a ConfigMap's key.
-fn edit_config_map(namespace: &str, name: &str, key: &str, value: &str) -> Step {
-    let change = format!(
-        "kubectl -n {namespace} get configmap {name} -o yaml | sed 's#^\\( *{key}:\\).*#\\1 {value}#'"
-    );
-    by_hand(
+fn edit_config_map(namespace: &str, name: &str, key: &str, (old, new): (&str, &str)) -> Step {
+    let change = |value: &str| {
         format!(
-            "Set {key}: {value} in the ConfigMap {namespace}/{name}; look at the difference first"
+            "kubectl -n {namespace} get configmap {name} -o yaml | sed 's#^\\( *{key}:\\).*#\\1 {value}#'"
+        )
+    };
+    let (there, back) = (change(new), change(old));
+    undone(
+        format!(
+            "Set {key}: {new} in the ConfigMap {namespace}/{name}; look at the difference first"
         ),
-        [format!("{change} | kubectl diff -f -"), format!("{change} | kubectl apply -f -")],
+        [
+            command(format!("{there} | kubectl diff -f -")),
+            command(format!("{there} | kubectl apply -f -")),
+        ],
+        [command(format!("{back} | kubectl apply -f -"))],
     )
 }
 
-fn restart(namespace: &str) -> Step {
-    by_hand(
-        "kube-proxy reads it when it starts",
-        [
-            format!("kubectl -n {namespace} rollout restart daemonset/kube-proxy"),
-            format!("kubectl -n {namespace} rollout status daemonset/kube-proxy"),
-        ],
-    )
+fn restart(namespace: &str) -> Vec<Step> {
+    let proxy = Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: namespace.to_owned(),
+        name: "kube-proxy".to_owned(),
+        container: None,
+    };
+    let program = Program::Workload(proxy.clone());
+    let meanwhile = "Meanwhile a node's rules stay in the kernel and connections work; changes of \
+                     Services wait";
+    vec![
+        step("kube-proxy reads it when it starts", Action::Restart { program }),
+        rollout(&proxy, meanwhile),
+    ]
 }
 
 /// The setting where it was found outside of a ConfigMap.
-fn at(place: &Place, argument: &str, key: &str, value: &str) -> Step {
+fn at(context: &Context<'_, '_>, place: &Place, key: &str, old: &str, new: &str) -> Step {
     let restart = "and restart it, on every node";
+    let flag = |value: &str| format!("--{key}={value}");
     match place {
-        Place::File { node, path, .. } if path.contains("/rancher/") => step(
-            format!("On {node}: the argument that k3s or rke2 hands on to kube-proxy, {restart}"),
-            Action::File {
-                node: Some(node.clone()),
-                path: path.clone(),
-                content: format!("kube-proxy-arg:\n  - \"{key}={value}\""),
-            },
-        ),
-        Place::Process { node, program, .. } if program.starts_with("k3s") || program == "rke2" => {
-            step(
-                format!("On {node}: the argument that {program} hands on to kube-proxy, {restart}"),
-                Action::Argument {
-                    place: format!("node {node}, {program}"),
-                    namespace: None,
-                    argument: format!("--kube-proxy-arg={key}={value}"),
-                },
+        Place::File { node, path, .. } if path.contains("/rancher/") => {
+            let lines = |value: &str| literal(format!("kube-proxy-arg: [\"{key}={value}\"]"));
+            undone(
+                format!(
+                    "On {node}, in {path}: the argument that k3s or rke2 hands on to kube-proxy, {restart}"
+                ),
+                [lines(new)],
+                [lines(old)],
             )
         }
-        Place::Process { node, program, .. } => step(
-            format!("On {node}: {program}'s argument, in its unit or static pod, {restart}"),
-            Action::Argument {
-                place: format!("node {node}, {program}"),
-                namespace: None,
-                argument: argument.to_owned(),
-            },
-        ),
-        Place::Object { kind, namespace, name, .. } => step(
-            format!("kube-proxy's argument in {kind} {namespace}/{name}"),
-            Action::Argument {
-                place: format!("{}/{name}", kind.to_lowercase()),
-                namespace: Some(namespace.clone()),
-                argument: argument.to_owned(),
-            },
-        ),
-        Place::File { .. } | Place::State { .. } | Place::Given { .. } => {
-            by_hand(format!("Where it stands ({place}), {restart}"), [argument.to_owned()])
+        Place::Process { node, program, .. } if program.starts_with("k3s") || program == "rke2" => {
+            let handed_on = |value: &str| format!("--kube-proxy-arg={key}={value}");
+            step(
+                format!("On {node}: the argument that {program} hands on to kube-proxy, {restart}"),
+                of_node(Some(node), program, &handed_on(new), Some(handed_on(old))),
+            )
         }
+        Place::Process { node, program, flag: written, .. } => {
+            // A switch stands alone.
+            let old = if old == "true" { written.clone() } else { flag(old) };
+            step(
+                format!("On {node}: {program}'s argument, in its unit or static pod, {restart}"),
+                of_node(Some(node), program, &flag(new), Some(old)),
+            )
+        }
+        Place::Object { kind, namespace, name, .. } => {
+            match workload(std::slice::from_ref(place)) {
+                Some(found) => step(
+                    format!("kube-proxy's argument in {kind} {namespace}/{name}"),
+                    argument(context, found, &flag(new)),
+                ),
+                None => undone(
+                    format!("kube-proxy's argument in {kind} {namespace}/{name}"),
+                    [literal(flag(new))],
+                    [literal(flag(old))],
+                ),
+            }
+        }
+        Place::File { .. } | Place::State { .. } | Place::Given { .. } => undone(
+            format!("Where it stands ({place}), {restart}"),
+            [literal(flag(new))],
+            [literal(flag(old))],
+        ),
     }
 }
 
@@ -209,17 +230,19 @@ pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Descri
     let mut steps = Vec::new();
     match on.map(|setting| &setting.place) {
         Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
-            steps.push(edit_config_map(namespace, name, "masqueradeAll", "false"));
-            steps.push(restart(namespace));
+            steps.push(edit_config_map(namespace, name, "masqueradeAll", ("true", "false")));
+            steps.extend(restart(namespace));
         }
-        Some(place) => steps.push(at(place, "--masquerade-all=false", "masquerade-all", "false")),
-        None => steps.push(by_hand(
+        Some(place) => steps.push(at(context, place, "masquerade-all", "true", "false")),
+        None => steps.push(undone(
             "Take masqueradeAll away where kube-proxy is configured, and restart it on every node",
             [
-                "kubectl -n kube-system get configmap kube-proxy -o yaml | grep masqueradeAll"
-                    .to_owned(),
-                "ps ax | grep -e --masquerade-all".to_owned(),
+                command(
+                    "kubectl -n kube-system get configmap kube-proxy -o yaml | grep masqueradeAll",
+                ),
+                command("ps ax | grep -e --masquerade-all"),
             ],
+            [sentence("Set masqueradeAll: true again, and restart kube-proxy.")],
         )),
     }
     let remedy = Remedy {
@@ -229,14 +252,15 @@ pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Descri
         requires: vec![
             unseen(
                 "a node's pods are told from others: clusterCIDR or another detector is set, else calls from outside to cluster IPs get no answer",
-                "kubectl -n kube-system get configmap kube-proxy -o yaml | grep -e clusterCIDR -e detectLocalMode",
+                command(
+                    "kubectl -n kube-system get configmap kube-proxy -o yaml | grep -e clusterCIDR -e detectLocalMode",
+                ),
             ),
             unseen(
                 "pods' answers come back through the node (bridge-nf-call-iptables=1 where pods share a bridge)",
-                "sysctl net.bridge.bridge-nf-call-iptables",
+                command("sysctl net.bridge.bridge-nf-call-iptables"),
             ),
         ],
-        undo: vec!["set masqueradeAll: true again, and restart kube-proxy".to_owned()],
     };
     Described {
         title: "kube-proxy masquerades every call of a Service: masqueradeAll is on".to_owned(),

@@ -4,9 +4,11 @@ use ipnet::IpNet;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, by_hand, cause, networks, pin, rules, step, unseen, workload,
+    Context, Described, Group, Known, argument, by_hand, cause, command, networks, of_node, pin,
+    rollout, rules, sentence, step, undone, unseen, workload,
 };
-use crate::{Action, Remedy, Requirement};
+use crate::change;
+use crate::{Remedy, Requirement};
 
 const OFF: &str = "--enable-pod-egress=false";
 
@@ -43,50 +45,56 @@ fn switch_off(context: &Context<'_, '_>, group: &Group, family: Family) -> Remed
     let settings = &context.cluster.settings;
     let found = rules::alike(context, &group.suspect);
     let mut steps = Vec::new();
-    let mut undo = Vec::new();
+    if family == Family::V4 {
+        steps.push(undone(
+            "First, on a gateway that masquerades only the networks it is connected to, pfSense by \
+             default: Firewall > NAT > Outbound, mode Hybrid; a mapping on WAN with the pods' range as \
+             source and the interface's address as translation; Firewall > Rules, on the interface of \
+             the nodes, a pass rule for the pods' range; a way back to it: BGP, or System > Routing > \
+             Static Routes by a node",
+            [],
+            [sentence("Take the mapping, the pass rule and the route out of the gateway again.")],
+        ));
+    }
     let text = "kube-router deletes its rule when it starts again. The flag is for both families";
     match workload(&settings.kube_router.places) {
-        Some(place) => {
-            let (name, namespace) = (place.name, place.namespace.to_owned());
-            undo.push(format!("kubectl -n {namespace} rollout undo {name}"));
-            let argument = OFF.to_owned();
-            steps.push(step(
-                text,
-                Action::Argument { place: name, namespace: Some(namespace), argument },
+        Some(found) => {
+            steps.push(step(text, argument(context, found.clone(), OFF)));
+            steps.push(rollout(
+                &found,
+                "Meanwhile its BGP peers withdraw that node's routes, unless it runs with \
+                 --bgp-graceful-restart; policies and Services stay in the kernel as they are",
             ));
         }
         None => {
             for place in &settings.kube_router.places {
-                let (place, argument) = (place.to_string(), OFF.to_owned());
-                steps.push(step(text, Action::Argument { place, namespace: None, argument }));
+                let old = settings.kube_router.pod_egress.on(place.node().unwrap_or_default());
+                let old = old.map(|one| format!("--enable-pod-egress={}", one.value));
+                let text = format!("{text}. Restart it, one node after the other");
+                steps.push(step(text, of_node(place.node(), "kube-router", OFF, old)));
             }
-            undo.push(format!("take {OFF} away again, and restart kube-router"));
         }
     }
-    let leftovers = found.iter().filter_map(|rule| {
-        let node = &context.cluster.nodes[rule.node].name;
-        Some(format!("{node}: {}", rule.deletion()?))
+    let leftovers = rules::nodes(&found).into_iter().flat_map(|node| {
+        let here = found.iter().filter(|rule| rule.node == node);
+        let changes: Vec<_> = here.map(rules::Standing::deleted).collect();
+        let name = &context.cluster.nodes[node].name;
+        let delete = change::commands(&changes).unwrap_or_default();
+        let on = sentence(format!("On {name}, only if it is left:"));
+        [on].into_iter().chain(delete.into_iter().map(command)).collect::<Vec<_>>()
     });
+    let save = found.first().map_or_else(|| rules::saves(None, family), |one| one.saved_by(family));
+    let look = [command(format!("{save} -t nat | grep kube-router-pod-subnets"))].into_iter();
     steps.push(by_hand(
-        "Then look whether the rule is gone on every node; delete it only where one is left",
-        leftovers,
+        "Then look whether the rule is gone on every node; delete it only where one is left. \
+         Connections that exist keep their translation until they end",
+        look.chain(leftovers),
     ));
-    if family == Family::V4 {
-        steps.push(by_hand(
-            "On a gateway that masquerades only the networks it is connected to, pfSense by default: \
-             Firewall > NAT > Outbound, mode Hybrid; a mapping on WAN with the pods' range as source \
-             and the interface's address as translation; Firewall > Rules, on the interface of the \
-             nodes, a pass rule for the pods' range; a way back to it: BGP, or System > Routing > \
-             Static Routes by a node",
-            [],
-        ));
-    }
     Remedy {
         lasting: true,
         title: "Switch pod egress off".to_owned(),
         steps,
         requires: requirements(context, family),
-        undo,
     }
 }
 
@@ -96,22 +104,24 @@ fn requirements(context: &Context<'_, '_>, family: Family) -> Vec<Requirement> {
     let mut all = vec![
         unseen(
             format!("the routers outside know the way to {pods}, by BGP or static routes"),
-            "on the router: show ip bgp; on a node: gobgp neighbor (in the kube-router pod)",
+            sentence(
+                "On the router: show ip bgp. On a node, in the kube-router pod: gobgp neighbor.",
+            ),
         ),
         unseen(
             format!("the gateway lets packets from {pods} pass"),
-            "the gateway's rules and its log of blocked packets",
+            sentence("The gateway's rules and its log of blocked packets."),
         ),
     ];
     match family {
         Family::V4 => all.push(unseen(
             format!("the gateway masquerades {pods} itself on the way to the internet"),
-            "the gateway's outbound NAT: most masquerade only the networks that they are connected to",
+            sentence("The gateway's outbound NAT: most masquerade only the networks that they are connected to."),
         )),
         Family::V6 if addresses_are_private(&networks::pod_networks(context.cluster, family)) => {
             all.push(unseen(
                 format!("nobody on the internet is called from {pods}, or the gateway translates it (unique local addresses)"),
-                "the gateway's NPt or NAT66",
+                sentence("The gateway's NPt or NAT66."),
             ));
         }
         Family::V6 => {}
@@ -134,13 +144,7 @@ fn pinned(context: &Context<'_, '_>, group: &Group, family: Family) -> Option<Re
     if family == Family::V4 || pods.is_empty() || addresses_are_private(&pods) {
         return None;
     }
-    let set = networks::nft_set(&pods);
-    let listed = networks::listed(&pods);
-    let pin = pin::Pin {
-        family,
-        tests: format!("ip6 saddr {set} ip6 daddr != {set}"),
-        text: format!("from {listed} to everybody outside"),
-    };
+    let pin = pin::Pin::out_of(family, &pods)?;
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let mut remedy = pin::remedy(context, &nodes, &[pin])?;
     remedy.title = "Pin the pods' IPv6 addresses, and leave IPv4 as it is".to_owned();

@@ -4,11 +4,11 @@
 use unmasq_cluster::kubernetes::{Service, ServiceType};
 use unmasq_model::packet::Family;
 
-use super::policy::{CLUSTER, LOCAL, apart};
+use super::policy::{CLUSTER, apart, before};
 use super::spread::Spread;
 use super::{
-    Context, Described, Group, by_hand, computed, few, generic, patch, patch_command, step, title,
-    unseen,
+    Context, Described, Group, command, computed, few, generic, literal, patch, sentence, step,
+    title, undone, unseen,
 };
 use crate::{Cause, Confidence, Remedy};
 
@@ -92,13 +92,12 @@ pub(in crate::findings) fn internal(service: &Service, nodes: &[String]) -> Desc
         title: "If clients run there: internalTrafficPolicy: Cluster".to_owned(),
         steps: vec![step(
             format!("Service {full}: clients get a pod of any node, with the same source as now"),
-            patch("service", Some(namespace), name, &policy("Cluster")),
+            patch("service", Some(namespace), name, &policy("Cluster"), policy("Local")),
         )],
         requires: vec![unseen(
             "something on these nodes calls the cluster IP",
-            format!("kubectl get pods -A -o wide | grep -w -e {}", nodes.join(" -e ")),
+            command(format!("kubectl get pods -A -o wide | grep -w -e {}", nodes.join(" -e "))),
         )],
-        undo: vec![patch_command("service", Some(namespace), name, &policy("Local"))],
     };
     Described {
         title: title(
@@ -154,20 +153,22 @@ fn ask_for_health(context: &Context<'_, '_>, service: &Service) -> Remedy {
     Remedy {
         lasting: true,
         title: "Let the load balancer ask healthCheckNodePort".to_owned(),
-        steps: vec![by_hand(
+        steps: vec![undone(
             text,
             [
-                "HAProxy: option httpchk GET /healthz; http-check expect status 200".to_owned(),
-                format!("HAProxy: default-server check port {port} inter 2s fall 2 rise 1"),
+                literal("HAProxy: option httpchk GET /healthz; http-check expect status 200"),
+                literal(format!(
+                    "HAProxy: default-server check port {port} inter 2s fall 2 rise 1"
+                )),
             ],
+            [sentence("Take the check out again.")],
         )],
         requires: vec![unseen(
             format!(
                 "the load balancer's own addresses may reach port {port} of every node (200 with a pod, 503 without)"
             ),
-            hosts.iter().map(curl).collect::<Vec<_>>().join("; "),
+            command(hosts.iter().map(curl).collect::<Vec<_>>().join("; ")),
         )],
-        undo: vec!["take the check out again".to_owned()],
     }
 }
 
@@ -187,7 +188,6 @@ fn more_pods(context: &Context<'_, '_>, service: &Service) -> Remedy {
             most >= nodes,
             format!("there are as many pods as nodes ({most} ready pods, {nodes} nodes)"),
         )],
-        undo: vec!["take the affinity out again".to_owned()],
     }
 }
 
@@ -198,12 +198,11 @@ fn back_to_cluster(service: &Service) -> Remedy {
         title: "Or back to Cluster at once: every node answers, and clients are hidden".to_owned(),
         steps: vec![step(
             format!("Service {namespace}/{name}: connections work, their sources don't arrive"),
-            patch("service", Some(namespace), name, CLUSTER),
+            patch("service", Some(namespace), name, CLUSTER, before(service)),
         )],
         requires: vec![unseen(
             "nothing behind it judges clients by their addresses",
-            "the other findings",
+            sentence("The other findings."),
         )],
-        undo: vec![patch_command("service", Some(namespace), name, LOCAL)],
     }
 }

@@ -78,9 +78,20 @@ pub(super) fn node_networks(cluster: &Cluster, family: Family) -> Vec<IpNet> {
 /// `10.0.0.0/8`, `{ 10.0.0.0/8, 11.0.0.0/8 }`: as nft takes it.
 pub(super) fn nft_set(nets: &[IpNet]) -> String {
     match nets {
-        [one] => one.to_string(),
-        _ => format!("{{ {} }}", listed(nets)),
+        [one] => nft_network(one),
+        _ => {
+            let words: Vec<String> = nets.iter().map(nft_network).collect();
+            format!("{{ {} }}", words.join(", "))
+        }
     }
+}
+
+/// nft lists a single address without its length.
+pub(super) fn nft_network(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        return net.addr().to_string();
+    }
+    net.to_string()
 }
 
 /// `10.0.0.0/8, 11.0.0.0/8`

@@ -1,46 +1,50 @@
 //! Plugins and meshes with a switch of their own, other programs' masquerading, and rules that
 //! nobody claims.
 
+use serde_json::Value;
 use unmasq_cluster::Node;
 
 use super::rules::Standing;
 use super::{
-    Context, Described, Group, Known, by_hand, cause, few, json, owner_name, patch, pin, rules,
-    step, title, unseen,
+    Context, Described, Group, Known, by_hand, cause, command, environment, few, json, literal,
+    owner_name, patch, pin, rules, sentence, step, title, undone, unseen, value,
 };
 use crate::matrix::{Client, Entry};
-use crate::{Action, FindingId, Owner, Remedy, Step};
+use crate::{Action, Edit, FindingId, Owner, Remedy, Step, Syntax, Workload, WorkloadKind};
 
 /// plugins/meta/portmap of containernetworking/plugins: `CNI-HOSTPORT-MASQ`.
 pub(super) fn portmap(context: &Context<'_, '_>, group: &Group) -> Described {
     let mut steps = Vec::new();
     let mut known = None;
     for node in &context.cluster.nodes {
-        for (path, text) in node.files.iter().filter(|(_, text)| text.contains("portmap")) {
+        for (path, text) in &node.files {
+            let Some((pointer, snat)) = portmap_in(text) else { continue };
             let line = (1..).zip(text.lines()).find(|(_, line)| line.contains("\"snat\""));
-            if let (None, Some((line, found))) = (&known, line) {
-                let value = if found.contains("true") { "snat: true" } else { "snat: false" };
-                known = Some(Known::new(value, format!("node {}, {path}:{line}", node.name)));
+            if let (None, Some((line, _)), Some(on)) = (&known, line, snat) {
+                let place = format!("node {}, {path}:{line}", node.name);
+                known = Some(Known::new(format!("snat: {on}"), place));
             }
+            let text = format!(
+                "On {}: in the portmap part; it acts for pods that start from then on",
+                node.name
+            );
+            let old = snat.map(|on| on.to_string());
+            let pointer = (Syntax::Json, format!("{pointer}/snat"));
             steps.push(step(
-                format!(
-                    "On {}: in the portmap part; it acts for pods that start from then on",
-                    node.name
-                ),
-                Action::File {
-                    node: Some(node.name.clone()),
-                    path: path.clone(),
-                    content: "\"snat\": false".to_owned(),
-                },
+                text,
+                value(vec![node.name.clone()], path, (pointer.0, &pointer.1), old, "false"),
             ));
         }
     }
     if steps.is_empty() {
-        steps.push(by_hand(
+        steps.push(undone(
             "On every node: \"snat\": false in the portmap part of the network's configuration",
-            ["grep -rn portmap /etc/cni/net.d".to_owned()],
+            [command("grep -rn portmap /etc/cni/net.d")],
+            [sentence("\"snat\": true, on every node.")],
         ));
     }
+    let restart = [sentence("Restart the pods that have a hostPort: only then it acts for them.")];
+    steps.push(undone("Then restart what has a hostPort", [], restart));
     let text = "The portmap plugin marks calls of a hostPort that come from the pods' own bridge or from the \
                 node, and masquerades them in CNI-HOSTPORT-MASQ, so that the answer comes back through \
                 the node. Others keep their address."
@@ -52,9 +56,8 @@ pub(super) fn portmap(context: &Context<'_, '_>, group: &Group) -> Described {
         steps,
         requires: vec![unseen(
             "no pod calls a hostPort of its own node, and the node not by localhost: they get no answer then",
-            "iptables-save -t nat | grep CNI-DN",
+            command("iptables-save -t nat | grep CNI-DN"),
         )],
-        undo: vec!["\"snat\": true, and restart the pods with a hostPort".to_owned()],
     };
     Described {
         title: "The portmap plugin masquerades calls of a hostPort".to_owned(),
@@ -62,6 +65,19 @@ pub(super) fn portmap(context: &Context<'_, '_>, group: &Group) -> Described {
         cause,
         remedies: vec![remedy],
     }
+}
+
+/// The portmap plugin in a network's configuration: its JSON pointer, and what it says of `snat`.
+fn portmap_in(text: &str) -> Option<(String, Option<bool>)> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    let is_it = |plugin: &Value| plugin.get("type").and_then(Value::as_str) == Some("portmap");
+    let snat = |plugin: &Value| plugin.get("snat").and_then(Value::as_bool);
+    if is_it(&document) {
+        return Some((String::new(), snat(&document)));
+    }
+    let plugins = document.get("plugins")?.as_array()?;
+    let index = plugins.iter().position(is_it)?;
+    Some((format!("/plugins/{index}"), snat(&plugins[index])))
 }
 
 pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -80,25 +96,29 @@ pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
             requires: vec![
                 unseen(
                     "the sidecar may have NET_ADMIN, and its image runs as its own user",
-                    "istioctl analyze -A",
+                    command("istioctl analyze -A"),
                 ),
                 unseen(
                     "the source still arrives at the node that the sidecar is on",
-                    "the other findings",
+                    sentence("The other findings."),
                 ),
             ],
-            undo: vec!["take the annotation away again; the pods restart".to_owned()],
         }
     } else {
         Remedy {
             lasting: true,
             title: "Leave ports out of the mesh, or read the mesh's headers".to_owned(),
-            steps: vec![by_hand(
+            steps: vec![undone(
                 "Linkerd's proxy has no transparent mode: leave the server's port out of it, or judge by l5d-client-id",
-                [r#"annotation of the pods' template: config.linkerd.io/skip-inbound-ports: "PORT""#.to_owned()],
+                [literal(
+                    r#"annotation of the pods' template: config.linkerd.io/skip-inbound-ports: "PORT""#,
+                )],
+                [sentence("Take the annotation away again; the pods restart.")],
             )],
-            requires: vec![unseen("nothing relies on the mesh's encryption on that port", "linkerd check")],
-            undo: vec!["take the annotation away again; the pods restart".to_owned()],
+            requires: vec![unseen(
+                "nothing relies on the mesh's encryption on that port",
+                command("linkerd check"),
+            )],
         }
     };
     Described {
@@ -114,7 +134,13 @@ pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
 
 /// The Deployments behind the Services of the rows.
 fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
-    const TPROXY: &str = r#"{"spec":{"template":{"metadata":{"annotations":{"sidecar.istio.io/interceptionMode":"TPROXY"}}}}}"#;
+    const MODE: &str = "sidecar.istio.io/interceptionMode";
+    let mode = |value: &str| {
+        format!(
+            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"{MODE}":{value}}}}}}}}}}}"#
+        )
+    };
+    let tproxy = mode("\"TPROXY\"");
     let objects = &context.cluster.objects;
     let rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
     let services: std::collections::BTreeSet<u32> =
@@ -129,14 +155,21 @@ fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
         });
         for one in its {
             let name = &one.metadata.name;
-            let text = format!("Pods of {namespace}/{name} restart with it");
-            steps.push(step(text, patch("deployment", Some(namespace), name, TPROXY)));
+            let text = format!("Pods of {namespace}/{name} restart with it, a few at a time");
+            let before = one.spec.template.metadata.annotations.get(MODE);
+            let before = mode(&before.map_or_else(|| "null".to_owned(), |value| json(value)));
+            steps.push(step(text, patch("deployment", Some(namespace), name, &tproxy, before)));
         }
     }
     if steps.is_empty() {
-        let command = super::patch_command("deployment", Some("NAMESPACE"), "NAME", TPROXY);
-        steps
-            .push(by_hand("The annotation on the pods' template; they restart with it", [command]));
+        let patch = |value: &str| {
+            super::patch_command("deployment", Some("NAMESPACE"), "NAME", &mode(value))
+        };
+        steps.push(undone(
+            "The annotation on the pods' template; they restart with it",
+            [patch("\"TPROXY\"")],
+            [patch("null")],
+        ));
     }
     steps
 }
@@ -171,7 +204,7 @@ pub(super) fn rewriting(context: &Context<'_, '_>, group: &Group) -> Described {
     let (confidence, cause) = cause(group, text, known);
     let mut remedies = vec![match owner {
         Owner::Unclaimed => delete(context, &found, &written),
-        known => of_owner(known),
+        known => of_owner(context, known),
     }];
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin::at_pods(context, group, *family)).collect();
@@ -249,87 +282,100 @@ fn delete(context: &Context<'_, '_>, found: &[Standing<'_>], written: &[Written<
         steps.push(by_hand(
             "Find who writes it: a unit's ExecStart (kubelet's too), a script, cloud-init, configuration management",
             [
-                "grep -rnI -e MASQUERADE -e SNAT -e masquerade /etc /usr/local /opt /var/lib/cloud 2>/dev/null".to_owned(),
-                "systemctl cat '*' 2>/dev/null | grep -n -e iptables -e 'nft '".to_owned(),
-                "nft monitor   # for rules in nf_tables: prints the program that changes them".to_owned(),
+                command("grep -rnI -e MASQUERADE -e SNAT -e masquerade /etc /usr/local /opt /var/lib/cloud 2>/dev/null"),
+                command("systemctl cat '*' 2>/dev/null | grep -n -e iptables -e 'nft '"),
+                command("nft monitor   # for rules in nf_tables: prints the program that changes them"),
             ],
         ));
     }
     for one in written {
         let text =
             format!("On {}: take the line out of {}:{}", one.node.name, one.path, one.number);
-        steps.push(by_hand(text, [one.line.clone()]));
+        let edit = Edit::Line { old: one.line.clone(), new: format!("# {}", one.line) };
+        let (nodes, path) = (vec![one.node.name.clone()], one.path.to_owned());
+        steps.push(step(text, Action::File { nodes, path, edit }));
     }
     for node in rules::nodes(found) {
         let name = context.cluster.nodes[node].name.clone();
         let here = found.iter().filter(|rule| rule.node == node);
-        let commands: Vec<String> = here.filter_map(Standing::deletion).collect();
+        let changes: Vec<_> = here.map(Standing::deleted).collect();
         let text = format!("Then, on {name}, delete the rule itself");
-        steps.push(step(text, Action::Rules { node: name, commands }));
+        steps.push(step(text, Action::Rules { node: name, changes }));
     }
-    let undo = found.iter().filter_map(|rule| {
-        let node = &context.cluster.nodes[rule.node].name;
-        Some(format!("{node}: {}", rule.addition()?))
-    });
     Remedy {
         lasting: true,
         title: "Take the rule away where it is written, then in the kernel".to_owned(),
         steps,
         requires: vec![unseen(
             "nobody needs it: pods reach networks outside without it, or another rule masquerades them",
-            "the rule's counter; a connection from a pod to the outside",
+            sentence("The rule's counter; a connection from a pod to the outside."),
         )],
-        undo: undo.collect(),
     }
 }
 
 /// The switch of a program whose rules are known by name.
-fn of_owner(owner: Owner) -> Remedy {
-    let environment =
-        |workload: &str, container: &str, name: &str, value: &str| Action::Environment {
-            workload: workload.to_owned(),
+fn of_owner(context: &Context<'_, '_>, owner: Owner) -> Remedy {
+    let environment = |name: &str, container: &str, variable: &str, value: &str| {
+        let workload = Workload {
+            kind: WorkloadKind::DaemonSet,
             namespace: "kube-system".to_owned(),
-            container: container.to_owned(),
             name: name.to_owned(),
-            value: value.to_owned(),
+            container: Some(container.to_owned()),
         };
-    let hand = |text: &str, command: &str| by_hand(text, [command.to_owned()]);
+        environment(context, workload, variable, value)
+    };
+    let hand =
+        |text: &str, there: &str, back: &str| undone(text, [command(there)], [command(back)]);
     let step = match owner {
         Owner::AwsVpcCni => step(
-            "The node doesn't translate any more; subnets need a NAT gateway then. For single networks: AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS",
-            environment("daemonset/aws-node", "aws-node", "AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
+            "The node doesn't translate any more; subnets need a NAT gateway then. For single networks: AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS. The DaemonSet's pods restart with it",
+            environment("aws-node", "aws-node", "AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
         ),
         Owner::Weave => step(
-            "Weave leaves clients outside alone; only with externalTrafficPolicy: Local",
-            environment("daemonset/weave-net", "weave", "NO_MASQ_LOCAL", "1"),
+            "Weave leaves clients outside alone; only with externalTrafficPolicy: Local. The DaemonSet's pods restart with it",
+            environment("weave-net", "weave", "NO_MASQ_LOCAL", "1"),
         ),
-        Owner::Cilium => step(
-            "Cilium doesn't masquerade IPv4; or set ipv4-native-routing-cidr to all networks that know pods",
-            patch(
-                "configmap",
-                Some("kube-system"),
-                "cilium-config",
-                &format!(r#"{{"data":{{{}:"false"}}}}"#, json("enable-ipv4-masquerade")),
-            ),
-        ),
+        Owner::Cilium => {
+            const KEY: &str = "enable-ipv4-masquerade";
+            let map = context.cluster.objects.config_map("kube-system", "cilium-config");
+            let data = |value: &str| format!(r#"{{"data":{{"{KEY}":{value}}}}}"#);
+            let before = map.map(|map| map.data.get(KEY));
+            let before =
+                before.map(|value| data(&value.map_or("null".to_owned(), |one| json(one))));
+            step(
+                "Cilium doesn't masquerade IPv4, once its agents have restarted; or set ipv4-native-routing-cidr to all networks that know pods",
+                patch(
+                    "configmap",
+                    Some("kube-system"),
+                    "cilium-config",
+                    &data("\"false\""),
+                    before,
+                ),
+            )
+        }
         Owner::Tailscale => hand(
             "Routed networks must know the way back",
             "tailscale set --snat-subnet-routes=false",
+            "tailscale set --snat-subnet-routes=true",
         ),
         Owner::Firewalld => hand(
             "In the zone that has the device",
             "firewall-cmd --permanent --zone=ZONE --remove-masquerade && firewall-cmd --reload",
+            "firewall-cmd --permanent --zone=ZONE --add-masquerade && firewall-cmd --reload",
         ),
         Owner::Libvirt => hand(
             "A routed network in place of a translated one: <forward mode='route'/>",
             "virsh net-edit NETWORK",
+            "virsh net-edit NETWORK",
         ),
-        Owner::OvnKubernetes => {
-            hand("Without translation on the way out", "ovnkube --disable-snat-multiple-gws")
-        }
-        Owner::Unmasq => hand(
+        Owner::OvnKubernetes => undone(
+            "Without translation on the way out: an argument of ovnkube",
+            [literal("--disable-snat-multiple-gws")],
+            [sentence("Take --disable-snat-multiple-gws away again.")],
+        ),
+        Owner::Unmasq => by_hand(
             "The rule is of Unmasq's own table",
-            "nft list table ip unmasq; nft list table ip6 unmasq",
+            [command("nft list table ip unmasq; nft list table ip6 unmasq")],
         ),
         Owner::Calico
         | Owner::KubeProxy
@@ -347,7 +393,11 @@ fn of_owner(owner: Owner) -> Remedy {
         | Owner::Istio
         | Owner::Linkerd
         | Owner::ContainerEngine
-        | Owner::Unclaimed => by_hand(format!("In the settings of {}", owner_name(owner)), []),
+        | Owner::Unclaimed => undone(
+            format!("In the settings of {}", owner_name(owner)),
+            [],
+            [sentence("Set it back.")],
+        ),
     };
     Remedy {
         lasting: true,
@@ -355,8 +405,7 @@ fn of_owner(owner: Owner) -> Remedy {
         steps: vec![step],
         requires: vec![unseen(
             "what called out translated until now still gets answers",
-            "a connection from a pod to the outside",
+            sentence("A connection from a pod to the outside."),
         )],
-        undo: vec!["set it back".to_owned()],
     }
 }

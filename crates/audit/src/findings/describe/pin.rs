@@ -4,24 +4,41 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use unmasq_model::expr::{End, Expr, Field};
 use unmasq_model::packet::Family;
+use unmasq_model::rule::{self, Nat, NatAddress, NatKind, Rule, Step as Part};
+use unmasq_model::ruleset::{
+    Backend, BaseChain, Chain, ChainKind, Hook, Policy, Table, TableFamily,
+};
+use unmasq_model::set::Set;
 
 use super::networks::{listed, nft_set};
-use super::{Context, Group, computed, step, unseen};
+use super::{Context, Group, command, computed, step, test, unseen};
+use crate::change::TableChange;
 use crate::matrix::{Client, Entry};
 use crate::{Action, Remedy};
 
 /// kube-proxy's mark for what needs its masquerade (`masqueradeBit: 14`, its default, in iptables
 /// and nftables mode). It takes it off after our chain.
-const NOT_MARKED: &str = "meta mark & 0x4000 == 0";
+const MARK: u32 = 0x4000;
+/// srcnat, where iptables and others have their chains, is 100.
+const BEFORE_SRCNAT: i32 = 99;
 
 /// What is pinned, in one family.
 pub(super) struct Pin {
     pub(super) family: Family,
-    /// Tests of a rule, before the one of the mark.
-    pub(super) tests: String,
+    from: From,
+    to: Vec<IpNet>,
+    /// Whether it is what doesn't go there.
+    elsewhere: bool,
     /// Whose address is kept, on the way to whom.
-    pub(super) text: String,
+    text: String,
+}
+
+enum From {
+    Networks(Vec<IpNet>),
+    /// Anybody but the node itself.
+    Others,
 }
 
 impl Pin {
@@ -30,10 +47,9 @@ impl Pin {
         if from.is_empty() || to.is_empty() {
             return None;
         }
-        let ip = word(family);
-        let tests = format!("{ip} saddr {} {ip} daddr {}", nft_set(from), nft_set(to));
         let text = format!("from {} to {}", listed(from), listed(to));
-        Some(Pin { family, tests, text })
+        let (from, to) = (From::Networks(from.to_vec()), to.to_vec());
+        Some(Pin { family, from, to, elsewhere: false, text })
     }
 
     /// From anybody but the nodes themselves, whose own calls need what masquerades them.
@@ -41,14 +57,82 @@ impl Pin {
         if to.is_empty() {
             return None;
         }
-        let ip = word(family);
-        let tests = format!("fib saddr type != local {ip} daddr {}", nft_set(to));
-        Some(Pin { family, tests, text: format!("from pods and from outside to {}", listed(to)) })
+        let text = format!("from pods and from outside to {}", listed(to));
+        Some(Pin { family, from: From::Others, to: to.to_vec(), elsewhere: false, text })
     }
 
-    fn rule(&self) -> String {
-        format!("{} {NOT_MARKED} snat to {} saddr", self.tests, word(self.family))
+    /// From networks to everybody outside of them.
+    pub(super) fn out_of(family: Family, nets: &[IpNet]) -> Option<Pin> {
+        let pin = Pin::between(family, nets, nets)?;
+        let text = format!("from {} to everybody outside", listed(nets));
+        Some(Pin { elsewhere: true, text, ..pin })
     }
+
+    fn rule(&self, sets: &mut Vec<Set>) -> Option<Rule> {
+        let ip = word(self.family);
+        let mut text = String::new();
+        let mut tests = Vec::new();
+        match &self.from {
+            From::Networks(nets) => {
+                tests.push(test::address(End::Source, nets, false, sets)?);
+                text.push_str(&format!("{ip} saddr {}", nft_set(nets)));
+            }
+            From::Others => {
+                tests.push(test::not_from_here());
+                text.push_str("fib saddr type != local");
+            }
+        }
+        tests.push(test::address(End::Destination, &self.to, self.elsewhere, sets)?);
+        tests.push(test::not_marked(MARK));
+        let not = if self.elsewhere { "!= " } else { "" };
+        text.push_str(&format!(
+            " {ip} daddr {not}{} meta mark & {MARK:#010x} == 0x00000000 snat to {ip} saddr",
+            nft_set(&self.to)
+        ));
+        let own = Expr::Field(Field::Address(self.family, End::Source));
+        let nat = Nat {
+            kind: NatKind::Snat,
+            family: None,
+            address: Some(NatAddress::Expr(own)),
+            ports: None,
+            random: false,
+        };
+        let tests = tests.into_iter().map(Part::Test);
+        let steps = tests.chain([Part::Do(rule::Action::Nat(nat))]).collect();
+        Some(Rule { steps, text: text.into(), comment: None, origin: test::NOWHERE })
+    }
+}
+
+/// One table for each family, with all its pins.
+fn tables(pins: &[Pin]) -> Vec<TableChange> {
+    let families: BTreeSet<Family> = pins.iter().map(|pin| pin.family).collect();
+    let table = |family: Family| {
+        let mut sets = Vec::new();
+        let mine = pins.iter().filter(|pin| pin.family == family);
+        let rules = mine.filter_map(|pin| pin.rule(&mut sets)).collect();
+        let base = BaseChain {
+            hook: Some(Hook::Postrouting),
+            kind: ChainKind::Nat,
+            priority: BEFORE_SRCNAT,
+            policy: Policy::Accept,
+        };
+        let chain = Chain { name: "pin".into(), base: Some(base), rules, origin: test::NOWHERE };
+        let table = Table {
+            backend: Backend::Nft,
+            family: match family {
+                Family::V4 => TableFamily::Ip,
+                Family::V6 => TableFamily::Ip6,
+            },
+            name: "unmasq".into(),
+            chains: vec![chain],
+            sets,
+            dormant: false,
+            unreadable: None,
+            origin: test::NOWHERE,
+        };
+        TableChange { old: None, new: Some(table) }
+    };
+    families.into_iter().map(table).collect()
 }
 
 /// The pin of what arrives at pods: from other pods, or from anybody, as the rows need it.
@@ -71,30 +155,19 @@ pub(super) fn remedy(context: &Context<'_, '_>, nodes: &[usize], pins: &[Pin]) -
     if pins.is_empty() || nodes.is_empty() {
         return None;
     }
-    let commands: Vec<String> = pins.iter().map(command).collect();
+    let changes = tables(pins);
     let what = pins.iter().map(|pin| pin.text.as_str()).collect::<Vec<_>>().join("; ");
     let steps = nodes.iter().filter_map(|node| {
         let node = context.cluster.nodes.get(*node)?.name.clone();
         let text = format!("On {node}, keep the source of new connections {what}");
-        Some(step(text, Action::Rules { node, commands: commands.clone() }))
+        Some(step(text, Action::Tables { node, changes: changes.clone() }))
     });
-    let families: BTreeSet<Family> = pins.iter().map(|pin| pin.family).collect();
-    let undo = families.iter().map(|family| format!("nft delete table {} unmasq", word(*family)));
     Some(Remedy {
         lasting: false,
         title: "Pin the source in a table of its own, until the lasting remedy works".to_owned(),
         steps: steps.collect(),
         requires: vec![mark(context)],
-        undo: undo.collect(),
     })
-}
-
-fn command(pin: &Pin) -> String {
-    let (ip, rule) = (word(pin.family), pin.rule());
-    format!(
-        "nft 'table {ip} unmasq {{ chain pin {{ type nat hook postrouting priority srcnat - 1; \
-         policy accept; {rule}; }}; }}'"
-    )
 }
 
 /// Whether kube-proxy's mark is the one that pins leave alone.
@@ -110,7 +183,10 @@ fn mark(context: &Context<'_, '_>) -> crate::Requirement {
         .flat_map(|chain| &chain.rules)
         .peekable();
     if marking.peek().is_none() {
-        return unseen(text, "iptables-save -t nat | grep KUBE-MARK-MASQ; nft list ruleset");
+        return unseen(
+            text,
+            command("iptables-save -t nat | grep KUBE-MARK-MASQ; nft list ruleset"),
+        );
     }
     computed(
         marking.all(|rule| rule.text.contains("0x4000") || rule.text.contains("0x00004000")),

@@ -6,13 +6,21 @@ use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
 
 use super::spread::Spread;
 use super::{
-    Context, Described, Group, Known, by_hand, cause, computed, count, few, patch, patch_command,
-    step, title, unseen,
+    Context, Described, Group, Known, by_hand, cause, command, computed, count, few, literal,
+    patch, patch_command, sentence, step, title, undone, unseen,
 };
 use crate::{Remedy, Requirement, Step};
 
 pub(super) const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
 pub(super) const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+
+/// The patch that brings back the policy that a Service has.
+pub(super) fn before(service: &Service) -> String {
+    match service.spec.external_traffic_policy {
+        TrafficPolicy::Cluster => CLUSTER.to_owned(),
+        TrafficPolicy::Local => LOCAL.to_owned(),
+    }
+}
 
 /// So many Services get a step each.
 const FEW: usize = 5;
@@ -80,7 +88,6 @@ fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
     let spreads: Vec<(&Service, Spread)> =
         services.iter().map(|one| (*one, Spread::of(context.cluster, one))).collect();
     let mut steps = Vec::new();
-    let mut undo = Vec::new();
     if services.len() <= FEW {
         for (service, spread) in spreads.iter().filter(|(_, spread)| !spread.is_even()) {
             steps.push(spread_pods(context, service, spread));
@@ -89,29 +96,26 @@ fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
             let (namespace, name) = (&*service.metadata.namespace, &*service.metadata.name);
             steps.push(step(
                 format!("Service {namespace}/{name}: only pods of the node that is called get the call, with the client's address"),
-                patch("service", Some(namespace), name, LOCAL),
+                patch("service", Some(namespace), name, LOCAL, before(service)),
             ));
-            undo.push(patch_command("service", Some(namespace), name, CLUSTER));
         }
     } else {
         let list = services.iter().map(|one| one.full_name()).collect::<Vec<_>>().join(" ");
         let each = |policy: &str| {
-            format!(
+            command(format!(
                 "for service in {list}; do kubectl -n \"${{service%/*}}\" patch service \
                  \"${{service#*/}}\" --type=merge -p '{policy}'; done"
-            )
+            ))
         };
         let text =
             format!("{}: take those out that must stay Cluster", count(services.len(), "Service"));
-        steps.push(by_hand(text, [each(LOCAL)]));
-        undo.push(each(CLUSTER));
+        steps.push(undone(text, [each(LOCAL)], [each(CLUSTER)]));
     }
     Some(Remedy {
         lasting: true,
         title: "Set externalTrafficPolicy: Local".to_owned(),
         steps,
         requires: requirements(&spreads),
-        undo,
     })
 }
 
@@ -122,11 +126,11 @@ fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
         let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
         all.push(unseen(
             "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod",
-            format!(
+            command(format!(
                 "port=$(kubectl -n {namespace} get service {name} -o \
-                 jsonpath='{{.spec.healthCheckNodePort}}'); curl -i http://NODE:$port/ (200 with a \
-                 pod, 503 without; assigned once the policy is Local)"
-            ),
+                 jsonpath='{{.spec.healthCheckNodePort}}'); curl -i http://NODE:$port/   # 200 \
+                 with a pod, 503 without; assigned once the policy is Local"
+            )),
         ));
     }
     let empty: Vec<String> = spreads
@@ -189,11 +193,12 @@ pub(in crate::findings) fn apart(
     });
     match its {
         Some(found) => {
-            step(text, patch("deployment", Some(namespace), &found.metadata.name, &affinity))
+            step(text, patch("deployment", Some(namespace), &found.metadata.name, &affinity, None))
         }
-        None => by_hand(
+        None => undone(
             format!("{text}. Their Deployment or StatefulSet was not seen"),
             [patch_command("deployment", Some(namespace), "NAME", &affinity)],
+            [command(format!("kubectl rollout undo deployment/NAME -n {namespace}"))],
         ),
     }
 }
@@ -205,24 +210,33 @@ fn forwarded_for() -> Remedy {
         steps: vec![
             by_hand(
                 "The proxy in front (HTTP or TLS ends there) sets the header and drops what clients send in it",
-                ["HAProxy: http-request del-header X-Forwarded-For, then option forwardfor".to_owned()],
+                [literal(
+                    "HAProxy: http-request del-header X-Forwarded-For, then option forwardfor",
+                )],
             ),
-            by_hand(
+            undone(
                 "The server behind believes it from that proxy's addresses alone",
                 [
-                    "ingress-nginx, its ConfigMap: use-forwarded-headers: \"true\", proxy-real-ip-cidr: PROXY-RANGE".to_owned(),
-                    "nginx: set_real_ip_from PROXY-RANGE; real_ip_header X-Forwarded-For; real_ip_recursive on;".to_owned(),
+                    literal(
+                        "ingress-nginx, its ConfigMap: use-forwarded-headers: \"true\", proxy-real-ip-cidr: PROXY-RANGE",
+                    ),
+                    literal(
+                        "nginx: set_real_ip_from PROXY-RANGE; real_ip_header X-Forwarded-For; real_ip_recursive on;",
+                    ),
                 ],
+                [sentence("Take both settings away again.")],
             ),
         ],
         requires: vec![
             unseen(
                 "nobody reaches the server without the proxy: with Cluster the server sees nodes, so it must trust nodes",
-                "a request to a node port from elsewhere, with a header of one's own",
+                sentence("A request to a node port from elsewhere, with a header of one's own."),
             ),
-            unseen("whatever judges by address reads the header (NetworkPolicy and loadBalancerSourceRanges can't)", "the server's access log"),
+            unseen(
+                "whatever judges by address reads the header (NetworkPolicy and loadBalancerSourceRanges can't)",
+                sentence("The server's access log."),
+            ),
         ],
-        undo: vec!["take both settings away again".to_owned()],
     }
 }
 
@@ -234,22 +248,26 @@ fn proxy_protocol() -> Remedy {
             by_hand(
                 "Server: it takes the address from the protocol, and refuses connections without it",
                 [
-                    "ingress-nginx, its ConfigMap: use-proxy-protocol: \"true\"".to_owned(),
-                    "nginx: listen 80 proxy_protocol; set_real_ip_from BALANCER-RANGE; real_ip_header proxy_protocol;".to_owned(),
+                    literal("ingress-nginx, its ConfigMap: use-proxy-protocol: \"true\""),
+                    literal(
+                        "nginx: listen 80 proxy_protocol; set_real_ip_from BALANCER-RANGE; real_ip_header proxy_protocol;",
+                    ),
                 ],
             ),
-            by_hand(
+            undone(
                 "Load balancer, at the same time: it begins each connection with it",
                 [
-                    "HAProxy: server n1 NODE:NODEPORT check send-proxy-v2".to_owned(),
-                    "AWS (classic): annotation service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: \"*\"".to_owned(),
+                    literal("HAProxy: server n1 NODE:NODEPORT check send-proxy-v2"),
+                    literal(
+                        "AWS (classic): annotation service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: \"*\"",
+                    ),
                 ],
+                [sentence("Take both settings away again, together.")],
             ),
         ],
         requires: vec![unseen(
             "both ends change together: with one end only, every connection fails, health checks too",
-            "curl -v through the load balancer; the server's access log",
+            sentence("A request through the load balancer, and the server's access log."),
         )],
-        undo: vec!["take both settings away again, together".to_owned()],
     }
 }

@@ -1,16 +1,20 @@
-//! The rules that a finding is about, on every node that has them, and the commands that take them
-//! away.
+//! The rules that a finding is about, on every node that has them, and the changes that take them
+//! away or narrow them.
 
+use ipnet::IpNet;
 use unmasq_eval::trace::RuleId;
 use unmasq_model::host::Host;
+use unmasq_model::origin::Origin;
 use unmasq_model::packet::Family;
-use unmasq_model::rule::{Action, NatKind, Rule, Step};
+use unmasq_model::rule::{Action, NatKind, Rule, Step, Test};
 use unmasq_model::ruleset::{Backend, Chain, ChainId, Table, TableFamily};
 
-use super::Context;
+use super::{Context, pin, test};
+use crate::change::RuleChange;
 use crate::judge::Suspect;
 use crate::label::words;
 use crate::matrix::texts_of_node;
+use crate::shape::source_network;
 use crate::{Owner, label, owner};
 
 /// A rule on a node.
@@ -20,6 +24,8 @@ pub(super) struct Standing<'c> {
     pub(super) node: usize,
     pub(super) table: &'c Table,
     pub(super) chain: &'c Chain,
+    /// Its index in the chain.
+    pub(super) position: usize,
     pub(super) rule: &'c Rule,
 }
 
@@ -50,7 +56,8 @@ pub(super) fn of<'c>(
                     let id = RuleId { table: number, chain: ChainId(place), rule: index };
                     let rewrites = rule.steps.iter().any(rewrites);
                     if rewrites && owner(host, id) == whose && wanted(node, host, id) {
-                        found.push(Standing { node, table, chain, rule });
+                        let position = index as usize;
+                        found.push(Standing { node, table, chain, position, rule });
                     }
                 }
             }
@@ -74,9 +81,9 @@ pub(super) fn nodes(found: &[Standing<'_>]) -> Vec<usize> {
 }
 
 impl Standing<'_> {
-    /// The family that the rule is of, if it is of one.
-    pub(super) fn family(&self) -> Option<Family> {
-        match self.table.family {
+    /// The family of a table's rules, if they are of one.
+    pub(super) fn family_of(table: TableFamily) -> Option<Family> {
+        match table {
             TableFamily::Ip => Some(Family::V4),
             TableFamily::Ip6 => Some(Family::V6),
             TableFamily::Inet | TableFamily::Bridge | TableFamily::Arp | TableFamily::Netdev => {
@@ -85,98 +92,134 @@ impl Standing<'_> {
         }
     }
 
-    /// The program that writes rules like this one.
-    fn program(&self) -> Option<&'static str> {
-        match (self.table.backend, self.family()?) {
-            (Backend::Legacy, Family::V4) => Some("iptables-legacy"),
-            (Backend::Legacy, Family::V6) => Some("ip6tables-legacy"),
-            (Backend::IptablesNft, Family::V4) => Some("iptables-nft"),
-            (Backend::IptablesNft, Family::V6) => Some("ip6tables-nft"),
-            (Backend::Nft, _) => None,
+    /// The network that its packets come from.
+    pub(super) fn source(&self) -> Option<IpNet> {
+        self.rule.steps.iter().find_map(|step| match step {
+            Step::Test(test) => source_network(test),
+            Step::Do(_) => None,
+        })
+    }
+
+    /// Whether iptables wrote it.
+    pub(super) fn is_xtables(&self) -> bool {
+        match self.table.backend {
+            Backend::Legacy | Backend::IptablesNft => true,
+            Backend::Nft => false,
         }
     }
 
-    /// The rule's words after its chain, for a shell; `None`: it isn't iptables'.
-    pub(super) fn arguments(&self) -> Option<Vec<String>> {
-        self.program()?;
-        let mut words = words(&self.rule.text);
-        (words.next() == Some("-A") && words.next() == Some(&self.chain.name))
-            .then(|| words.map(for_shell).collect())
+    /// The program that lists it, if it is iptables'.
+    pub(super) fn saved_by(&self, family: Family) -> &'static str {
+        saves(Some(self.table.backend), family)
     }
 
-    /// The command that deletes it.
-    pub(super) fn deletion(&self) -> Option<String> {
-        if self.program().is_some() {
-            return self.deletion_of(&self.arguments()?);
+    /// It is deleted.
+    pub(super) fn deleted(&self) -> RuleChange {
+        RuleChange {
+            backend: self.table.backend,
+            family: self.table.family,
+            table: self.table.name.to_string(),
+            chain: self.chain.name.to_string(),
+            position: self.position,
+            old: Some(self.rule.clone()),
+            new: None,
         }
-        let (table, chain) = (&self.table.name, &self.chain.name);
-        let handle = self.rule.origin.handle?;
-        let family = self.table.family;
-        Some(format!("nft delete rule {family} {table} {chain} handle {handle}"))
     }
 
-    /// The command that deletes the rule of the chain that has these arguments; `None`: it isn't
-    /// iptables'.
-    pub(super) fn deletion_of(&self, arguments: &[String]) -> Option<String> {
-        let (table, chain) = (&self.table.name, &self.chain.name);
-        Some(format!("{} -t {table} -D {chain} {}", self.program()?, arguments.join(" ")))
-    }
-
-    /// The command that puts it back, at its chain's end.
-    pub(super) fn addition(&self) -> Option<String> {
-        let (table, chain) = (&self.table.name, &self.chain.name);
-        if let Some(program) = self.program() {
-            let rule = self.arguments()?.join(" ");
-            return Some(format!("{program} -t {table} -A {chain} {rule}"));
+    /// The same rule for fewer packets: a test more, after its test of the source.
+    pub(super) fn narrowed(&self, added: &Exception) -> Option<RuleChange> {
+        let is_source = |step: &Step| match step {
+            Step::Test(test) => source_network(test).is_some(),
+            Step::Do(_) => false,
+        };
+        let at = 1 + self.rule.steps.iter().position(is_source)?;
+        let mut steps = self.rule.steps.to_vec();
+        for (index, test) in added.tests.iter().enumerate() {
+            // iptables makes the tests of its matches after the rule's own.
+            let first = at + index;
+            let end = || steps.iter().position(|step| matches!(step, Step::Do(_)));
+            let at = if index > 0 && self.is_xtables() { end()? } else { first };
+            steps.insert(at, Step::Test(test.clone()));
         }
-        let (family, rule) =
-            (self.table.family, crate::short_text(self.rule).replace('\'', r"'\''"));
-        Some(format!("nft 'add rule {family} {table} {chain} {rule}'"))
-    }
-
-    /// The command that puts other arguments in front of the chain; `None`: it isn't iptables'.
-    pub(super) fn insertion(&self, arguments: &[String]) -> Option<String> {
-        let (table, chain) = (&self.table.name, &self.chain.name);
-        Some(format!("{} -t {table} -I {chain} 1 {}", self.program()?, arguments.join(" ")))
+        let text = if self.is_xtables() {
+            added.in_saved(&self.rule.text)?
+        } else {
+            added.in_listed(&self.rule.text)?
+        };
+        // The kernel has yet to give it a handle.
+        let origin = Origin { handle: None, ..self.rule.origin };
+        let new = Rule {
+            steps: steps.into(),
+            text: text.into(),
+            comment: self.rule.comment.clone(),
+            origin,
+        };
+        Some(RuleChange { new: Some(new), ..self.deleted() })
     }
 }
 
-/// A word of iptables-save as a shell takes it literally: iptables' own quotes hide neither `$` nor
-/// a backtick from a shell.
-fn for_shell(word: &str) -> String {
-    let mut text = String::new();
-    let mut letters = word.chars();
-    let mut quoted = false;
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' => quoted = !quoted,
-            '\\' if quoted => text.extend(letters.next()),
-            _ => text.push(letter),
-        }
+/// The program that lists iptables' rules of a back end; without one, the node's default.
+pub(super) fn saves(backend: Option<Backend>, family: Family) -> &'static str {
+    match (backend, family) {
+        (Some(Backend::Legacy), Family::V4) => "iptables-legacy-save",
+        (Some(Backend::Legacy), Family::V6) => "ip6tables-legacy-save",
+        (Some(Backend::IptablesNft), Family::V4) => "iptables-nft-save",
+        (Some(Backend::IptablesNft), Family::V6) => "ip6tables-nft-save",
+        (Some(Backend::Nft) | None, Family::V4) => "iptables-save",
+        (Some(Backend::Nft) | None, Family::V6) => "ip6tables-save",
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if text == "!" || (!text.is_empty() && text.chars().all(plain)) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::for_shell;
+/// Destinations that a rule leaves out: a network, and another one that iptables can only say as a
+/// range of addresses (a rule has one `-d`).
+pub(super) struct Exception {
+    networks: Vec<IpNet>,
+    tests: Vec<Test>,
+}
 
-    #[test]
-    fn a_shell_takes_words_literally() {
-        for (word, expected) in [
-            ("172.7.21.0/24", "172.7.21.0/24"),
-            ("!", "!"),
-            (r#""flanneld masq""#, "'flanneld masq'"),
-            (r#""$(reboot) `x`""#, "'$(reboot) `x`'"),
-            (r#""a \"b\" c\\d""#, r#"'a "b" c\d'"#),
-            (r#""it's""#, r"'it'\''s'"),
-            ("", "''"),
-        ] {
-            assert_eq!(for_shell(word), expected, "{word}");
+impl Exception {
+    /// Leaves out one or two networks of a family.
+    pub(super) fn new(network: IpNet, other: Option<IpNet>) -> Exception {
+        let networks: Vec<IpNet> = [network].into_iter().chain(other).collect();
+        let tests = networks.iter().map(|net| test::not_to(*net)).collect();
+        Exception { networks, tests }
+    }
+
+    /// In a rule of iptables-save; `None`: it has a destination already.
+    fn in_saved(&self, text: &str) -> Option<String> {
+        let all: Vec<&str> = words(text).collect();
+        if all.contains(&"-d") {
+            return None;
         }
+        let source = all.iter().position(|word| *word == "-s")? + 2;
+        let mut new: Vec<String> = all.iter().map(|word| (*word).to_owned()).collect();
+        let mut at = source.min(new.len());
+        for (index, net) in self.networks.iter().enumerate() {
+            let added = match index {
+                0 => vec!["!".to_owned(), "-d".to_owned(), net.to_string()],
+                // Matches come after the rule's own tests, and are made in the order written.
+                _ => {
+                    let range = format!("{}-{}", net.network(), net.broadcast());
+                    at = new.iter().position(|word| word == "-j")?;
+                    ["-m", "iprange", "!", "--dst-range", &range].map(str::to_owned).to_vec()
+                }
+            };
+            new.splice(at..at, added);
+        }
+        Some(new.join(" "))
+    }
+
+    /// In a rule as nft lists it.
+    fn in_listed(&self, text: &str) -> Option<String> {
+        let ip = pin::word(Family::of(self.networks.first()?.addr()));
+        let mut all = words(text).collect::<Vec<_>>();
+        let at = all.windows(2).position(|two| two == [ip, "saddr"])? + 3;
+        if at > all.len() || all.windows(2).any(|two| two == [ip, "daddr"]) {
+            return None;
+        }
+        let added: Vec<String> =
+            self.networks.iter().map(|net| format!("{ip} daddr != {net}")).collect();
+        all.splice(at..at, added.iter().map(String::as_str));
+        Some(all.join(" "))
     }
 }

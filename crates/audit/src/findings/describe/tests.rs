@@ -1,16 +1,22 @@
 //! Small clusters, and what a person should read of a finding in them: by hand from what each
 //! program's documentation says of its settings.
 
+mod answers;
+mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
 use unmasq_model::packet::{Family, Protocol};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::Backend;
 
 use super::*;
 use crate::Severity;
 use crate::matrix::{self, Fate, Matrix, Policy, Row, Why, Witness};
+use crate::{Undo, change};
 
 /// A capture's files: the objects as YAML, and others by path.
 fn cluster(objects: &str, files: &[(&str, &str)]) -> Cluster {
@@ -59,7 +65,12 @@ fn of(
     described
 }
 
-fn row(entry: Entry, client: Client, family: Family, services: &[u32]) -> Row {
+pub(in crate::findings) fn row(
+    entry: Entry,
+    client: Client,
+    family: Family,
+    services: &[u32],
+) -> Row {
     let address = "192.0.2.1".parse().unwrap();
     Row {
         cell: Cell {
@@ -101,19 +112,52 @@ fn commands(described: &Described) -> String {
     let mut all = String::new();
     for action in actions(described) {
         match action {
-            Action::Rules { node, commands } => {
+            Action::Rules { node, changes } => {
+                let commands = change::commands(changes).unwrap();
                 commands.iter().for_each(|one| all.push_str(&format!("{node}: {one}\n")));
             }
-            Action::ByHand(commands) => {
-                commands.iter().for_each(|one| all.push_str(&format!("{one}\n")));
+            Action::Tables { node, changes } => {
+                let commands = change::table_commands(changes).unwrap();
+                commands.iter().for_each(|one| all.push_str(&format!("{node}: {one}\n")));
+            }
+            Action::ByHand { instructions, .. } => {
+                instructions.iter().for_each(|one| all.push_str(&format!("{}\n", said(one))));
             }
             Action::Patch { .. }
             | Action::Environment { .. }
             | Action::Argument { .. }
-            | Action::File { .. } => {}
+            | Action::File { .. }
+            | Action::Restart { .. } => {}
         }
     }
     all
+}
+
+fn said(instruction: &Instruction) -> &str {
+    match instruction {
+        Instruction::Command(text) | Instruction::Sentence(text) | Instruction::Literal(text) => {
+            text
+        }
+    }
+}
+
+/// How a remedy is undone by a person, and by which patches.
+fn undone_by(remedy: &Remedy) -> Vec<String> {
+    let one = |undo: Undo| match undo {
+        Undo::Action(Action::Patch { patch, .. }) => patch,
+        Undo::Action(other) => format!("{other:?}"),
+        Undo::ByHand(instruction) => said(&instruction).to_owned(),
+    };
+    remedy.undo().into_iter().map(one).collect()
+}
+
+fn of_workload(name: &str, container: &str) -> Workload {
+    Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+        container: Some(container.to_owned()),
+    }
 }
 
 fn known(described: &Described) -> (Confidence, Option<&str>, Option<&str>) {
@@ -164,34 +208,47 @@ fn a_pool_that_no_pod_uses() {
     let place = "IPPool default-ipv4-ippool, spec.natOutgoing";
     assert_eq!(known(&found), (Confidence::Certain, Some("natOutgoing: true"), Some(place)));
     let all = actions(&found);
-    let [patched, environment, Action::ByHand(installer), Action::Rules { node, commands }] =
-        all[..]
+    let [
+        patched,
+        Action::ByHand { .. },
+        environment,
+        Action::ByHand { instructions: watched, .. },
+        Action::ByHand { instructions: installer, .. },
+        Action::Tables { node, changes },
+    ] = all[..]
     else {
         panic!("{all:?}");
     };
     let pool = "ippools.crd.projectcalico.org";
-    assert_eq!(
-        *patched,
-        patch(pool, None, "default-ipv4-ippool", r#"{"spec":{"natOutgoing":false}}"#)
-    );
+    let (off, on) =
+        (r#"{"spec":{"natOutgoing":false}}"#, r#"{"spec":{"natOutgoing":true}}"#.to_owned());
+    assert_eq!(*patched, patch(pool, None, "default-ipv4-ippool", off, on.clone()));
     let expected = Action::Environment {
-        workload: "daemonset/canal".to_owned(),
-        namespace: "kube-system".to_owned(),
-        container: "calico-node".to_owned(),
+        workload: of_workload("canal", "calico-node"),
         name: "CALICO_IPV4POOL_NAT_OUTGOING".to_owned(),
-        value: "0".to_owned(),
+        value: Some("0".to_owned()),
+        old: None,
     };
     assert_eq!((environment, installer.len()), (&expected, 1));
-    let pin = "nft 'table ip unmasq { chain pin { type nat hook postrouting priority srcnat - 1; \
-        policy accept; ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 meta mark & 0x4000 == 0 \
-        snat to ip saddr; }; }'";
-    assert_eq!((&**node, &commands[..]), ("n1", &[pin.to_owned()][..]));
-    assert_eq!(
-        found.remedies[0].undo[0],
-        r#"kubectl patch ippools.crd.projectcalico.org default-ipv4-ippool --type=merge -p '{"spec":{"natOutgoing":true}}'"#
+    // The change of the variable restarts a network plugin's pods, and says so.
+    let [Instruction::Command(watch)] = &watched[..] else { panic!("{watched:?}") };
+    assert_eq!(watch, "kubectl rollout status daemonset/canal -n kube-system");
+    let rollout = &found.remedies[0].steps[3].text;
+    assert!(
+        rollout.contains("one node after the other") && rollout.contains("new pods"),
+        "{rollout}"
     );
+    let pin = "nft -f - <<'EOF'\ncreate table ip unmasq\n\
+        create chain ip unmasq pin { type nat hook postrouting priority 99; policy accept; }\n\
+        add rule ip unmasq pin ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 \
+        meta mark & 0x00004000 == 0x00000000 snat to ip saddr\nEOF";
+    assert_eq!((&**node, change::table_commands(changes).unwrap()), ("n1", vec![pin.to_owned()]));
+    assert_eq!(undone_by(&found.remedies[0]).last(), Some(&on));
     assert_eq!(found.remedies[0].requires[0].holds, Some(true));
-    assert_eq!(found.remedies[1].undo, ["nft delete table ip unmasq"]);
+    let [Undo::Action(Action::Tables { changes, .. })] = &found.remedies[1].undo()[..] else {
+        panic!()
+    };
+    assert_eq!(change::table_commands(changes).unwrap(), ["nft delete table ip unmasq"]);
     assert!(found.remedies[0].lasting && !found.remedies[1].lasting);
 }
 
@@ -204,7 +261,7 @@ fn a_pool_with_pods_and_clients() {
         "Calico pool default-ipv4-ippool (192.168.0.0/16) has 1 pod, and masquerades clients outside in it"
     );
     // Switching it off or pinning it would take their way out from the pods.
-    assert!(actions(&found).iter().all(|action| matches!(action, Action::ByHand(_))));
+    assert!(actions(&found).iter().all(|action| matches!(action, Action::ByHand { .. })));
 }
 
 #[test]
@@ -215,9 +272,8 @@ fn pods_that_leave_calicos_pools_for_nodes() {
     let found = of(&cluster, suspect, "default-ipv4-ippool", rows);
     let exclude = r#"{"spec":{"natOutgoingExclusions":"IPPoolsAndHostIPs"}}"#;
     let felix = "felixconfigurations.crd.projectcalico.org";
-    assert_eq!(*actions(&found)[0], patch(felix, None, "default", exclude));
-    let undo = r#"kubectl patch felixconfigurations.crd.projectcalico.org default --type=merge -p '{"spec":{"natOutgoingExclusions":null}}'"#;
-    assert_eq!(found.remedies[0].undo, [undo]);
+    let undo = r#"{"spec":{"natOutgoingExclusions":null}}"#.to_owned();
+    assert_eq!(*actions(&found)[0], patch(felix, None, "default", exclude, undo));
     assert!(commands(&found).contains("  cidr: 10.0.0.11/32\n"), "{}", commands(&found));
     // On the way to a node's own port, other rules need what masquerades.
     assert!(found.remedies.iter().all(|remedy| remedy.lasting));
@@ -263,46 +319,54 @@ fn a_hosts_rule_without_the_cluster_as_exception() {
     assert_eq!(known(&found), (Confidence::Likely, Some("ip-masq: true"), Some(place)));
     let lasting = &found.remedies[0];
     let all: Vec<&Action> = lasting.steps.iter().map(|step| &step.action).collect();
-    let rules = |node: &str, commands: [&str; 2]| Action::Rules {
-        node: node.to_owned(),
-        commands: commands.map(str::to_owned).to_vec(),
+    // One rule, at its place, is another one: its words and its tests.
+    let rules = |node: &str, backend: Backend, pods: &str| {
+        let old = format!("-A POSTROUTING -s {pods} ! -o docker0 -j MASQUERADE");
+        let new = format!("-A POSTROUTING -s {pods} ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE");
+        (node.to_owned(), backend, 0, old, new)
     };
-    let file = |path: &str, content: &str| Action::File {
-        node: Some("a".to_owned()),
+    let changed = |action: &Action| match action {
+        Action::Rules { node, changes } => {
+            let [one] = &changes[..] else { panic!("{changes:?}") };
+            let text = |rule: &Option<Rule>| rule.as_ref().unwrap().text.to_string();
+            (node.clone(), one.backend, one.position, text(&one.old), text(&one.new))
+        }
+        other => panic!("{other:?}"),
+    };
+    let file = |path: &str, edit: Edit| Action::File {
+        nodes: vec!["a".to_owned()],
         path: path.to_owned(),
-        content: content.to_owned(),
+        edit,
     };
-    let expected = [
-        rules(
-            "a",
-            [
-                "iptables-legacy -t nat -D POSTROUTING -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE",
-                "iptables-legacy -t nat -I POSTROUTING 1 -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            ],
-        ),
-        file(
-            "/etc/sysconfig/iptables",
-            "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-        ),
-        file("/etc/docker/daemon.json", "\"ip-masq\": false"),
-        rules(
-            "b",
-            [
-                "iptables-nft -t nat -D POSTROUTING -s 172.7.22.0/24 ! -o docker0 -j MASQUERADE",
-                "iptables-nft -t nat -I POSTROUTING 1 -s 172.7.22.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            ],
-        ),
-    ];
-    assert!(all.len() > 4 && all[..4] == expected.iter().collect::<Vec<_>>()[..], "{all:#?}");
-    assert_eq!(
-        lasting.undo[..2],
-        [
-            "a: iptables-legacy -t nat -D POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE",
-            "a: iptables-legacy -t nat -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE",
-        ]
-    );
-    let pin =
-        "ip saddr 172.7.0.0/16 ip daddr 172.7.0.0/16 meta mark & 0x4000 == 0 snat to ip saddr";
+    assert_eq!(changed(all[0]), rules("a", Backend::Legacy, "172.7.21.0/24"));
+    let new = "-A POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE";
+    let old = "-A POSTROUTING -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE";
+    let line = Edit::Line { old: old.to_owned(), new: new.to_owned() };
+    assert_eq!(*all[1], file("/etc/sysconfig/iptables", line));
+    let switch = Edit::Value {
+        syntax: Syntax::Json,
+        pointer: "/ip-masq".to_owned(),
+        old: Some("true".to_owned()),
+        new: Some("false".to_owned()),
+    };
+    assert_eq!(*all[2], file("/etc/docker/daemon.json", switch));
+    // Docker is restarted, and then it is b's turn.
+    assert_eq!(changed(all[4]), rules("b", Backend::IptablesNft, "172.7.22.0/24"));
+    // It is undone by the opposite of each.
+    let undo = lasting.undo();
+    let [.., Undo::Action(Action::Rules { node, changes }), Undo::Action(Action::Restart { .. })] =
+        &undo[..]
+    else {
+        panic!("{undo:?}")
+    };
+    let back = "iptables-legacy-restore --noflush --counters <<'EOF'\n*nat\n\
+         -D POSTROUTING -s 172.7.21.0/24 ! -d 172.7.0.0/16 ! -o docker0 -j MASQUERADE\n\
+         -I POSTROUTING 1 -s 172.7.21.0/24 ! -o docker0 -j MASQUERADE\nCOMMIT\nEOF";
+    assert_eq!((&**node, change::commands(changes).unwrap()), ("a", vec![back.to_owned()]));
+    // b's file isn't known: what lists its own back end, and nobody else's.
+    let all = commands(&found);
+    assert!(all.contains("iptables-nft-save -t nat | grep -e '^-A POSTROUTING '"), "{all}");
+    let pin = "ip saddr 172.7.0.0/16 ip daddr 172.7.0.0/16 meta mark & 0x00004000 == 0x00000000 snat to ip saddr";
     assert!(commands(&found).contains(pin));
 }
 
@@ -312,9 +376,9 @@ fn a_hosts_rule_where_the_cluster_is_not_known() {
     let found = of(&cluster, ENGINE, "", Vec::new());
     let [range, ..] = &found.remedies[0].requires[..] else { panic!() };
     assert_eq!(range.holds, None);
-    assert!(range.check.as_ref().unwrap().contains("--cluster-cidr"));
+    assert!(said(range.check.as_ref().unwrap()).contains("--cluster-cidr"));
     // No command is made up.
-    assert!(!commands(&found).contains("-t nat -D"), "{}", commands(&found));
+    assert!(!commands(&found).contains("-D POSTROUTING"), "{}", commands(&found));
     assert_eq!(found.title, "A rule on a masquerades pods on their way to pods of other hosts");
 }
 
@@ -334,10 +398,11 @@ fn rules_of_an_older_flannel() {
     assert_eq!(found.title, "Rules of an older flannel on a masquerade what flannel leaves alone");
     let all = commands(&found);
     for line in [
-        "a: iptables-nft -t nat -D POSTROUTING -s 172.7.0.0/16 ! -d 224.0.0.0/4 -m comment --comment 'flanneld masq' -j MASQUERADE\n",
-        "a: iptables-nft -t nat -D POSTROUTING ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE\n",
+        "a: iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n",
+        "\n-D POSTROUTING -s 172.7.0.0/16 ! -d 224.0.0.0/4 -m comment --comment \"flanneld masq\" -j MASQUERADE\n",
+        "\n-D POSTROUTING ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE\n",
         "kubectl drain a --ignore-daemonsets && ssh a reboot",
-        "fib saddr type != local ip daddr { 172.7.21.0/24, 172.7.22.0/24 } meta mark & 0x4000 == 0 snat to ip saddr",
+        "fib saddr type != local ip daddr { 172.7.21.0/24, 172.7.22.0/24 } meta mark & 0x00004000 == 0x00000000 snat to ip saddr",
     ] {
         assert!(all.contains(line), "{line}\n{all}");
     }
@@ -360,22 +425,26 @@ fn kube_router_in_each_family() {
     let expected = (Confidence::Certain, Some("--enable-pod-egress=true"), Some(place));
     assert_eq!(known(&v4), expected);
     let off = Action::Argument {
-        place: "daemonset/kube-router".to_owned(),
-        namespace: Some("kube-system".to_owned()),
-        argument: "--enable-pod-egress=false".to_owned(),
+        program: Program::Workload(of_workload("kube-router", "kube-router")),
+        argument: Some("--enable-pod-egress=false".to_owned()),
+        old: Some("--enable-pod-egress=true".to_owned()),
     };
-    assert_eq!((*actions(&v4)[0]).clone(), off);
+    // The gateway comes first.
+    assert!(v4.remedies[0].steps[0].text.contains("Hybrid"));
+    assert_eq!(*actions(&v4)[1], off);
+    let rollout = &v4.remedies[0].steps[2].text;
+    assert!(rollout.contains("--bgp-graceful-restart"), "{rollout}");
     let gateway = |found: &Described| {
         let mut all = found.remedies[0].requires.iter();
         all.any(|one| one.text.contains("masquerades 10.42.0.0/24 itself"))
     };
-    assert!(gateway(&v4) && v4.remedies[0].steps.iter().any(|one| one.text.contains("Hybrid")));
+    assert!(gateway(&v4));
     // The flag is for both families; a pin is for one.
     assert_eq!(v4.remedies.len(), 1);
     let v6 = described(Family::V6, "nat POSTROUTING: inet6:kube-router-pod-subnets");
     assert!(!gateway(&v6));
     assert!(commands(&v6).contains(
-        "ip6 saddr 2001:db8:42::/64 ip6 daddr != 2001:db8:42::/64 meta mark & 0x4000 == 0 snat to ip6 saddr"
+        "ip6 saddr 2001:db8:42::/64 ip6 daddr != 2001:db8:42::/64 meta mark & 0x00004000 == 0x00000000 snat to ip6 saddr"
     ));
 }
 
@@ -420,7 +489,10 @@ fn a_service_of_uneven_pods() {
     let setting = "externalTrafficPolicy: Cluster";
     assert_eq!(known(&found), (Confidence::Certain, Some(setting), Some(place)));
     let all = actions(&found);
-    let Action::Patch { resource, name, patch: affinity, .. } = all[0] else { panic!("{all:?}") };
+    let Action::Patch { resource, name, patch: affinity, undo, .. } = all[0] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(*undo, None);
     assert_eq!((&**resource, &**name), ("deployment", "shop-web"));
     let affinity: serde_json::Value = serde_json::from_str(affinity).unwrap();
     let preferred = affinity
@@ -430,7 +502,8 @@ fn a_service_of_uneven_pods() {
         "labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}});
     assert_eq!(*preferred, expected);
     let local = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
-    assert_eq!(*all[1], patch("service", Some("shop"), "s0", local));
+    const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+    assert_eq!(*all[1], patch("service", Some("shop"), "s0", local, CLUSTER.to_owned()));
     let requires: Vec<_> =
         found.remedies[0].requires.iter().map(|one| (one.text.as_str(), one.holds)).collect();
     let drop = "nodes without a ready pod drop what they get: shop/s0 on d";
@@ -501,12 +574,20 @@ fn kube_proxy_is_told_the_pods_range() {
                 's#^\\( *clusterCIDR:\\).*#\\1 10.42.0.0/16#'";
     let expected = format!(
         "{edit} | kubectl diff -f -\n{edit} | kubectl apply -f -\n\
-         kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
-         kubectl -n kube-system rollout status daemonset/kube-proxy\n\
+         kubectl rollout status daemonset/kube-proxy -n kube-system\n\
          kubectl -n kube-system edit configmap kubeadm-config\n"
     );
     assert_eq!(commands(&found), expected);
     assert!(found.remedies.iter().all(|remedy| remedy.lasting));
+    // What was changed is undone first, and then read again.
+    let back = edit.replace("10.42.0.0/16", "10.42.0.0/24") + " | kubectl apply -f -";
+    let undo = found.remedies[0].undo();
+    let [_, Undo::ByHand(edited), Undo::Action(Action::Restart { program })] = &undo[..] else {
+        panic!("{undo:?}")
+    };
+    assert_eq!(said(edited), back);
+    let Program::Workload(proxy) = program else { panic!("{program:?}") };
+    assert_eq!(proxy.to_string(), "daemonset/kube-proxy");
 }
 
 #[test]
@@ -527,9 +608,9 @@ fn masquerade_all_where_it_stands() {
     let place = "node a, kube-proxy --masquerade-all";
     assert_eq!(known(&found), (Confidence::Certain, Some("masqueradeAll: true"), Some(place)));
     let expected = Action::Argument {
-        place: "node a, kube-proxy".to_owned(),
-        namespace: None,
-        argument: "--masquerade-all=false".to_owned(),
+        program: Program::OfNode { node: Some("a".to_owned()), name: "kube-proxy".to_owned() },
+        argument: Some("--masquerade-all=false".to_owned()),
+        old: Some("--masquerade-all".to_owned()),
     };
     assert_eq!(*actions(&found)[0], expected);
 }
@@ -549,7 +630,12 @@ data: {config: "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}
     let suspect = (FindingId::IpMasqAgentList, Owner::IpMasqAgent, "IP-MASQ-AGENT");
     let found = of(&cluster(objects, &[]), suspect, "", Vec::new());
     assert_eq!(found.title, "The list of ip-masq-agent is empty: it masquerades everything");
-    let Action::Patch { namespace, name, patch, .. } = actions(&found)[0] else { panic!() };
+    let Action::Patch { namespace, name, patch, undo: Some(undo), .. } = actions(&found)[0] else {
+        panic!()
+    };
+    let before =
+        serde_json::json!({"data": {"config": "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}});
+    assert_eq!(serde_json::from_str::<serde_json::Value>(undo).unwrap(), before);
     assert_eq!((namespace.as_deref(), &**name), (Some("kube-system"), "ip-masq-agent"));
     let patch: serde_json::Value = serde_json::from_str(patch).unwrap();
     let expected = "nonMasqueradeCIDRs:\n- 10.0.0.11/32\n- 10.42.1.0/24\nresyncInterval: 30s\n";
@@ -571,9 +657,14 @@ fn the_load_balancer_of_k3s() {
     let found = of(&cluster(&services(1, &[("a", 1)]), &files), suspect, "", rows);
     assert_eq!(found.title, "The load balancer of k3s hides the clients of Service shop/s0");
     let expected = Action::File {
-        node: Some("a".to_owned()),
+        nodes: vec!["a".to_owned()],
         path: "/etc/rancher/k3s/config.yaml".to_owned(),
-        content: "disable:\n  - traefik\n  - servicelb".to_owned(),
+        edit: Edit::Value {
+            syntax: Syntax::Yaml,
+            pointer: "/disable".to_owned(),
+            old: Some(r#"["traefik"]"#.to_owned()),
+            new: Some(r#"["traefik","servicelb"]"#.to_owned()),
+        },
     };
     let all = actions(&found);
     let files: Vec<_> = all.iter().filter(|one| matches!(one, Action::File { .. })).collect();
@@ -593,7 +684,7 @@ fn a_rule_that_nobody_claims_and_the_file_that_has_it() {
         found.title,
         "A rule on a that no known program claims rewrites the source of clients outside on their way to pods"
     );
-    let command = "a: iptables-nft -t nat -D POSTROUTING ! -d 10.141.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
+    let command = "a: iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n-D POSTROUTING ! -d 10.141.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
     assert!(commands(&found).contains(command), "{}", commands(&found));
     assert!(commands(&found).contains("grep -rnI -e MASQUERADE"));
     files.push(("nodes/a/files/etc/iptables/rules.v4", rules));

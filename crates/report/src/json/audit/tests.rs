@@ -183,13 +183,28 @@ fn the_document_of_a_finding() {
             "action": {
                 "kind": "patch", "resource": "ippools.crd.projectcalico.org", "namespace": null,
                 "name": "old-pool", "patch": "{\"spec\":{\"natOutgoing\":false}}",
+                "undo": "{\"spec\":{\"natOutgoing\":true}}",
             },
-            "commands": [
-                "kubectl patch ippools.crd.projectcalico.org old-pool --type merge \
-                 -p '{\"spec\":{\"natOutgoing\":false}}'",
-            ],
+            "instructions": [{
+                "kind": "command",
+                "text": "kubectl patch ippools.crd.projectcalico.org old-pool --type merge \
+                         -p '{\"spec\":{\"natOutgoing\":false}}'",
+            }],
         })
     );
+    let rules = &finding["remedies"][1];
+    let change = json!({
+        "backend": "iptables-nft", "family": "ip", "table": "nat", "chain": "POSTROUTING",
+        "position": 0, "old": null,
+        "new": "-A POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+    });
+    let action = json!({"kind": "rules", "node": "n1", "changes": [change]});
+    assert_eq!(rules["steps"][0]["action"], action);
+    // What a person does is undone by a person, what a program does by the opposite.
+    assert_eq!(rules["undo"][0]["action"], json!(null));
+    assert_eq!(rules["undo"][0]["instructions"][0]["kind"], "sentence");
+    assert_eq!(rules["undo"][1]["action"]["changes"][0]["new"], json!(null));
+    assert_eq!(rules["undo"][1]["instructions"][0]["kind"], "command");
     assert_eq!(
         document["matrix"]["rows"][1]["causes"][0],
         json!({"owner": "kube-proxy", "rule": "KUBE-POSTROUTING", "why": "external_policy"})

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
-use unmasq_audit::{Action, Confidence, Evidence, Finding, Owner, Remedy, Requirement, Severity};
+use unmasq_audit::{
+    Action, Confidence, Evidence, Finding, Instruction, Owner, Remedy, Requirement, Severity, Undo,
+};
 
 use super::super::paint::{Colour, Paint, clean, columns};
 use super::super::{FEW_LINES, plural};
 use super::shortened;
-use crate::audit::{Subject, commands};
+use crate::audit::{Subject, instructions, nodes, undo as undone};
 
 /// Names in a line of them.
 pub(super) const FEW_NAMES: usize = 3;
@@ -195,10 +197,39 @@ fn write_remedy(text: &mut String, number: usize, of: usize, remedy: &Remedy, pa
         paint.wrap(text, "    ", &format!("{number}. {}", clean(&step.text)));
         write_action(text, &step.action, paint);
     }
-    if !remedy.undo.is_empty() {
+    let undo = remedy.undo();
+    if !undo.is_empty() {
         text.push_str("    To undo it:\n");
-        for undo in &remedy.undo {
-            command_or_sentence(text, "       ", undo, paint);
+    }
+    let mut on: &[String] = &[];
+    for one in &undo {
+        let there = match one {
+            Undo::Action(action) => nodes(action),
+            Undo::ByHand(_) => &[],
+        };
+        if on != there {
+            if there.is_empty() {
+                paint.wrap(text, INDENT, "elsewhere:");
+            }
+            on = there;
+            say_where(text, on, paint);
+        }
+        for instruction in undone(one) {
+            instructed(text, INDENT, &instruction, paint);
+        }
+    }
+}
+
+/// What a step's commands stand behind.
+const INDENT: &str = "       ";
+
+fn say_where(text: &mut String, nodes: &[String], paint: &Paint) {
+    match nodes {
+        [] => {}
+        [one] => paint.wrap(text, INDENT, &clean(&format!("on node {one}:"))),
+        more => {
+            let names = shortened(more, SOME_NAMES, paint);
+            paint.wrap(text, INDENT, &clean(&format!("on nodes {names}:")));
         }
     }
 }
@@ -219,37 +250,28 @@ pub(in crate::terminal) fn write_requirement(
     let open = requirement.holds.is_none();
     if let Some(check) = requirement.check.as_ref().filter(|_| open) {
         text.push_str("               check:\n");
-        command_or_sentence(text, "                 ", check, paint);
+        instructed(text, "                 ", check, paint);
     }
 }
 
 /// What exactly: commands, or what must stand where.
 pub(in crate::terminal) fn write_action(text: &mut String, action: &Action, paint: &Paint) {
-    const INDENT: &str = "       ";
-    let mut say = |words: String| paint.wrap(text, INDENT, &clean(&words));
-    match action {
-        Action::Patch { .. } | Action::Environment { .. } | Action::ByHand(_) => {}
-        Action::Argument { place, argument, .. } => say(format!("{argument}, in {place}")),
-        Action::Rules { node, .. } => say(format!("on node {node}:")),
-        Action::File { node: Some(node), path, .. } => say(format!("{path} on node {node}:")),
-        Action::File { node: None, path, .. } => say(format!("{path} on every node:")),
-    }
-    if let Action::File { content, .. } = action {
-        for line in content.lines() {
-            let _ = writeln!(text, "{INDENT}  {}", clean(line));
-        }
-    }
-    for one in commands(action) {
-        command(text, INDENT, &one, paint);
+    say_where(text, nodes(action), paint);
+    for one in instructions(action) {
+        instructed(text, INDENT, &one, paint);
     }
 }
 
-/// A sentence begins with a capital or ends with a full stop, and a command does neither.
-fn command_or_sentence(text: &mut String, indent: &str, line: &str, paint: &Paint) {
-    if line.starts_with(char::is_uppercase) || line.ends_with('.') {
-        paint.wrap(text, indent, &clean(line));
-    } else {
-        command(text, indent, line, paint);
+/// A command can be copied, a sentence is prose, and a literal is never broken.
+fn instructed(text: &mut String, indent: &str, instruction: &Instruction, paint: &Paint) {
+    match instruction {
+        Instruction::Command(one) => command(text, indent, one, paint),
+        Instruction::Sentence(one) => paint.wrap(text, indent, &clean(one)),
+        Instruction::Literal(one) => {
+            for line in one.lines() {
+                let _ = writeln!(text, "{indent}  {}", clean(line));
+            }
+        }
     }
 }
 

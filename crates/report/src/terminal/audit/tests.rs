@@ -125,7 +125,7 @@ fn lines_fit_the_width_and_commands_can_be_copied() {
         for command in [
             "kubectl patch ippools.crd.projectcalico.org old-pool --type merge -p \
              '{\"spec\":{\"natOutgoing\":false}}'",
-            "iptables -t nat -I POSTROUTING -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT",
+            "*nat -I POSTROUTING 1 -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT COMMIT",
         ] {
             assert!(joined.contains(command), "{width}: {command}");
         }

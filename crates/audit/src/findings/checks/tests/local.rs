@@ -16,7 +16,7 @@ fn a_balancer_that_does_not_ask_and_nodes_without_a_pod() {
     let [found] = &findings[..] else { panic!() };
     assert_eq!(found.affected.nodes, ["n3"]);
     assert_eq!(found.evidence[0].text, "ready endpoints: 1 on n1, 1 on n2, none on n3");
-    let check = found.remedies[0].requires[0].check.as_deref().unwrap();
+    let Some(Instruction::Command(check)) = &found.remedies[0].requires[0].check else { panic!() };
     assert!(check.contains("http://10.0.0.13:32000/healthz"), "{check}");
     // Nobody knows whether it asks: that is something to look at, not a finding.
     assert_eq!(names(&super::found(&cluster, "")), []);
@@ -83,7 +83,7 @@ fn lonely_pods_get_more_than_the_average() {
         "{}",
         found.cause.text
     );
-    let Action::Patch { resource, namespace, name, patch } = &found.remedies[0].steps[0].action
+    let Action::Patch { resource, namespace, name, patch, .. } = &found.remedies[0].steps[0].action
     else {
         panic!()
     };

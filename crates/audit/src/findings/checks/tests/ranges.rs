@@ -64,9 +64,14 @@ fn clients_in_the_range_of_a_bridge() {
     let all = found(&cluster, &line("172.17.5.0/24"));
     let first = &all[0].remedies[0].steps[0].action;
     let expected = Action::File {
-        node: None,
+        nodes: vec!["n1".to_owned()],
         path: "/etc/docker/daemon.json".to_owned(),
-        content: "\"bridge\": \"none\"".to_owned(),
+        edit: Edit::Value {
+            syntax: Syntax::Json,
+            pointer: "/bridge".to_owned(),
+            old: None,
+            new: Some("\"none\"".to_owned()),
+        },
     };
     assert_eq!(*first, expected);
 }
