@@ -115,13 +115,13 @@ struct UndoView {
 }
 
 #[derive(Serialize)]
-struct InstructionView {
+pub(super) struct InstructionView {
     kind: &'static str,
     text: String,
 }
 
 #[derive(Serialize)]
-struct RequirementView {
+pub(super) struct RequirementView {
     text: String,
     holds: Option<bool>,
     check: Option<InstructionView>,
@@ -333,11 +333,6 @@ fn shown(evidence: &Evidence, subject: &Subject<'_>) -> EvidenceView {
 }
 
 fn remedy(remedy: &Remedy) -> RemedyView {
-    let requirement = |Requirement { text, holds, check }: &Requirement| RequirementView {
-        text: text.clone(),
-        holds: *holds,
-        check: check.as_ref().map(instruction),
-    };
     RemedyView {
         lasting: remedy.lasting,
         title: remedy.title.clone(),
@@ -345,6 +340,11 @@ fn remedy(remedy: &Remedy) -> RemedyView {
         steps: remedy.steps.iter().map(step).collect(),
         undo: remedy.undo().iter().map(undo).collect(),
     }
+}
+
+pub(super) fn requirement(requirement: &Requirement) -> RequirementView {
+    let Requirement { text, holds, check } = requirement;
+    RequirementView { text: text.clone(), holds: *holds, check: check.as_ref().map(instruction) }
 }
 
 fn undo(undo: &Undo) -> UndoView {
@@ -357,7 +357,7 @@ fn undo(undo: &Undo) -> UndoView {
     }
 }
 
-fn instruction(instruction: &Instruction) -> InstructionView {
+pub(super) fn instruction(instruction: &Instruction) -> InstructionView {
     let (kind, text) = match instruction {
         Instruction::Command(text) => ("command", text),
         Instruction::Sentence(text) => ("sentence", text),

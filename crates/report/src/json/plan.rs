@@ -4,13 +4,16 @@
 
 use serde::Serialize;
 
+use unmasq_audit::Finding;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
-use unmasq_audit::{Finding, Requirement};
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{By, FindingName, Mended, Plan, Reaction, Reactions, Refusal, Step, Worse};
 
-use super::audit::{ClientView, client, entry_name, fate_name, severity_name};
-use crate::audit::{Subject, commands};
+use super::audit::{
+    ClientView, InstructionView, RequirementView, client, entry_name, fate_name, instruction,
+    requirement, severity_name,
+};
+use crate::audit::{Subject, instructions};
 
 /// The document's schema.
 pub const FIX_SCHEMA: &str = "unmasq.fix/v1";
@@ -112,19 +115,12 @@ struct MendedView {
 }
 
 #[derive(Serialize)]
-struct RequirementView {
-    text: String,
-    holds: Option<bool>,
-    check: Option<String>,
-}
-
-#[derive(Serialize)]
 struct StepView {
     mended: usize,
     text: String,
     by: &'static str,
     deeds: Vec<Deed>,
-    commands: Vec<String>,
+    instructions: Vec<InstructionView>,
 }
 
 #[derive(Serialize)]
@@ -169,11 +165,6 @@ struct FoundView {
 }
 
 fn mended(mended: &Mended) -> MendedView {
-    let requirement = |Requirement { text, holds, check }: &Requirement| RequirementView {
-        text: text.clone(),
-        holds: *holds,
-        check: check.clone(),
-    };
     MendedView {
         finding: FindingName::of(&mended.finding).to_string(),
         title: mended.finding.title.clone(),
@@ -184,15 +175,16 @@ fn mended(mended: &Mended) -> MendedView {
 }
 
 fn step(step: &Step, plan: &Plan) -> StepView {
-    let (by, deeds, commands) = match &step.by {
+    let (by, deeds, instructions) = match &step.by {
         By::Unmasq(deeds) => ("unmasq", deeds.clone(), Vec::new()),
         By::Person(index) => {
             let of = plan.mended.get(step.mended).map(|mended| &mended.remedy.steps);
             let of = of.and_then(|steps| steps.get(*index));
-            ("person", Vec::new(), of.map(|step| commands(&step.action)).unwrap_or_default())
+            let told = of.map(|step| instructions(&step.action)).unwrap_or_default();
+            ("person", Vec::new(), told.iter().map(instruction).collect())
         }
     };
-    StepView { mended: step.mended, text: step.text.clone(), by, deeds, commands }
+    StepView { mended: step.mended, text: step.text.clone(), by, deeds, instructions }
 }
 
 fn reactions(reactions: &Reactions) -> Vec<ReactionView> {
