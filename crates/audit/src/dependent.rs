@@ -4,10 +4,12 @@
 //! whose networks are asked for in the matrix ([`add_to`]); and, with the matrix, those that can't
 //! work ([`broken`]) or couldn't be judged ([`unjudged`]).
 //!
-//! Traefik's Middlewares and other controllers' own kinds of objects aren't read.
+//! Of controllers' own kinds of objects Traefik's Middlewares are read, with the routes that use
+//! them; others aren't.
 
 mod find;
 mod judge;
+mod traefik;
 
 use std::net::IpAddr;
 
@@ -28,8 +30,10 @@ pub use judge::broken;
 pub struct Dependence {
     /// A sentence: what it does.
     pub what: String,
-    /// Object and field.
-    pub place: String,
+    /// The object (`NetworkPolicy shop/web`).
+    pub object: String,
+    /// Its field (`spec.ingress[0].from[1].ipBlock`).
+    pub field: String,
     /// Of which kind.
     pub kind: Kind,
     /// The Services behind or in front of which it acts: indices in `objects.services`, in order.
@@ -45,6 +49,19 @@ pub struct Dependence {
     pub families: Vec<Family>,
     /// How the one who judges learns the client's address, if not from the packet.
     pub told_by: Option<ToldBy>,
+}
+
+impl Dependence {
+    /// Object and field.
+    pub fn place(&self) -> String {
+        format!("{}, {}", self.object, self.field)
+    }
+
+    /// Whether it is about an address.
+    pub(crate) fn names(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|net| net.contains(&address))
+            && !self.except.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// Kinds of settings that depend on the source.
@@ -75,6 +92,8 @@ pub struct Broken {
     pub sentence: String,
     /// What is found.
     pub finding: FindingId,
+    /// Whether it would work if the source were kept: then what rewrites it is the cause.
+    pub by_rewriting: bool,
 }
 
 /// Adds the networks that settings name as clients to those who are asked.
@@ -91,6 +110,11 @@ pub fn add_to(dependences: &[Dependence], cluster: &Cluster, clients: &mut Clien
     }
 }
 
+/// Settings that nobody was seen to use, a sentence each.
+pub fn unused(cluster: &Cluster) -> Vec<String> {
+    traefik::unused(cluster)
+}
+
 /// Settings that no Service or pod was found for, a sentence each.
 pub fn unjudged(dependences: &[Dependence]) -> Vec<String> {
     let left = dependences.iter().filter(|one| one.services.is_empty() && one.pods.is_empty());
@@ -102,7 +126,7 @@ pub fn unjudged(dependences: &[Dependence]) -> Vec<String> {
                 "the Service of its controller was not found by its labels"
             }
         };
-        format!("{}: {of}, so it was not judged", one.place)
+        format!("{}: {of}, so it was not judged", one.place())
     })
     .collect()
 }

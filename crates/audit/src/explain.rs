@@ -214,6 +214,7 @@ const fn finding_page(finding: FindingId) -> &'static str {
         FindingId::OpaqueDataplane => finding!("opaque-dataplane"),
         FindingId::OverlappingRanges => finding!("overlapping-ranges"),
         FindingId::MixedBackends => finding!("mixed-backends"),
+        FindingId::LeftoverRules => finding!("leftover-rules"),
         FindingId::PodToPodRewritten => finding!("pod-to-pod-rewritten"),
         FindingId::ExpectationBroken => finding!("expectation-broken"),
         FindingId::PolicyCannotMatchClient => finding!("policy-cannot-match-client"),

@@ -57,12 +57,40 @@ pub struct Finding {
     pub affected: Affected,
     /// The expectations and settings that it breaks, a sentence each with their place.
     pub breaks: Vec<String>,
+    /// The findings that it follows from: mended with them.
+    pub caused_by: Vec<Reference>,
     /// What shows it.
     pub evidence: Vec<Evidence>,
     /// Why it is so.
     pub cause: Cause,
     /// What mends it: lasting ones first.
     pub remedies: Vec<Remedy>,
+}
+
+impl Finding {
+    /// Whether it is about what was not seen, and not about what was: nothing bad was found by it.
+    pub fn is_of_sight(&self) -> bool {
+        self.id == FindingId::MissingNodeState
+    }
+}
+
+/// A finding, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// Of which kind.
+    pub id: FindingId,
+    /// Which one of its kind.
+    pub subject: String,
+}
+
+/// `calico-unused-pool (old-pool)`
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.subject.is_empty() {
+            true => write!(f, "{}", self.id),
+            false => write!(f, "{} ({})", self.id, self.subject),
+        }
+    }
 }
 
 /// What a finding affects.
@@ -242,6 +270,8 @@ findings! {
         "Two networks share addresses"
     MixedBackends "mixed-backends"
         "Rules stand in iptables-legacy and in nf_tables"
+    LeftoverRules "leftover-rules"
+        "Rules are left that no running program looks after"
     PodToPodRewritten "pod-to-pod-rewritten"
         "A rule rewrites the source between two pods"
     ExpectationBroken "expectation-broken"

@@ -6,16 +6,18 @@
 //! ```
 //!
 //! What is found without a row (a pool that nobody uses, overlapping networks) comes from
-//! [`checks`].
+//! [`checks`]; settings that can't work because of a finding, from [`dependents`].
 
 mod checks;
+mod dependents;
 mod describe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::{Service, ServiceType};
+use unmasq_cluster::kubernetes::{IpPool, Service, ServiceType};
+use unmasq_cluster::networks::NetworkKind;
 use unmasq_cluster::paths::{self, Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
@@ -63,11 +65,14 @@ pub fn audit(
     }
     let found = groups.iter().map(|((_, subject), group)| context.finding(subject, group));
     let mut findings: Vec<Finding> = found.collect();
+    let following = dependents::of(&context, &dependences, &broken, &mut findings);
     checks::add(&context, &mut findings);
     findings.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| name(a).cmp(&name(b))));
+    dependents::put_behind(following, &mut findings);
     let mut missing = cluster.missing.clone();
     missing.extend(checks::unseen(cluster));
     missing.extend(dependent::unjudged(&dependences));
+    missing.extend(dependent::unused(cluster));
     let mut hidden = hidden(cluster);
     hidden.extend(clients.left_out.iter().cloned());
     hidden.extend(expectations.mismatches(cluster));
@@ -114,6 +119,18 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
         }
     }
     all.extend(cluster.nodes.iter().filter_map(|node| without_services(cluster, node)));
+    // Without a line it is about a whole file: an empty one is what kubectl leaves of a kind that the
+    // cluster doesn't have.
+    let others = cluster.problems.iter().filter(|one| one.line.is_some());
+    let others = others.filter(|one| !checks::is_found(one));
+    let others: Vec<String> = others.map(ToString::to_string).collect();
+    if let [first, rest @ ..] = &others[..] {
+        let more = match rest.len() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        all.push(format!("not all objects could be read, so they were not asked: {first}{more}"));
+    }
     let sets = matrix::unknown_sets(cluster);
     if !sets.is_empty() {
         let names: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -216,11 +233,9 @@ impl<'c> Context<'_, 'c> {
     /// Judges a row by itself, by what is expected, and by the settings that it breaks.
     fn judge(&self, index: usize, row: &Row, broken: &[Broken]) -> Judged {
         let expected = self.expectations.broken(self.cluster, row);
-        let settings = broken.iter().filter(|broken| broken.rows.contains(&index));
+        let settings = broken.iter().filter(|one| one.by_rewriting && one.rows.contains(&index));
         let mut breaks: Vec<String> = expected.into_iter().map(|breach| breach.sentence).collect();
-        // The cause is the finding; the page about the setting is told beside it.
-        let told = |one: &Broken| format!("{} (unmasq explain {})", one.sentence, one.finding);
-        breaks.extend(settings.map(told));
+        breaks.extend(settings.map(dependents::told));
         let raised = |suspect: Suspect, severity: Option<Severity>| {
             let severity = if breaks.is_empty() { severity } else { Some(Severity::Error) };
             match severity {
@@ -231,16 +246,18 @@ impl<'c> Context<'_, 'c> {
         match judge(&row.cell) {
             // As somebody wants it: told in another way, or to be translated.
             Judgement::Found(..) if breaks.is_empty() && self.is_wanted(row) => Judged::Expected,
-            Judgement::Found(suspect, severity) => raised(suspect, Some(severity)),
-            Judgement::Expected(suspect) => raised(suspect, None),
+            Judgement::Found(suspect, severity) => {
+                raised(self.refined(row, suspect), Some(severity))
+            }
+            Judgement::Expected(suspect) => raised(self.refined(row, suspect), None),
             Judgement::Fine if !breaks.is_empty() => {
-                raised(Suspect::nobody(FindingId::ExpectationBroken), None)
+                raised(Suspect::nobody(FindingId::ExpectationBroken, Owner::Unclaimed), None)
             }
             Judgement::Fine => Judged::Fine,
             Judgement::Unknown => Judged::Unknown,
             Judgement::NotAnswered => {
                 let Some(line) = self.unanswered(row) else { return Judged::NotAnswered };
-                let suspect = Suspect::nobody(self.why_silent(row));
+                let suspect = self.why_silent(row);
                 Judged::Found { suspect, severity: Severity::Error, breaks: vec![line] }
             }
         }
@@ -285,30 +302,53 @@ impl<'c> Context<'_, 'c> {
 
     /// Why a row has no answer: a load balancer that asks nobody, or a network that a node takes
     /// for its own.
-    fn why_silent(&self, row: &Row) -> FindingId {
+    fn why_silent(&self, row: &Row) -> Suspect {
         if is_drop_without_endpoint(&row.cell) {
-            return FindingId::LocalPolicyUnsafe;
+            return Suspect::nobody(FindingId::LocalPolicyUnsafe, Owner::KubeProxy);
         }
         let caller = self.caller(row);
         let outside = matches!(row.cell.client, Client::Outside(_));
         let taken =
             |address: IpAddr| matrix::bridged(self.cluster).any(|net| net.contains(&address));
         match outside && caller.is_some_and(taken) {
-            true => FindingId::OverlappingRanges,
-            false => FindingId::NoReply,
+            // The engine's bridge has the network.
+            true => Suspect::nobody(FindingId::OverlappingRanges, Owner::ContainerEngine),
+            false => Suspect::nobody(FindingId::NoReply, Owner::Unclaimed),
         }
+    }
+
+    /// Of Calico's pool that pods use, clients in it are not the pool's fault: they have addresses
+    /// that are pods'.
+    fn refined(&self, row: &Row, suspect: Suspect) -> Suspect {
+        let networks = &self.cluster.networks.all;
+        let pool = self.pool_of(row).map(|pool| &pool.metadata.name);
+        let used = networks.iter().any(|network| match &network.kind {
+            NetworkKind::Pool(one) => Some(&one.name) == pool && one.used == Some(true),
+            NetworkKind::ClusterPods
+            | NetworkKind::NodePods { .. }
+            | NetworkKind::Services
+            | NetworkKind::Lan
+            | NetworkKind::Bridge
+            | NetworkKind::Route => false,
+        });
+        match suspect.id == FindingId::CalicoUnusedPool && used {
+            true => Suspect { id: FindingId::OverlappingRanges, ..suspect },
+            false => suspect,
+        }
+    }
+
+    /// Calico's pool that a row's caller has an address of.
+    fn pool_of(&self, row: &Row) -> Option<&'c IpPool> {
+        let caller = self.caller(row)?;
+        self.cluster.objects.ip_pools.iter().find(|pool| pool.spec.cidr.contains(&caller))
     }
 
     /// Which one of its kind a suspect is.
     fn subject(&self, row: &Row, suspect: &Suspect) -> String {
+        let pool = || self.pool_of(row).map_or_else(String::new, |one| one.metadata.name.clone());
         match suspect.id {
-            FindingId::CalicoUnusedPool | FindingId::CalicoPoolMasquerade => {
-                let pools = &self.cluster.objects.ip_pools;
-                let caller = self.caller(row);
-                let of = caller
-                    .and_then(|caller| pools.iter().find(|pool| pool.spec.cidr.contains(&caller)));
-                of.map_or_else(String::new, |pool| pool.metadata.name.clone())
-            }
+            FindingId::CalicoUnusedPool | FindingId::CalicoPoolMasquerade => pool(),
+            FindingId::OverlappingRanges if suspect.cause.owner == Owner::Calico => pool(),
             FindingId::KubeRouterPodEgress => row.cell.family.to_string(),
             FindingId::StrayMasquerade => suspect.cause.rule.clone(),
             FindingId::OverlappingRanges | FindingId::LocalPolicyUnsafe | FindingId::NoReply => {
@@ -317,7 +357,31 @@ impl<'c> Context<'_, 'c> {
                     service.and_then(|index| self.cluster.objects.services.get(index as usize));
                 service.map_or_else(String::new, Service::full_name)
             }
-            _ => String::new(),
+            // There is one of each, or those that have several name them themselves.
+            FindingId::HostMasquerade
+            | FindingId::StaleFlannelRules
+            | FindingId::FlannelMasquerade
+            | FindingId::ExternalTrafficPolicyCluster
+            | FindingId::LocalYetRewritten
+            | FindingId::LocalPolicyInvalid
+            | FindingId::LocalPolicyImbalance
+            | FindingId::ClusterCidrMismatch
+            | FindingId::MasqueradeAll
+            | FindingId::IpMasqAgentList
+            | FindingId::KlipperLb
+            | FindingId::IpvsMasquerade
+            | FindingId::PortmapMasquerade
+            | FindingId::MeshSource
+            | FindingId::OpaqueDataplane
+            | FindingId::MixedBackends
+            | FindingId::LeftoverRules
+            | FindingId::PodToPodRewritten
+            | FindingId::ExpectationBroken
+            | FindingId::PolicyCannotMatchClient
+            | FindingId::PolicyAllowsNode
+            | FindingId::SourceRangesSeeNode
+            | FindingId::ForwardedForUntrusted
+            | FindingId::MissingNodeState => String::new(),
         }
     }
 
@@ -341,45 +405,55 @@ impl<'c> Context<'_, 'c> {
             families: group.families.iter().copied().collect(),
             affected: self.affected(group),
             breaks: group.breaks.clone(),
-            evidence: self.evidence(group),
+            caused_by: Vec::new(),
+            evidence: self.evidence(&group.rows),
             cause: described.cause,
             remedies: described.remedies,
         }
     }
 
     fn affected(&self, group: &Group) -> Affected {
-        let rows = || group.rows.iter().filter_map(|index| self.matrix.rows.get(*index));
+        let rows = group.rows.iter().filter_map(|index| self.matrix.rows.get(*index));
+        let services: BTreeSet<u32> = rows.flat_map(|row| &row.services).copied().collect();
+        let mut affected = self.affected_by(&group.rows, services);
+        // A witness stands for the same rule on other nodes.
+        affected.nodes.extend(describe::nodes_with(self, &group.suspect));
+        affected.nodes.sort();
+        affected.nodes.dedup();
+        affected
+    }
+
+    /// What is affected where rows show it, of these Services.
+    fn affected_by(&self, rows: &[usize], services: BTreeSet<u32>) -> Affected {
+        let found = || rows.iter().filter_map(|index| self.matrix.rows.get(*index));
         let mut flows: Vec<String> = Vec::new();
-        for row in rows() {
+        for row in found() {
             let flow = describe::flow(&row.cell);
             if !flows.contains(&flow) {
                 flows.push(flow);
             }
         }
-        let services: BTreeSet<u32> = rows().flat_map(|row| &row.services).copied().collect();
         let services = services.into_iter().filter_map(|index| {
             Some(self.cluster.objects.services.get(index as usize)?.full_name())
         });
-        let nodes = rows().filter_map(|row| {
+        let nodes = found().filter_map(|row| {
             let (host, _) = row.witness.rewriters.first()?;
             Some(self.cluster.nodes.get(self.paths.node_of(*host)?)?.name.clone())
         });
-        let mut nodes: BTreeSet<String> = nodes.collect();
-        // A witness stands for the same rule on other nodes.
-        nodes.extend(describe::nodes_with(self, &group.suspect));
+        let nodes: BTreeSet<String> = nodes.collect();
         Affected {
             flows,
             services: services.collect(),
             nodes: nodes.into_iter().collect(),
-            rows: group.rows.clone(),
+            rows: rows.to_vec(),
         }
     }
 
     /// The witnesses of the worst rows, no more than a few.
-    fn evidence(&self, group: &Group) -> Vec<Evidence> {
+    fn evidence(&self, rows: &[usize]) -> Vec<Evidence> {
         const FEW: usize = 3;
         let mut rows: Vec<&Row> =
-            group.rows.iter().filter_map(|index| self.matrix.rows.get(*index)).collect();
+            rows.iter().filter_map(|index| self.matrix.rows.get(*index)).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(found_severity(row)));
         // The same by another protocol shows nothing more.
         let mut shown: Vec<Cell> = Vec::new();

@@ -37,16 +37,9 @@ pub(crate) struct Suspect {
 }
 
 impl Suspect {
-    /// A kind of finding that no rule is to blame for.
-    pub(crate) fn nobody(id: FindingId) -> Suspect {
-        let owner = match id {
-            // Its bridge has the network.
-            FindingId::OverlappingRanges => Owner::ContainerEngine,
-            FindingId::LocalPolicyUnsafe => Owner::KubeProxy,
-            _ => Owner::Unclaimed,
-        };
-        let cause = Cause { owner, rule: String::new(), why: Why::ItsTests };
-        Suspect { id, cause }
+    /// A kind of finding that no rule is to blame for, and whose matter it is.
+    pub(crate) fn nobody(id: FindingId, owner: Owner) -> Suspect {
+        Suspect { id, cause: Cause { owner, rule: String::new(), why: Why::ItsTests } }
     }
 }
 
@@ -145,23 +138,58 @@ fn severity(cell: &Cell, id: FindingId) -> Option<Severity> {
     if promised(cell) || (between_pods(cell) && id != FindingId::MasqueradeAll) {
         return Some(Severity::Error);
     }
+    // Somebody outside who calls a cluster IP isn't one whom objects make promises.
+    let inner = outside(cell) && cell.entry == Entry::ClusterIp;
+    match wanted(id) {
+        Wanted::BySetting => Some(Severity::Info),
+        Wanted::OfPods if !outside(cell) => Some(Severity::Info),
+        Wanted::OfPods | Wanted::ByNobody => (!inner).then_some(Severity::Warning),
+    }
+}
+
+/// Who wants a kind of rule to rewrite.
+enum Wanted {
+    /// A setting of the Service or of its load balancer says so.
+    BySetting,
+    /// Plugins do it by default to pods that leave for a node.
+    OfPods,
+    /// Nobody is known to.
+    ByNobody,
+}
+
+fn wanted(id: FindingId) -> Wanted {
     match id {
-        FindingId::ExternalTrafficPolicyCluster | FindingId::KlipperLb => Some(Severity::Info),
-        // Somebody outside who calls a cluster IP or a pod isn't one whom objects make promises.
-        _ if outside(cell) && matches!(cell.entry, Entry::ClusterIp) => None,
-        // Pods that leave for a node: the plugins' defaults.
+        FindingId::ExternalTrafficPolicyCluster | FindingId::KlipperLb => Wanted::BySetting,
         FindingId::FlannelMasquerade
         | FindingId::CalicoPoolMasquerade
         | FindingId::KubeRouterPodEgress
         | FindingId::HostMasquerade
         | FindingId::ClusterCidrMismatch
         | FindingId::PortmapMasquerade
-        | FindingId::MeshSource
-            if !outside(cell) =>
-        {
-            Some(Severity::Info)
-        }
-        _ => Some(Severity::Warning),
+        | FindingId::MeshSource => Wanted::OfPods,
+        FindingId::CalicoUnusedPool
+        | FindingId::StaleFlannelRules
+        | FindingId::LocalYetRewritten
+        | FindingId::MasqueradeAll
+        | FindingId::IpMasqAgentList
+        | FindingId::StrayMasquerade
+        | FindingId::IpvsMasquerade
+        | FindingId::PodToPodRewritten
+        // Not of a rule by itself.
+        | FindingId::LocalPolicyUnsafe
+        | FindingId::LocalPolicyInvalid
+        | FindingId::LocalPolicyImbalance
+        | FindingId::OpaqueDataplane
+        | FindingId::OverlappingRanges
+        | FindingId::MixedBackends
+            | FindingId::LeftoverRules
+        | FindingId::ExpectationBroken
+        | FindingId::PolicyCannotMatchClient
+        | FindingId::PolicyAllowsNode
+        | FindingId::SourceRangesSeeNode
+        | FindingId::ForwardedForUntrusted
+        | FindingId::NoReply
+        | FindingId::MissingNodeState => Wanted::ByNobody,
     }
 }
 

@@ -24,7 +24,7 @@ mod shape;
 
 pub use finding::{
     Action, Affected, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction, Program,
-    Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo, Workload, WorkloadKind,
+    Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo, Workload, WorkloadKind,
 };
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};
@@ -33,7 +33,8 @@ pub use owner::{Owner, chain_owner, owner};
 /// What was found in a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Audit {
-    /// In order of severity, the worst first; then by how much is affected.
+    /// In order of severity, the worst first; then by how much is affected. What follows from a
+    /// finding stands right behind it.
     pub findings: Vec<Finding>,
     /// Who calls whom, and what becomes of the source.
     pub matrix: matrix::Matrix,

@@ -22,7 +22,7 @@ fn example(name: &str) -> Audit {
 fn expecting(name: &str, expectations: &Expectations) -> Audit {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let contents = read::capture(&captured::files(&root)).unwrap();
-    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let cluster = Cluster::of(contents, Overrides::default());
     audit(&cluster, expectations, Request::default(), &|_, _| {})
 }
 

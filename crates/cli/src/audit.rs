@@ -236,7 +236,8 @@ fn judge(bound: FailOn, audit: &Audit) -> Exit {
         FailOn::Error => Severity::Error,
         FailOn::Warning => Severity::Warning,
     };
-    if audit.findings.iter().any(|finding| finding.severity >= bound) {
+    let mut bad = audit.findings.iter().filter(|finding| !finding.is_of_sight());
+    if bad.any(|finding| finding.severity >= bound) {
         Exit::NotAsExpected
     } else if audit.in_doubt() {
         Exit::Unknown
@@ -247,10 +248,28 @@ fn judge(bound: FailOn, audit: &Audit) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use unmasq_audit::Totals;
     use unmasq_audit::matrix::Matrix;
+    use unmasq_audit::{Affected, Cause, Confidence, Finding, FindingId, Owner, Totals};
 
     use super::*;
+
+    fn warning(id: FindingId) -> Finding {
+        Finding {
+            id,
+            subject: String::new(),
+            severity: Severity::Warning,
+            confidence: Confidence::Certain,
+            title: id.title().to_owned(),
+            owner: Owner::Unclaimed,
+            families: Vec::new(),
+            affected: Affected::default(),
+            breaks: Vec::new(),
+            caused_by: Vec::new(),
+            evidence: Vec::new(),
+            cause: Cause { text: id.title().to_owned(), setting: None, place: None },
+            remedies: Vec::new(),
+        }
+    }
 
     #[test]
     fn exit_codes() {
@@ -265,6 +284,15 @@ mod tests {
             (totals(1, 0), Exit::Unknown),
             (totals(0, 1), Exit::Unknown),
             (Audit::default(), Exit::Unknown),
+            // What is missing is unknown, and nothing bad.
+            (
+                Audit { findings: vec![warning(FindingId::MissingNodeState)], ..totals(1, 0) },
+                Exit::Unknown,
+            ),
+            (
+                Audit { findings: vec![warning(FindingId::MixedBackends)], ..totals(1, 0) },
+                Exit::NotAsExpected,
+            ),
         ] {
             assert_eq!(judge(FailOn::Warning, &audit), expected, "{:?}", audit.totals);
         }

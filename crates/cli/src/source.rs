@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 
 use ipnet::IpNet;
-use unmasq_cluster::read::Problem;
+use unmasq_cluster::read::{Contents, Problem};
 use unmasq_cluster::{Cluster, Overrides};
 use unmasq_host::capture::Source;
 use unmasq_host::collect::Options;
@@ -71,10 +71,11 @@ pub(crate) fn cluster(
     let texts = others.iter().map(|(path, text)| (&**path, &**text));
     let contents = unmasq_cluster::read::objects(texts);
     problems.extend(contents.problems);
-    let problems: Vec<String> = problems.iter().map(|it| output::clean(&it.to_string())).collect();
-    tell("of the objects could not be read", "part", &problems, false);
+    let told: Vec<String> = problems.iter().map(|it| output::clean(&it.to_string())).collect();
+    tell("of the objects could not be read", "part", &told, false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    let cluster = Cluster::new(nodes, contents.objects, overrides);
+    let contents = Contents { nodes, objects: contents.objects, problems };
+    let cluster = Cluster::of(contents, overrides);
     Ok(LoadedCluster { cluster, expectations, manifests: others })
 }
 

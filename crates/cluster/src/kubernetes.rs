@@ -19,6 +19,7 @@ mod plain;
 mod pod;
 mod selector;
 mod service;
+mod traefik;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use calico::{FelixConfiguration, FelixConfigurationSpec, IpPool, IpPoolSpec};
-pub use document::{Error, Found};
+pub use document::{Error, Found, Wrong};
 pub use endpoint_slice::{
     AddressType, Conditions, Endpoint, EndpointPort, EndpointSlice, Hint, Hints,
 };
@@ -52,6 +53,10 @@ pub use service::{
     ClientIpConfig, IpMode, LoadBalancer, LoadBalancerIngress, Protocol, Service, ServicePort,
     ServiceSpec, ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig, TargetPort,
     TrafficPolicy,
+};
+pub use traefik::{
+    IngressRoute, IngressRouteSpec, IpAllowList, IpStrategy, Limit, Middleware, MiddlewareRef,
+    MiddlewareSpec, Middlewares, SourceCriterion,
 };
 
 /// The objects of a cluster.
@@ -79,6 +84,12 @@ pub struct Objects {
     pub daemon_sets: Vec<Workload>,
     /// Deployments.
     pub deployments: Vec<Workload>,
+    /// StatefulSets.
+    pub stateful_sets: Vec<Workload>,
+    /// Traefik's Middlewares.
+    pub middlewares: Vec<Middleware>,
+    /// Traefik's IngressRoutes.
+    pub ingress_routes: Vec<IngressRoute>,
     /// ServiceCIDRs.
     pub service_cidrs: Vec<ServiceCidr>,
     /// Calico's IPPools.
@@ -136,6 +147,23 @@ impl Objects {
         self.namespaces.iter().find(|namespace| namespace.metadata.name == name)
     }
 
+    /// The workloads whose pods a Service selects, with their kinds.
+    pub fn workloads_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (&'static str, &'a Workload)> {
+        let all = [
+            ("Deployment", &self.deployments),
+            ("DaemonSet", &self.daemon_sets),
+            ("StatefulSet", &self.stateful_sets),
+        ];
+        let all = all.into_iter().flat_map(|(kind, all)| all.iter().map(move |one| (kind, one)));
+        all.filter(|(_, one)| {
+            one.metadata.namespace == service.metadata.namespace
+                && service.selects(&one.spec.template.metadata.labels)
+        })
+    }
+
     /// The EndpointSlices of a Service.
     pub fn slices_of<'a>(
         &'a self,
@@ -164,6 +192,9 @@ impl Objects {
         keep_last(&mut self.config_maps, "ConfigMap", |o| &o.metadata, &mut differing);
         keep_last(&mut self.daemon_sets, "DaemonSet", |o| &o.metadata, &mut differing);
         keep_last(&mut self.deployments, "Deployment", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.stateful_sets, "StatefulSet", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.middlewares, "Middleware", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.ingress_routes, "IngressRoute", |o| &o.metadata, &mut differing);
         keep_last(&mut self.service_cidrs, "ServiceCIDR", |o| &o.metadata, &mut differing);
         keep_last(&mut self.ip_pools, "IPPool", |o| &o.metadata, &mut differing);
         let felix = &mut self.felix_configurations;

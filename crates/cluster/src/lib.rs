@@ -27,6 +27,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use kubernetes::Objects;
 use networks::Networks;
+use read::{Contents, Problem};
 use settings::Settings;
 use unmasq_model::host::Host;
 use unmasq_model::origin::Diagnostic;
@@ -49,6 +50,8 @@ pub struct Cluster {
     pub assumptions: Vec<Assumption>,
     /// What would have helped and was not there, a sentence each, with how to get it.
     pub missing: Vec<String>,
+    /// Files and objects that could not be read; each costs itself alone.
+    pub problems: Vec<Problem>,
 }
 
 /// What the user said of the cluster.
@@ -111,6 +114,12 @@ pub struct Assumption {
 }
 
 impl Cluster {
+    /// Puts together what was read, with what could not be.
+    pub fn of(contents: Contents, overrides: Overrides) -> Cluster {
+        let Contents { nodes, objects, problems } = contents;
+        Cluster { problems, ..Cluster::new(nodes, objects, overrides) }
+    }
+
     /// Puts together what was read. A node that only has an object gets an entry too, and a
     /// captured node needs none.
     pub fn new(nodes: Vec<Node>, objects: Objects, overrides: Overrides) -> Cluster {
@@ -130,8 +139,17 @@ impl Cluster {
             assumptions.extend(texts.map(|text| Assumption { node: None, set: None, text }));
         }
         let missing = Vec::new();
-        let mut cluster =
-            Cluster { nodes, objects, overrides, settings, networks, assumptions, missing };
+        let problems = Vec::new();
+        let mut cluster = Cluster {
+            nodes,
+            objects,
+            overrides,
+            settings,
+            networks,
+            assumptions,
+            missing,
+            problems,
+        };
         assumed::fill_in(&mut cluster);
         cluster
     }

@@ -20,7 +20,7 @@ use std::fmt;
 use unmasq_parse::capture::{self, CaptureError};
 
 use crate::Node;
-use crate::kubernetes::Objects;
+use crate::kubernetes::{Objects, Wrong};
 
 /// Something that could not be read, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Problem {
     pub line: Option<usize>,
     /// What is wrong: with an object, its kind, name and field come first.
     pub message: String,
+    /// The field that is wrong, if it is one.
+    pub wrong: Option<Wrong>,
 }
 
 /// `FILE, document 2, line 40: Service shop/web: spec.type: …`
@@ -92,6 +94,7 @@ pub fn objects<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Cont
         document: None,
         line: None,
         message: format!("{object} was read more than once, and not the same: the last counts"),
+        wrong: None,
     });
     contents.problems.extend(twice);
     contents

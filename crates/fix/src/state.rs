@@ -100,6 +100,7 @@ impl State {
         let overrides = self.cluster.overrides.clone();
         let mut cluster = Cluster::new(draft.nodes, objects, overrides);
         cluster.missing.clone_from(&self.cluster.missing);
+        cluster.problems.clone_from(&self.cluster.problems);
         State { cluster, manifests: draft.manifests }
     }
 }

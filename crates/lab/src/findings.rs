@@ -38,7 +38,7 @@ fn audit(session: &Session) -> Result<Audit> {
         Some(text) => expect::parse(&String::from_utf8_lossy(text), "expect.yaml")?,
         None => Expectations::default(),
     };
-    let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+    let cluster = Cluster::of(contents, Overrides::default());
     Ok(unmasq_audit::audit(&cluster, &expectations, Request::default(), &|_, _| {}))
 }
 

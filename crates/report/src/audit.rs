@@ -292,11 +292,6 @@ fn end(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// How many findings are of a severity.
-pub(crate) fn count(findings: &[Finding], severity: Severity) -> usize {
-    findings.iter().filter(|finding| finding.severity == severity).count()
-}
-
 /// The findings that name a row of the matrix, worst first.
 pub(crate) fn about_row(findings: &[Finding], row: usize) -> impl Iterator<Item = &Finding> {
     findings.iter().filter(move |finding| finding.affected.rows.contains(&row))

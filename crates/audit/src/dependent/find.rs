@@ -9,7 +9,7 @@ use unmasq_cluster::kubernetes::{
 };
 use unmasq_model::packet::Family;
 
-use super::{Dependence, Kind};
+use super::{Dependence, Kind, traefik};
 use crate::expect::ToldBy;
 
 /// The settings of a cluster that depend on the source, in order of kinds and objects.
@@ -26,6 +26,7 @@ pub fn dependences(cluster: &Cluster) -> Vec<Dependence> {
             all.push(of_ingress(cluster, &ingress.metadata.full_name(), rule));
         }
     }
+    all.extend(traefik::dependences(cluster));
     for config in &cluster.objects.config_maps {
         all.extend(trusted_proxies(cluster, config));
     }
@@ -58,10 +59,8 @@ fn of_policy(cluster: &Cluster, policy: &NetworkPolicy, all: &mut Vec<Dependence
             let family = Family::of(cidr.addr());
             all.push(Dependence {
                 what: format!("it lets clients of {cidr} reach its pods"),
-                place: format!(
-                    "NetworkPolicy {}, spec.ingress[{number}].from[{at}].ipBlock",
-                    policy.metadata.full_name()
-                ),
+                object: format!("NetworkPolicy {}", policy.metadata.full_name()),
+                field: format!("spec.ingress[{number}].from[{at}].ipBlock"),
                 kind: Kind::NetworkPolicy,
                 services: services.clone(),
                 pods: pods.iter().copied().filter(|one| Family::of(*one) == family).collect(),
@@ -78,7 +77,8 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
     let networks = service.spec.load_balancer_source_ranges.clone();
     (service.spec.kind == ServiceType::LoadBalancer && !networks.is_empty()).then(|| Dependence {
         what: format!("it lets {} reach the load balancer's address", list(&networks)),
-        place: format!("Service {}, spec.loadBalancerSourceRanges", service.full_name()),
+        object: format!("Service {}", service.full_name()),
+        field: "spec.loadBalancerSourceRanges".to_owned(),
         kind: Kind::SourceRanges,
         services: vec![index],
         pods: Vec::new(),
@@ -108,7 +108,8 @@ fn of_ingress(cluster: &Cluster, ingress: &str, rule: ClientRule<'_>) -> Depende
     let told_by = told_by(cluster, &services);
     Dependence {
         what: what.to_owned(),
-        place: format!("Ingress {ingress}, annotation {}", rule.annotation),
+        object: format!("Ingress {ingress}"),
+        field: format!("annotation {}", rule.annotation),
         kind,
         services,
         pods: Vec::new(),
@@ -136,7 +137,8 @@ fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> 
     };
     Some(Dependence {
         what: format!("it believes {what} of {said}"),
-        place: format!("ConfigMap {}, {field} and {REAL_IP}", config.metadata.full_name()),
+        object: format!("ConfigMap {}", config.metadata.full_name()),
+        field: format!("{field} and {REAL_IP}"),
         kind: Kind::TrustedProxies,
         services,
         pods: Vec::new(),
@@ -155,11 +157,13 @@ const REAL_IP: &str = "proxy-real-ip-cidr";
 const NAME: &str = "app.kubernetes.io/name";
 
 /// Values of [`NAME`] in the charts of controllers, by the prefix of their annotations.
-fn names(prefix: &str) -> &'static [&'static str] {
+pub(super) fn names(prefix: &str) -> &'static [&'static str] {
     match prefix {
-        "nginx.ingress.kubernetes.io" | "ingress.kubernetes.io" => &["ingress-nginx"],
+        "nginx.ingress.kubernetes.io" => &["ingress-nginx"],
+        // Several know it.
+        "ingress.kubernetes.io" => &["ingress-nginx", "kubernetes-ingress", "haproxy-ingress"],
         "nginx.org" => &["nginx-ingress"],
-        "haproxy.org" => &["kubernetes-ingress", "haproxy-ingress"],
+        "haproxy.org" | "haproxy.com" => &["kubernetes-ingress", "haproxy-ingress"],
         "haproxy-ingress.github.io" => &["haproxy-ingress"],
         "traefik.ingress.kubernetes.io" => &["traefik"],
         _ => &[],
@@ -193,7 +197,7 @@ pub(crate) fn controller_of(cluster: &Cluster, service: &Service) -> Option<Cont
 }
 
 /// The Services by which a controller is called from outside.
-fn controller(cluster: &Cluster, names: &[&str]) -> Vec<u32> {
+pub(super) fn controller(cluster: &Cluster, names: &[&str]) -> Vec<u32> {
     let is_its = |service: &Service| {
         let external = match service.spec.kind {
             ServiceType::NodePort | ServiceType::LoadBalancer => true,
@@ -219,8 +223,19 @@ fn told_by(cluster: &Cluster, services: &[u32]) -> Option<ToldBy> {
     let mut configs = cluster.objects.config_maps.iter();
     configs.find_map(|config| {
         let its = !services.is_empty() && services.iter().all(|one| is_of(cluster, *one, config));
-        told(config).filter(|_| its)
+        told(config).or_else(|| told_haproxy(config)).filter(|_| its)
     })
+}
+
+/// HAProxy's controller (documentation/annotations.md of haproxytech/kubernetes-ingress): whose
+/// PROXY protocol it takes, and the header that stands for the source.
+fn told_haproxy(config: &ConfigMap) -> Option<ToldBy> {
+    let has = |key: &str| config.data.get(key).is_some_and(|value| !value.is_empty());
+    match (has("proxy-protocol"), has("src-ip-header")) {
+        (true, _) => Some(ToldBy::ProxyProtocol),
+        (false, true) => Some(ToldBy::ForwardedFor),
+        (false, false) => None,
+    }
 }
 
 fn told(config: &ConfigMap) -> Option<ToldBy> {
@@ -232,7 +247,7 @@ fn told(config: &ConfigMap) -> Option<ToldBy> {
 }
 
 /// Networks and addresses between commas.
-fn networks(text: &str) -> Vec<IpNet> {
+pub(super) fn networks(text: &str) -> Vec<IpNet> {
     let words = text.split([',', ' ', '\n']).filter(|word| !word.is_empty());
     words
         .filter_map(|word| {
@@ -250,7 +265,7 @@ fn everywhere(family: Family) -> IpNet {
 }
 
 /// Both, where no network is named.
-fn families(networks: &[IpNet]) -> Vec<Family> {
+pub(super) fn families(networks: &[IpNet]) -> Vec<Family> {
     let has = |family: &Family| {
         networks.is_empty() || networks.iter().any(|net| Family::of(net.addr()) == *family)
     };

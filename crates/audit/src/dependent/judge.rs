@@ -4,7 +4,7 @@
 //! of the endpoint's node, before that node's own masquerade in postrouting; kube-proxy judges
 //! source ranges where the packet comes in; a controller sees what arrives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
@@ -19,7 +19,7 @@ use crate::{FindingId, Owner};
 pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) -> Vec<Broken> {
     let mut all = Vec::new();
     for (index, dependence) in dependences.iter().enumerate() {
-        let mut found: BTreeMap<FindingId, (Vec<usize>, BTreeSet<u32>, String)> = BTreeMap::new();
+        let mut found: BTreeMap<(FindingId, bool), Broken> = BTreeMap::new();
         for (number, row) in matrix.rows.iter().enumerate() {
             let of = |service: &&u32| dependence.services.contains(service);
             let services: Vec<u32> = row.services.iter().filter(of).copied().collect();
@@ -27,23 +27,40 @@ pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) ->
             if !dependence.families.contains(&row.cell.family) {
                 continue;
             }
-            let Some((finding, why)) = judge(cluster, dependence, row, caller) else { continue };
-            let place = &dependence.place;
-            let (rows, known, _) = found.entry(finding).or_insert_with(|| {
-                (Vec::new(), BTreeSet::new(), format!("{place}: {}, {why}", dependence.what))
+            let Some(judged) = judge(cluster, dependence, row, caller) else { continue };
+            let Judged { finding, by_rewriting, why } = judged;
+            let broken = found.entry((finding, by_rewriting)).or_insert_with(|| Broken {
+                dependence: index,
+                rows: Vec::new(),
+                services: Vec::new(),
+                sentence: format!("{}: {}, {why}", dependence.place(), dependence.what),
+                finding,
+                by_rewriting,
             });
-            rows.push(number);
-            known.extend(services);
+            broken.rows.push(number);
+            broken.services.extend(services);
         }
-        all.extend(found.into_iter().map(|(finding, (rows, services, sentence))| Broken {
-            dependence: index,
-            rows,
-            services: services.into_iter().collect(),
-            sentence,
-            finding,
+        all.extend(found.into_values().map(|mut broken| {
+            broken.services.sort_unstable();
+            broken.services.dedup();
+            broken
         }));
     }
     all
+}
+
+/// What is wrong with a setting, by one row.
+struct Judged {
+    finding: FindingId,
+    by_rewriting: bool,
+    /// The rest of the sentence.
+    why: String,
+}
+
+impl Judged {
+    fn rewritten(finding: FindingId, why: String) -> Judged {
+        Judged { finding, by_rewriting: true, why }
+    }
 }
 
 /// The address of a caller outside, of a row that is about a Service's outer entries.
@@ -58,90 +75,77 @@ fn outside(row: &Row) -> Option<IpAddr> {
     }
 }
 
-fn judge(
-    cluster: &Cluster,
-    dependence: &Dependence,
-    row: &Row,
-    caller: IpAddr,
-) -> Option<(FindingId, String)> {
+fn judge(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     match dependence.kind {
         Kind::NetworkPolicy => policy(cluster, dependence, row, caller),
         Kind::SourceRanges => {
             let early = row.cell.entry == Entry::LoadBalancer && is_rewritten_in_a_pod(row);
-            (early && names(dependence, caller)).then(|| {
+            (early && dependence.names(caller)).then(|| {
                 let why = "and a load balancer's own pod rewrites their address before that";
-                (FindingId::SourceRangesSeeNode, why.to_owned())
+                Judged::rewritten(FindingId::SourceRangesSeeNode, why.to_owned())
             })
         }
         Kind::IngressAllowList | Kind::IngressRateLimit => {
             let told = dependence.told_by.is_some();
             let seen = rewritten_to(row).filter(|_| !told)?;
             let why = format!("and its controller sees {seen} in place of {caller}");
-            Some((FindingId::SourceRangesSeeNode, why))
+            Some(Judged::rewritten(FindingId::SourceRangesSeeNode, why))
         }
         Kind::TrustedProxies => trusted(dependence, row, caller),
     }
 }
 
-fn policy(
-    cluster: &Cluster,
-    dependence: &Dependence,
-    row: &Row,
-    caller: IpAddr,
-) -> Option<(FindingId, String)> {
+fn policy(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     if !is_rewritten_before_its_node(row) {
         return None;
     }
     let seen = row.witness.seen;
-    if names(dependence, caller) {
+    if dependence.names(caller) {
         return match seen {
-            Some(seen) if names(dependence, seen) => None,
+            Some(seen) if dependence.names(seen) => None,
             Some(seen) => {
                 let why = format!("and {caller} reaches them as {seen}, which it doesn't name");
-                Some((FindingId::PolicyCannotMatchClient, why))
+                Some(Judged::rewritten(FindingId::PolicyCannotMatchClient, why))
             }
             None => {
                 let why = format!("and {caller} is rewritten on the way, and dropped");
-                Some((FindingId::PolicyCannotMatchClient, why))
+                Some(Judged::rewritten(FindingId::PolicyCannotMatchClient, why))
             }
         };
     }
     // Somebody whom it doesn't name gets in by the address of a node.
     let seen = seen?;
     let nodes = || node_addresses(cluster);
-    let allowed = match names(dependence, seen) {
+    let allowed = match dependence.names(seen) {
         true => Some(seen),
         false => {
             let node = nodes().any(|address| address == seen);
-            nodes().find(|address| node && names(dependence, *address))
+            nodes().find(|address| node && dependence.names(*address))
         }
     }?;
     let why = format!(
         "with {allowed}, which others' addresses are rewritten to: {caller} gets in as {seen}"
     );
-    Some((FindingId::PolicyAllowsNode, why))
+    Some(Judged::rewritten(FindingId::PolicyAllowsNode, why))
 }
 
-fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<(FindingId, String)> {
+fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     let finding = FindingId::ForwardedForUntrusted;
     let by_header = match dependence.told_by? {
         ToldBy::ForwardedFor => true,
         ToldBy::ProxyProtocol => false,
     };
-    if let Some(seen) = rewritten_to(row).filter(|seen| !names(dependence, *seen)) {
+    if let Some(seen) = rewritten_to(row).filter(|seen| !dependence.names(*seen)) {
         let why = format!("and sees {seen} in place of {caller}, which isn't among them");
-        return Some((finding, why));
+        return Some(Judged::rewritten(finding, why));
     }
     let everybody =
         dependence.networks.iter().any(|net| net.prefix_len() == 0 && net.contains(&caller));
     let arrives = row.witness.seen.is_some();
-    (by_header && everybody && arrives)
-        .then(|| (finding, format!("so {caller}, who reaches it directly, can claim any address")))
-}
-
-fn names(dependence: &Dependence, address: IpAddr) -> bool {
-    dependence.networks.iter().any(|net| net.contains(&address))
-        && !dependence.except.iter().any(|net| net.contains(&address))
+    (by_header && everybody && arrives).then(|| {
+        let why = format!("so {caller}, who reaches it directly, can claim any address");
+        Judged { finding, by_rewriting: false, why }
+    })
 }
 
 /// The address that arrives in place of the caller's.

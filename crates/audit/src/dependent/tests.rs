@@ -90,7 +90,7 @@ fn a_policy_is_found_with_its_pods_and_services() {
     let cluster = shop("198.51.100.0/24");
     let found = dependences(&cluster);
     let [one] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(one.place, "NetworkPolicy shop/p, spec.ingress[0].from[1].ipBlock");
+    assert_eq!(one.place(), "NetworkPolicy shop/p, spec.ingress[0].from[1].ipBlock");
     assert_eq!((&one.services[..], &one.pods[..]), (&[1][..], &[address("10.42.1.5")][..]));
     assert_eq!(one.families, [Family::V4]);
     let mut clients = Clients::default();
@@ -219,4 +219,111 @@ fn headers_are_believed_of_somebody() {
         [of("192.0.2.0/24, and sees 10.0.0.11 in place of 203.0.113.77, which isn't among them")]
     );
     assert_eq!(found(json!({"use-proxy-protocol": "true"})), []);
+}
+
+/// Traefik as Service 0, a Middleware with this spec, and an object that may refer to it.
+fn traefik(group: &str, spec: Value, user: Value) -> Cluster {
+    let labels = json!({"app.kubernetes.io/name": "traefik"});
+    cluster(&[
+        json!({"kind": "Service", "metadata": {"namespace": "in", "name": "t", "labels": labels},
+               "spec": {"type": "LoadBalancer", "selector": {"app": "t"}}}),
+        json!({"kind": "Middleware", "apiVersion": format!("{group}/v1alpha1"),
+               "metadata": {"namespace": "shop", "name": "office"}, "spec": spec}),
+        user,
+    ])
+}
+
+fn route(middleware: Value) -> Value {
+    json!({"kind": "IngressRoute", "apiVersion": "traefik.io/v1alpha1",
+           "metadata": {"namespace": "shop", "name": "site"},
+           "spec": {"routes": [{"match": "Host(`a`)", "middlewares": [middleware]}]}})
+}
+
+#[test]
+fn middlewares_of_traefik() {
+    let lost =
+        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let found = |cluster: &Cluster| {
+        let all = judged(cluster, vec![lost()]).into_iter();
+        all.map(|(id, _, _, sentence)| (id, sentence)).collect::<Vec<_>>()
+    };
+    let list = json!({"sourceRange": ["198.51.100.0/24", "192.0.2.7"]});
+    let used = || route(json!({"name": "office"}));
+    let sentence = |field: &str, what: &str| {
+        let text = format!(
+            "Middleware shop/office, spec.{field}: {what}, and its controller sees 10.0.0.11 in place \
+             of 203.0.113.77"
+        );
+        [(FindingId::SourceRangesSeeNode, text)]
+    };
+    let lets_in = "it lets in clients by their address";
+    for (group, name) in [("traefik.io", "ipAllowList"), ("traefik.containo.us", "ipWhiteList")] {
+        let cluster = traefik(group, json!({name: list.clone()}), used());
+        assert_eq!(found(&cluster), sentence(&format!("{name}.sourceRange"), lets_in));
+        assert_eq!(dependences(&cluster)[0].networks.len(), 2);
+    }
+    let counts = "it counts requests by client";
+    assert_eq!(
+        found(&traefik("traefik.io", json!({"rateLimit": {"average": 5}}), used())),
+        sentence("rateLimit", counts)
+    );
+    // By the header, by the host that is asked for, by a header of the application: no address.
+    for spec in [
+        json!({"ipAllowList": {"sourceRange": ["192.0.2.7"], "ipStrategy": {"depth": 1}}}),
+        json!({"inFlightReq": {"amount": 5}}),
+        json!({"rateLimit": {"sourceCriterion": {"requestHeaderName": "X-User"}}}),
+        json!({"headers": {}}),
+    ] {
+        assert_eq!(found(&traefik("traefik.io", spec.clone(), used())), [], "{spec}");
+    }
+    // By an Ingress, by a chain, by an entry point; the PROXY protocol says who the client is.
+    let by_ingress = json!({"kind": "Ingress", "apiVersion": "networking.k8s.io/v1", "metadata": {
+        "namespace": "other", "name": "site",
+        "annotations": {"traefik.ingress.kubernetes.io/router.middlewares": "a-b@file, shop-office@kubernetescrd"}}});
+    let traefik_with = |words: Value| {
+        json!({"kind": "StatefulSet", "apiVersion": "apps/v1",
+        "metadata": {"namespace": "in", "name": "edge"}, "spec": {"template": {
+            "metadata": {"labels": {"app": "t"}}, "spec": {"containers": [{"args": words}]}}}})
+    };
+    let entry = "--entryPoints.web.http.middlewares=shop-office@kubernetescrd";
+    let spec = json!({"ipAllowList": list});
+    let told = "--entryPoints.web.proxyProtocol.trustedIPs=192.0.2.0/24";
+    for (user, count) in [
+        (by_ingress, 1),
+        (traefik_with(json!([entry])), 1),
+        (traefik_with(json!([entry, told])), 0),
+        (route(json!({"name": "office", "namespace": "shop"})), 1),
+        (route(json!({"name": "another"})), 0),
+    ] {
+        assert_eq!(
+            found(&traefik("traefik.io", spec.clone(), user.clone())).len(),
+            count,
+            "{user}"
+        );
+    }
+    let alone = traefik("traefik.io", spec, route(json!({"name": "another"})));
+    let [told] = &unused(&alone)[..] else { panic!() };
+    assert!(told.starts_with("Middleware shop/office: no route that uses it was seen"), "{told}");
+}
+
+#[test]
+fn haproxys_lists() {
+    let haproxy = |data: Value| {
+        let labels = json!({"app.kubernetes.io/name": "kubernetes-ingress"});
+        cluster(&[
+            json!({"kind": "Service", "metadata": {"namespace": "in", "name": "c", "labels": labels},
+                   "spec": {"type": "LoadBalancer"}}),
+            json!({"kind": "Ingress", "apiVersion": "networking.k8s.io/v1", "metadata": {
+                "namespace": "shop", "name": "site",
+                "annotations": {"haproxy.com/allow-list": "198.51.100.0/24"}}}),
+            json!({"kind": "ConfigMap", "metadata": {"namespace": "in", "name": "c", "labels": labels},
+                   "data": data}),
+        ])
+    };
+    let lost =
+        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let count = |data: Value| judged(&haproxy(data), vec![lost()]).len();
+    assert_eq!(count(json!({})), 1);
+    assert_eq!(count(json!({"proxy-protocol": "192.0.2.0/24"})), 0);
+    assert_eq!(count(json!({"src-ip-header": "True-Client-IP"})), 0);
 }

@@ -97,7 +97,7 @@ fn of_service(index: u32, service: &Service, dependences: &[Dependence]) -> Stri
             Kind::TrustedProxies => continue,
             Kind::NetworkPolicy | Kind::IngressAllowList | Kind::IngressRateLimit => ".",
         };
-        why.push(format!("{}: {}{note}", dependence.place, dependence.what));
+        why.push(format!("{}: {}{note}", dependence.place(), dependence.what));
     }
     if why.is_empty() {
         return String::new();

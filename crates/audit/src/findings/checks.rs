@@ -5,15 +5,19 @@
 //! ranges in use ─────── ranges ─▶ overlapping-ranges
 //! expectations ──────── forwarded ▶ forwarded-for-untrusted
 //! pools, rules ──────── pools, backends ▶ calico-unused-pool, mixed-backends
+//! rules, programs ───── leftovers ▶ leftover-rules, stale-flannel-rules
 //! BPF programs, IPVS ── opaque ─▶ opaque-dataplane
+//! rows without an answer ─ missing ▶ missing-node-state
 //! ```
 //!
 //! A finding that rows of the matrix made already isn't made again: what is known besides is added
-//! to it. What was not seen is no finding: that is [`unseen`].
+//! to it. What was not seen is a finding if answers hang on it; the rest of it is [`unseen`].
 
 mod backends;
 mod forwarded;
+mod leftovers;
 mod local;
+mod missing;
 mod opaque;
 mod pools;
 mod ranges;
@@ -23,6 +27,7 @@ use super::Context;
 use super::describe::Described;
 use crate::{Affected, Finding, FindingId, Owner, Severity};
 
+pub(super) use local::is_misspelt as is_found;
 pub(super) use unseen::unseen;
 
 /// Adds what is found in objects and rules alone.
@@ -32,11 +37,13 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
     forwarded::add(context, findings);
     pools::add(context, findings);
     backends::add(context, findings);
+    leftovers::add(context, findings);
     opaque::add(context, findings);
+    missing::add(context, findings);
 }
 
 /// A finding of no row, with nothing affected yet.
-fn finding(
+pub(super) fn finding(
     id: FindingId,
     subject: String,
     severity: Severity,
@@ -53,6 +60,7 @@ fn finding(
         families: Vec::new(),
         affected: Affected::default(),
         breaks: Vec::new(),
+        caused_by: Vec::new(),
         evidence: Vec::new(),
         cause: described.cause,
         remedies: described.remedies,

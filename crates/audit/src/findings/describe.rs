@@ -68,6 +68,9 @@ pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) 
         | FindingId::LocalYetRewritten
         | FindingId::IpvsMasquerade => other::rewriting(context, group),
         FindingId::LocalPolicyUnsafe => local::dropped(context, subject, group),
+        FindingId::OverlappingRanges if group.suspect.cause.owner == Owner::Calico => {
+            calico::pool_and_clients(context, subject, group)
+        }
         FindingId::OverlappingRanges => answers::taken_for_its_own(context, group),
         FindingId::NoReply => answers::no_reply(context, subject, group),
         FindingId::ExpectationBroken => answers::not_translated(context, group),
@@ -76,6 +79,7 @@ pub(super) fn describe(context: &Context<'_, '_>, subject: &str, group: &Group) 
         | FindingId::LocalPolicyImbalance
         | FindingId::OpaqueDataplane
         | FindingId::MixedBackends
+        | FindingId::LeftoverRules
         | FindingId::PolicyCannotMatchClient
         | FindingId::PolicyAllowsNode
         | FindingId::SourceRangesSeeNode

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_path_to_error::{Path, Segment};
 
 use super::Objects;
 
@@ -19,15 +21,35 @@ pub enum Error {
     #[error("an object without a kind")]
     NoKind,
     /// A field that is not what it should be.
-    #[error("{object}: {path}: {error}")]
-    Field {
-        /// Kind, namespace and name.
-        object: String,
-        /// Where in it.
-        path: String,
-        /// What is wrong.
-        error: String,
-    },
+    #[error("{0}: {1}")]
+    Field(Box<Wrong>, String),
+}
+
+/// A field of an object that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// The object's kind.
+    pub kind: String,
+    /// Its namespace; `None`: it doesn't say.
+    pub namespace: Option<String>,
+    /// Its name; `None`: it doesn't say.
+    pub name: Option<String>,
+    /// Where in it (`spec.externalTrafficPolicy`).
+    pub field: String,
+    /// What stands there, as JSON; `None`: nothing.
+    pub value: Option<String>,
+}
+
+/// `Service namespace/name: spec.type`
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        let name = self.name.as_deref().unwrap_or("without a name");
+        write!(f, "{name}: {}", self.field)
+    }
 }
 
 /// An object that can't be read, and where its text begins in the document.
@@ -154,6 +176,9 @@ impl Objects {
             "Deployment" if is(&["apps", "extensions"]) => {
                 self.deployments.push(object(kind, text)?);
             }
+            "StatefulSet" if is(&["apps"]) => self.stateful_sets.push(object(kind, text)?),
+            "Middleware" if is(&TRAEFIK) => self.middlewares.push(object(kind, text)?),
+            "IngressRoute" if is(&TRAEFIK) => self.ingress_routes.push(object(kind, text)?),
             "IPPool" if is(&CALICO) => self.ip_pools.push(object(kind, text)?),
             "FelixConfiguration" if is(&CALICO) => {
                 self.felix_configurations.push(object(kind, text)?);
@@ -173,6 +198,9 @@ impl Objects {
 /// The groups of Calico's CRDs and of its API server.
 const CALICO: [&str; 2] = ["crd.projectcalico.org", "projectcalico.org"];
 
+/// The groups of Traefik's CRDs, today's and the one before version 3.
+const TRAEFIK: [&str; 2] = ["traefik.io", "traefik.containo.us"];
+
 fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
@@ -184,10 +212,12 @@ fn object<T: DeserializeOwned>(kind: &str, text: &str) -> Result<T, Error> {
         return Ok(object);
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| Error::Field {
-        object: format!("{kind} {}", named(text)),
-        path: error.path().to_string(),
-        error: without_position(&error.into_inner().to_string()).to_owned(),
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let Name { namespace, name } = named(text);
+        let (field, value) = (error.path().to_string(), value_at(text, error.path()));
+        let wrong = Wrong { kind: kind.to_owned(), namespace, name, field, value };
+        let error = without_position(&error.into_inner().to_string()).to_owned();
+        Error::Field(Box::new(wrong), error)
     })
 }
 
@@ -195,14 +225,15 @@ fn named(text: &str) -> Name {
     serde_json::from_str::<Named>(text).ok().and_then(|named| named.metadata).unwrap_or_default()
 }
 
-/// `namespace/name`
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(namespace) = &self.namespace {
-            write!(f, "{namespace}/")?;
-        }
-        f.write_str(self.name.as_deref().unwrap_or("without a name"))
-    }
+/// What stands at a path, as JSON.
+fn value_at(text: &str, path: &Path) -> Option<String> {
+    let whole: Value = serde_json::from_str(text).ok()?;
+    let found = path.iter().try_fold(&whole, |value, segment| match segment {
+        Segment::Map { key } => value.get(key),
+        Segment::Seq { index } => value.get(index),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    found.map(Value::to_string)
 }
 
 /// The position is one in the object, and nobody sees it by itself: the path says more.

@@ -70,16 +70,17 @@ pub enum ClientRuleKind {
 /// Prefixes of annotations: ingress-nginx (internal/ingress/annotations/parser), NGINX's own
 /// controller, HAProxy's and the community's HAProxy controller, Traefik 1, and the prefix that
 /// several had before they had one of their own.
-const CONTROLLERS: [&str; 6] = [
+const CONTROLLERS: [&str; 7] = [
     "nginx.ingress.kubernetes.io",
     "nginx.org",
     "haproxy.org",
+    "haproxy.com",
     "haproxy-ingress.github.io",
     "traefik.ingress.kubernetes.io",
     "ingress.kubernetes.io",
 ];
 
-const ANNOTATIONS: [(&str, ClientRuleKind); 16] = [
+const ANNOTATIONS: [(&str, ClientRuleKind); 17] = [
     ("whitelist-source-range", ClientRuleKind::AllowList),
     ("allowlist-source-range", ClientRuleKind::AllowList),
     ("allow-list", ClientRuleKind::AllowList),
@@ -92,6 +93,7 @@ const ANNOTATIONS: [(&str, ClientRuleKind); 16] = [
     ("limit-connections", ClientRuleKind::RateLimit),
     ("limit-whitelist", ClientRuleKind::AllowList),
     ("limit-allowlist", ClientRuleKind::AllowList),
+    ("rate-limit-whitelist", ClientRuleKind::AllowList),
     ("limit-req-rate", ClientRuleKind::RateLimit),
     ("rate-limit", ClientRuleKind::RateLimit),
     ("rate-limit-requests", ClientRuleKind::RateLimit),

@@ -70,7 +70,18 @@ struct Report<'a> {
 impl Report<'_> {
     fn add(&mut self, document: Option<usize>, line: Option<usize>, message: &str) {
         let (file, message) = (self.file.to_owned(), message.to_owned());
-        self.problems.push(Problem { file, document, line, message });
+        self.problems.push(Problem { file, document, line, message, wrong: None });
+    }
+
+    fn add_error(&mut self, document: Option<usize>, line: usize, error: Error) {
+        self.add(document, Some(line), &error.to_string());
+        let wrong = match error {
+            Error::Field(wrong, _) => Some(*wrong),
+            Error::Json(_) | Error::NoKind => None,
+        };
+        if let Some(last) = self.problems.last_mut() {
+            last.wrong = wrong;
+        }
     }
 }
 
@@ -114,7 +125,7 @@ fn json(text: &str, objects: &mut Objects, report: &mut Report<'_>) {
             let before = start + offset(document, part);
             objects.add_each(part, &mut |Found { offset, error }| {
                 let line = line_at(text, before + offset);
-                report.add(None, Some(line), &error.to_string());
+                report.add_error(None, line, error);
             });
         };
         match serde_json::from_str::<Vec<&RawValue>>(document) {
@@ -156,12 +167,12 @@ fn yaml(text: &str, objects: &mut Objects, report: &mut Report<'_>) {
         match value {
             Value::Null => {}
             Value::Object(_) => objects.add_each(&value.to_string(), &mut |found| {
-                report.add(number, Some(line), &found.error.to_string());
+                report.add_error(number, line, found.error);
             }),
             Value::Array(items) => {
                 for item in items {
                     objects.add_each(&item.to_string(), &mut |found| {
-                        report.add(number, Some(line), &found.error.to_string());
+                        report.add_error(number, line, found.error);
                     });
                 }
             }

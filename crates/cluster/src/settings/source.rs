@@ -45,7 +45,8 @@ impl<'a> Sources<'a> {
     pub(super) fn containers(&self, program: &str) -> Vec<Command<'a>> {
         let objects = self.objects;
         let sets = objects.daemon_sets.iter().map(|set| ("DaemonSet", set));
-        let workloads = sets.chain(objects.deployments.iter().map(|set| ("Deployment", set)));
+        let sets = sets.chain(objects.deployments.iter().map(|set| ("Deployment", set)));
+        let workloads = sets.chain(objects.stateful_sets.iter().map(|set| ("StatefulSet", set)));
         let mut found: Vec<Command<'a>> = workloads
             .flat_map(|(kind, set)| {
                 runs(&set.spec.template.spec, program)

@@ -138,6 +138,7 @@ fn unused_pool() -> Finding {
             nodes: names(&["n1", "n2"]),
             rows: vec![1],
         },
+        caused_by: Vec::new(),
         breaks: names(&[
             "Service shop/api has externalTrafficPolicy: Local, which promises the client's address",
             "clients.yaml:3: 192.168.7.0/24 must be seen by default/web",
@@ -259,6 +260,7 @@ fn local() -> Finding {
             rows: vec![2],
             ..Affected::default()
         },
+        caused_by: Vec::new(),
         breaks: Vec::new(),
         evidence: Vec::new(),
         cause: Cause {
@@ -295,6 +297,7 @@ fn flannel() -> Finding {
             nodes: names(&["n1", "n2"]),
             ..Affected::default()
         },
+        caused_by: Vec::new(),
         breaks: Vec::new(),
         evidence: vec![Evidence {
             text: "Found in nodes/n1/processes: flanneld --ip-masq".to_owned(),
@@ -369,6 +372,7 @@ fn stray() -> Finding {
         families: Vec::new(),
         affected: Affected::default(),
         cause: Cause { text: "Somebody typed it.".to_owned(), setting: None, place: None },
+        caused_by: Vec::new(),
         breaks: Vec::new(),
         evidence: Vec::new(),
         remedies: Vec::new(),

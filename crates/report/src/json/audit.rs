@@ -12,8 +12,8 @@ use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Row, Why,
 };
 use unmasq_audit::{
-    Action, Audit, Confidence, Edit, Evidence, Finding, Instruction, Program, Remedy, Requirement,
-    RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
+    Action, Audit, Confidence, Edit, Evidence, Finding, Instruction, Program, Reference, Remedy,
+    Requirement, RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
 };
 use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, Table};
@@ -65,9 +65,16 @@ struct FindingView {
     families: Vec<String>,
     affected: AffectedView,
     breaks: Vec<String>,
+    caused_by: Vec<ReferenceView>,
     evidence: Vec<EvidenceView>,
     cause: CauseView,
     remedies: Vec<RemedyView>,
+}
+
+#[derive(Serialize)]
+struct ReferenceView {
+    id: &'static str,
+    subject: String,
 }
 
 #[derive(Serialize)]
@@ -309,6 +316,7 @@ fn finding(finding: &Finding, subject: &Subject<'_>) -> FindingView {
             rows: affected.rows.clone(),
         },
         breaks: finding.breaks.clone(),
+        caused_by: finding.caused_by.iter().map(reference).collect(),
         evidence: finding.evidence.iter().map(|one| shown(one, subject)).collect(),
         cause: CauseView {
             text: finding.cause.text.clone(),
@@ -317,6 +325,10 @@ fn finding(finding: &Finding, subject: &Subject<'_>) -> FindingView {
         },
         remedies: finding.remedies.iter().map(remedy).collect(),
     }
+}
+
+fn reference(reference: &Reference) -> ReferenceView {
+    ReferenceView { id: reference.id.id(), subject: reference.subject.clone() }
 }
 
 fn shown(evidence: &Evidence, subject: &Subject<'_>) -> EvidenceView {

@@ -22,7 +22,7 @@ use unmasq_audit::{Audit, Finding, Severity, Totals};
 
 use super::paint::{Colour, Paint, clean, columns};
 use super::{Style, list, plural};
-use crate::audit::{Subject, count, lost};
+use crate::audit::{Subject, lost};
 
 /// How much is shown of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,9 @@ pub(super) fn heading(text: &mut String, title: &str, paint: &Paint) {
 
 fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     let mut text = String::new();
-    let colour = match audit.findings.iter().map(|finding| finding.severity).max() {
+    // What wasn't seen has a place of its own.
+    let seen = || audit.findings.iter().filter(|finding| !finding.is_of_sight());
+    let colour = match seen().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Colour::Red,
         Some(Severity::Warning) => Colour::Yellow,
         Some(Severity::Info) | None if audit.in_doubt() => Colour::Yellow,
@@ -78,12 +80,16 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     if !audit.findings.is_empty() {
         text.push('\n');
     }
-    for finding in audit.findings.iter().take(WORST) {
+    for finding in seen().take(WORST) {
         brief(&mut text, finding, paint);
     }
-    if audit.findings.len() > WORST {
-        let rest = audit.findings.len() - WORST;
-        let _ = writeln!(text, "and {rest} more {}", plural(rest, "finding", "findings"));
+    let rest = audit.findings.len() - seen().count().min(WORST);
+    if rest > 0 {
+        let findings = plural(rest, "finding", "findings");
+        let _ = match seen().next() {
+            Some(_) => writeln!(text, "and {rest} more {findings}"),
+            None => writeln!(text, "{rest} {findings} about what was not seen"),
+        };
     }
     text.push('\n');
     not_seen(&mut text, audit, paint);
@@ -107,9 +113,19 @@ fn verdict(audit: &Audit, subject: &Subject<'_>) -> String {
     let about = subject.service.map(|name| format!("{}: ", clean(name))).unwrap_or_default();
     let severities = [(Severity::Error, "error"), (Severity::Warning, "warning")];
     let counted = severities.into_iter().filter_map(|(severity, word)| {
-        let count = count(&audit.findings, severity);
+        let of = audit.findings.iter().filter(|one| one.severity == severity);
+        let of = of.filter(|one| !one.is_of_sight());
+        // Mended with what they follow from, these are no errors more.
+        let (following, first): (Vec<_>, Vec<_>) = of.partition(|one| !one.caused_by.is_empty());
+        let (count, more) = (first.len(), following.len());
+        let them = plural(count, "it", "them");
+        let follows = plural(more, "follows", "follow");
+        let behind = match more {
+            0 => String::new(),
+            _ => format!(" and {more} that {follows} from {them}"),
+        };
         let ending = plural(count, "", "s");
-        (count > 0).then(|| format!("{count} {word}{ending}"))
+        (count > 0).then(|| format!("{count} {word}{ending}{behind}"))
     });
     let counted: Vec<String> = counted.collect();
     let result = match (counted.is_empty(), consequence(audit, subject)) {
@@ -159,7 +175,10 @@ fn consequence(audit: &Audit, subject: &Subject<'_>) -> Option<String> {
 fn brief(text: &mut String, finding: &Finding, paint: &Paint) {
     finding::title(text, finding, paint);
     let owner = finding::owner(finding);
-    let line = |few| clean(&format!("{owner}; {}", finding::affects(finding, few)));
+    let line = |few| {
+        let all = owner.iter().cloned().chain([finding::affects(finding, few)]);
+        clean(&all.collect::<Vec<_>>().join("; "))
+    };
     let fits = |few: &usize| columns(&line(*few)) + 2 <= paint.width;
     // Fewer names, before a line is broken.
     let few = (1..=finding::FEW_NAMES).rev().find(fits).unwrap_or(1);

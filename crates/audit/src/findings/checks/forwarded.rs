@@ -85,10 +85,7 @@ fn describe_told(told: ToldBy) -> &'static str {
 /// The containers of whatever runs the Service's pods.
 fn containers<'c>(cluster: &'c Cluster, service: &'c Service) -> Vec<&'c Container> {
     let objects = &cluster.objects;
-    let workloads = objects.deployments.iter().chain(&objects.daemon_sets).filter(|one| {
-        one.metadata.namespace == service.metadata.namespace
-            && service.selects(&one.spec.template.metadata.labels)
-    });
+    let workloads = objects.workloads_of(service).map(|(_, one)| one);
     let pods = objects.pods.iter().filter(|pod| {
         pod.metadata.namespace == service.metadata.namespace
             && service.selects(&pod.metadata.labels)
@@ -210,10 +207,16 @@ fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Describ
     let full = service.full_name();
     let namespace = &service.metadata.namespace;
     let flag = format!("--entryPoints.NAME.{part}.trustedIPs=PROXY-RANGE");
+    let whose = match cluster.objects.workloads_of(service).next() {
+        Some((kind, workload)) => {
+            format!("{}/{} in {namespace}", kind.to_lowercase(), workload.metadata.name)
+        }
+        None => format!("Traefik's workload in {namespace}, which was not seen"),
+    };
     let here = undone(
         format!(
-            "For each entry point that the proxy calls, an argument of Traefik's in {namespace}; its \
-             pods restart with it"
+            "For each entry point that the proxy calls, an argument of {whose}; its pods restart with \
+             it"
         ),
         [literal(flag.as_str())],
         [sentence(format!("Take {part}.trustedIPs out again."))],

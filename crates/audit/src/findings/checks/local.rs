@@ -1,11 +1,14 @@
 //! Services with a `Local` policy: nodes that have no endpoint, and pods that get more than their
 //! share.
 //!
-//! In: Services, their ready endpoints, what is known of load balancers. Out: findings of
+//! In: Services, their ready endpoints, what is known of load balancers, and Services that could not
+//! be read. Out: findings of
 //! `local-policy-unsafe` (subject `namespace/name`; for `internalTrafficPolicy` the subject is
 //! `namespace/name, cluster IP`), `local-policy-imbalance` and `local-policy-invalid`. Where nobody
 //! says whether a load balancer asks for health, nothing is found: remedies name it as something
 //! to look at.
+
+mod invalid;
 
 use std::collections::BTreeSet;
 
@@ -21,6 +24,8 @@ use super::super::describe::{
 use super::{finding, known};
 use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
 
+pub(in super::super) use invalid::is_misspelt;
+
 /// Load balancers leave nodes with this label out (pkg/util/node of kubernetes/cloud-provider).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -35,11 +40,12 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
                     add_unsafe(context, service, findings);
                     findings.extend(imbalance(context, service));
                 }
-                false => findings.extend(invalid(service)),
+                false => findings.extend(invalid::misplaced(service)),
             }
         }
         findings.extend(internal(context.cluster, service));
     }
+    findings.extend(invalid::misspelt(&context.cluster.problems));
 }
 
 fn add_unsafe(context: &Context<'_, '_>, service: &Service, findings: &mut Vec<Finding>) {
@@ -221,43 +227,6 @@ fn spread_out(pods: usize, now: usize, all: usize) -> String {
 
 fn times(tenths: usize) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
-}
-
-/// The API refuses it, so it comes from a manifest. With `LocalPolicy` for a cluster IP it would do
-/// nothing.
-fn invalid(service: &Service) -> Option<Finding> {
-    if service.spec.kind == ServiceType::ExternalName {
-        return None;
-    }
-    let name = service.full_name();
-    let described = Described {
-        title: title(
-            format!("Service {name} has Local, but nothing outside can call it"),
-            "A Service has Local, but nothing outside can call it",
-        ),
-        confidence: Confidence::Certain,
-        cause: Cause {
-            text: "externalTrafficPolicy is for Services that are called from outside: of type NodePort \
-                   or LoadBalancer, or with externalIPs. For others the API refuses it: \"may only be set \
-                   for externally-accessible services\". Older versions say that it can only be set on \
-                   NodePort and LoadBalancer services."
-                .to_owned(),
-            setting: Some("externalTrafficPolicy: Local".to_owned()),
-            place: Some(format!("Service {name}, spec.externalTrafficPolicy")),
-        },
-        remedies: vec![Remedy {
-            lasting: true,
-            title: "Take the field out, or make the Service one for outside".to_owned(),
-            steps: vec![undone(
-                "In the manifest: without externalTrafficPolicy; for clients inside the field is \
-                 internalTrafficPolicy. Or with type NodePort or LoadBalancer",
-                [command(format!("kubectl -n {} get service {} -o yaml", service.metadata.namespace, service.metadata.name))],
-                [sentence("The manifest as it was.")],
-            )],
-            requires: Vec::new(),
-        }],
-    };
-    Some(of_service(FindingId::LocalPolicyInvalid, service, Severity::Warning, described))
 }
 
 /// Nodes from which nobody reaches the cluster IP.

@@ -29,7 +29,7 @@ fn cluster(objects: &str, files: &[(&str, &str)]) -> Cluster {
     }
     let contents = read::capture(&all).unwrap();
     assert_eq!(contents.problems, []);
-    Cluster::new(contents.nodes, contents.objects, Overrides::default())
+    Cluster::of(contents, Overrides::default())
 }
 
 fn expected(lines: &str) -> Expectations {

@@ -27,6 +27,11 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
         group.suspect.cause.rule,
         few(&names)
     );
+    let met = !group.rows.is_empty();
+    let text = match met {
+        true => text,
+        false => format!("{text} None of the calls that were asked meets it."),
+    };
     // No setting is behind it: nobody writes it any more.
     let (_, cause) = cause(group, text, None);
     let confidence = crate::Confidence::Likely;
@@ -62,19 +67,23 @@ pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
         )],
         requires: Vec::new(),
     };
+    let hit = group.families.iter().filter(|_| met);
     let pins: Vec<pin::Pin> =
-        group.families.iter().filter_map(|family| pin::at_pods(context, group, *family)).collect();
+        hit.filter_map(|family| pin::at_pods(context, group, *family)).collect();
     let mut remedies = vec![delete, reboot];
     remedies.extend(pin::remedy(context, &nodes, &pins));
     let which = match names[..] {
         [one] => one.to_owned(),
         _ => count(names.len(), "node"),
     };
+    let long = match met {
+        true => {
+            format!("Rules of an older flannel on {which} masquerade what flannel leaves alone")
+        }
+        false => format!("Rules of an older flannel are left on {which}"),
+    };
     Described {
-        title: title(
-            format!("Rules of an older flannel on {which} masquerade what flannel leaves alone"),
-            "Rules of an older flannel masquerade what flannel leaves alone",
-        ),
+        title: title(long, "Rules of an older flannel masquerade what flannel leaves alone"),
         confidence,
         cause,
         remedies,

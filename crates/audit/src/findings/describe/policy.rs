@@ -187,14 +187,13 @@ pub(in crate::findings) fn apart(
         labels.join(",")
     );
     let namespace = &*service.metadata.namespace;
-    let mut deployments = context.cluster.objects.deployments.iter();
-    let its = deployments.find(|one| {
-        one.metadata.namespace == namespace && service.selects(&one.spec.template.metadata.labels)
-    });
-    match its {
-        Some(found) => {
-            step(text, patch("deployment", Some(namespace), &found.metadata.name, &affinity, None))
-        }
+    // A DaemonSet has one on each node anyway.
+    let mut workloads = context.cluster.objects.workloads_of(service);
+    match workloads.find(|(kind, _)| *kind != "DaemonSet") {
+        Some((kind, found)) => step(
+            text,
+            patch(&kind.to_lowercase(), Some(namespace), &found.metadata.name, &affinity, None),
+        ),
         None => undone(
             format!("{text}. Their Deployment or StatefulSet was not seen"),
             [patch_command("deployment", Some(namespace), "NAME", &affinity)],

@@ -11,6 +11,15 @@ fn document(audit: &Audit) -> Value {
     serde_json::to_value(super::audit(audit, &fixture::subject(&cluster))).unwrap()
 }
 
+/// With a finding that follows from another.
+fn followed() -> Audit {
+    let mut audit = fixture::audit();
+    let cause = &audit.findings[0];
+    let cause = Reference { id: cause.id, subject: cause.subject.clone() };
+    audit.findings[1].caused_by = vec![cause];
+    audit
+}
+
 #[track_caller]
 fn check(document: &Value) {
     fits("audit", document);
@@ -19,6 +28,10 @@ fn check(document: &Value) {
 #[test]
 fn documents_fit_the_schema() {
     check(&document(&fixture::audit()));
+    let followed = document(&followed());
+    check(&followed);
+    let cause = json!([{"id": "calico-unused-pool", "subject": "old-pool"}]);
+    assert_eq!(followed["findings"][1]["caused_by"], cause);
     check(&document(&fixture::healthy()));
     check(&document(&Audit::default()));
     let cluster = fixture::cluster();
@@ -83,7 +96,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn the_schema_knows_every_field_and_wants_each() {
-    let good = document(&fixture::audit());
+    let good = document(&followed());
     let validator = jsonschema::validator_for(&schema("audit")).unwrap();
     let mut all = Vec::new();
     objects(&good, "", &mut all);

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use unmasq_audit::{
-    Action, Confidence, Evidence, Finding, Instruction, Owner, Remedy, Requirement, Severity, Undo,
+    Action, Confidence, Evidence, Finding, FindingId, Instruction, Owner, Remedy, Requirement,
+    Severity, Undo,
 };
 
 use super::super::paint::{Colour, Paint, clean, columns};
@@ -35,11 +36,14 @@ pub(in crate::terminal) fn title(text: &mut String, finding: &Finding, paint: &P
     text.push_str(&paint.wrapped("", &line).replacen(word, &painted, 1));
 }
 
-/// Whose rule or setting it is.
-pub(super) fn owner(finding: &Finding) -> String {
+/// Whose rule or setting it is; `None`: nobody's, and it is about no rule.
+pub(super) fn owner(finding: &Finding) -> Option<String> {
+    let of_a_rule = finding.id == FindingId::StrayMasquerade
+        || finding.evidence.iter().any(|one| one.rule.is_some());
     match finding.owner {
-        Owner::Unclaimed => "a rule that no known program claims".to_owned(),
-        owner => owner.to_string(),
+        Owner::Unclaimed if of_a_rule => Some("a rule that no known program claims".to_owned()),
+        Owner::Unclaimed => None,
+        owner => Some(owner.to_string()),
     }
 }
 
@@ -91,7 +95,7 @@ pub(super) fn write(text: &mut String, finding: &Finding, subject: &Subject<'_>,
     if !finding.subject.is_empty() && !families.contains(&finding.subject) {
         about.push(clean(&finding.subject));
     }
-    about.push(owner(finding));
+    about.extend(owner(finding));
     if !families.is_empty() {
         about.push(families.join(" and "));
     }
@@ -125,6 +129,11 @@ fn cause(text: &mut String, finding: &Finding, paint: &Paint) {
         }
         (None, Some(place)) => paint.wrap(text, "    ", &clean(&format!("Where: {place}."))),
         (None, None) => text.push_str("    No setting behind it was found.\n"),
+    }
+    let causes: Vec<String> = finding.caused_by.iter().map(ToString::to_string).collect();
+    if !causes.is_empty() {
+        let causes = clean(&causes.join(", "));
+        paint.wrap(text, "    ", &format!("It follows from {causes}, and is mended with it."));
     }
 }
 

@@ -1,5 +1,5 @@
 use unmasq_audit::matrix::Matrix;
-use unmasq_audit::{Affected, Remedy, Requirement, Totals};
+use unmasq_audit::{Affected, FindingId, Owner, Reference, Remedy, Requirement, Totals};
 use unmasq_model::packet::{Family, Protocol};
 
 use super::*;
@@ -77,6 +77,62 @@ fn verdicts() {
     );
     let nothing = Audit { matrix: Matrix::default(), ..Audit::default() };
     assert_eq!(verdict_of(&nothing), "Nothing can be said: no call could be followed");
+}
+
+/// Mended with their cause: they are no errors more, and are told of all the same.
+#[test]
+fn what_follows_from_another_finding() {
+    let mut audit = fixture::audit();
+    let name = |finding: &Finding| Reference { id: finding.id, subject: finding.subject.clone() };
+    let cause = name(&audit.findings[0]);
+    audit.findings[1].caused_by = vec![cause.clone()];
+    let verdict = "1 error and 1 that follows from it, 2 warnings: 4 of 5 Services lose their \
+                   clients' addresses";
+    assert_eq!(verdict_of(&audit), verdict);
+    let text = show(&audit, Extent::Everything, &STYLE);
+    let told = "    It follows from calico-unused-pool (old-pool), and is mended with it.\n";
+    assert_eq!(text.matches(told).count(), 1, "{text}");
+    let another = Finding { caused_by: vec![cause], ..audit.findings[1].clone() };
+    let first = Finding { caused_by: Vec::new(), ..another.clone() };
+    audit.findings.splice(1..2, [first, another.clone(), another]);
+    assert!(verdict_of(&audit).starts_with("2 errors and 2 that follow from them, 2 warnings: "));
+}
+
+/// What wasn't seen is told in its own place of the first screen, and isn't something bad.
+#[test]
+fn a_finding_about_what_was_not_seen() {
+    let mut audit = fixture::audit();
+    let blind = Finding {
+        id: FindingId::MissingNodeState,
+        severity: Severity::Warning,
+        title: "ipset.save of n1 was not captured".to_owned(),
+        ..audit.findings[0].clone()
+    };
+    let before = verdict_of(&audit);
+    audit.findings.insert(0, blind.clone());
+    assert_eq!(verdict_of(&audit), before);
+    let first = show(&audit, Extent::FirstScreen, &STYLE);
+    assert!(!first.contains(&blind.title) && first.contains("and 3 more findings"), "{first}");
+    assert!(show(&audit, Extent::Everything, &STYLE).contains(&blind.title));
+    audit.findings = vec![blind];
+    audit.matrix.rows.clear();
+    let first = show(&audit, Extent::FirstScreen, &STYLE);
+    assert!(first.starts_with("No source was seen lost"), "{first}");
+    assert!(first.contains("\n1 finding about what was not seen\n"), "{first}");
+}
+
+/// Nobody has to answer for what is about no rule.
+#[test]
+fn a_finding_without_an_owner() {
+    let mut audit = fixture::audit();
+    audit.findings.truncate(1);
+    audit.findings[0].owner = Owner::Unclaimed;
+    let told = |audit: &Audit| {
+        show(audit, Extent::FirstScreen, &STYLE).contains("a rule that no known program claims")
+    };
+    assert!(told(&audit));
+    audit.findings[0].evidence.clear();
+    assert!(!told(&audit));
 }
 
 #[test]
@@ -242,7 +298,6 @@ fn a_remedy_that_is_known_not_to_do_is_not_recommended() {
         title: title.to_owned(),
         steps: Vec::new(),
         requires: vec![requirement(Some(true)), requirement(holds)],
-        undo: Vec::new(),
     };
     let no = Some(false);
     for (remedies, expected) in [

@@ -74,6 +74,21 @@ fn traefik_by_its_arguments() {
     let objects = format!("{service}{controller}");
     let [found] = &told(&objects, "proxy-protocol")[..] else { panic!() };
     assert_eq!(found.confidence, Confidence::Likely);
+    // The workload is the one that the Service's pods are of, whatever its kind and name.
+    let says = |found: &Finding, whose: &str| {
+        let step = &found.remedies[0].steps[0];
+        assert!(step.text.contains(&format!("an argument of {whose}")), "{step:?}");
+    };
+    says(found, "deployment/c in ingress;");
+    for kind in ["StatefulSet", "DaemonSet"] {
+        let objects = objects.replace("kind: Deployment", &format!("kind: {kind}"));
+        let expected = format!("{}/c in ingress;", kind.to_lowercase());
+        says(&told(&objects, "proxy-protocol")[0], &expected);
+    }
+    let pod = "kind: Pod\nmetadata: {name: p, namespace: ingress, \
+        labels: {app.kubernetes.io/name: traefik}}\nspec: {containers: [{args: [traefik]}]}\n---\n";
+    let alone = told(&format!("{service}{pod}"), "proxy-protocol");
+    says(&alone[0], "Traefik's workload in ingress, which was not seen;");
     let trusting = objects.replace(
         "--configmap=$(POD_NAMESPACE)/settings",
         "--entrypoints.web.proxyprotocol.trustedips=10.0.0.80",

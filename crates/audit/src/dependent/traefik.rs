@@ -1,0 +1,165 @@
+//! Traefik's Middlewares that judge clients by their address.
+//!
+//! One that no route, no chain and no entry point refers to does nothing, and is not judged.
+
+use std::collections::BTreeSet;
+
+use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Middleware, MiddlewareRef};
+
+use super::find::{controller, families, names, networks};
+use super::{Dependence, Kind};
+use crate::expect::ToldBy;
+
+const PREFIX: &str = "traefik.ingress.kubernetes.io";
+
+/// Those that somebody refers to.
+pub(super) fn dependences(cluster: &Cluster) -> Vec<Dependence> {
+    let used = used(cluster);
+    let all = cluster.objects.middlewares.iter().filter(|one| used.contains(&name(one)));
+    all.flat_map(|one| of_middleware(cluster, one)).collect()
+}
+
+/// Those that nobody refers to, as far as was seen, a sentence each.
+pub(super) fn unused(cluster: &Cluster) -> Vec<String> {
+    let used = used(cluster);
+    let all = cluster.objects.middlewares.iter().filter(|one| !used.contains(&name(one)));
+    let judging = all.filter(|one| !of_middleware(cluster, one).is_empty());
+    let sentence = |one: &Middleware| {
+        let what = "ingressroutes.traefik.io";
+        format!(
+            "Middleware {}: no route that uses it was seen, so it was not judged: kubectl get {what} \
+             -A -o json > kubernetes/{what}.json",
+            one.metadata.full_name()
+        )
+    };
+    judging.map(sentence).collect()
+}
+
+/// Namespace and name.
+type Name = (String, String);
+
+fn name(one: &Middleware) -> Name {
+    (one.metadata.namespace.clone(), one.metadata.name.clone())
+}
+
+/// All that are referred to, by chains of these too.
+fn used(cluster: &Cluster) -> BTreeSet<Name> {
+    let objects = &cluster.objects;
+    // As other providers name them: NAMESPACE-NAME@kubernetescrd.
+    let mut texts: Vec<&str> = Vec::new();
+    for ingress in &objects.ingresses {
+        let found = ingress.metadata.annotations.get(&format!("{PREFIX}/router.middlewares"));
+        texts.extend(found.iter().flat_map(|text| text.split(',')));
+    }
+    let sets = [&objects.deployments, &objects.daemon_sets, &objects.stateful_sets];
+    let templates = sets.into_iter().flatten().map(|one| &one.spec.template.spec);
+    let pods = templates.chain(objects.pods.iter().map(|pod| &pod.spec));
+    for word in pods.flat_map(|pod| pod.all_containers()).flat_map(|one| one.words()) {
+        let option = word.trim_start_matches('-').split_once('=');
+        if let Some((_, value)) =
+            option.filter(|(option, _)| option.to_lowercase().ends_with(".http.middlewares"))
+        {
+            texts.extend(value.split(','));
+        }
+    }
+    let is_named = |one: &Middleware, text: &str| {
+        let own = format!("{}-{}", one.metadata.namespace, one.metadata.name);
+        text.trim().strip_suffix("@kubernetescrd") == Some(&*own)
+    };
+    let all = &objects.middlewares;
+    let by_text = all.iter().filter(|one| texts.iter().any(|text| is_named(one, text)));
+    let mut used: BTreeSet<Name> = by_text.map(name).collect();
+    let mut refer = |namespace: &str, reference: &MiddlewareRef| {
+        let own = || reference.namespace.clone().unwrap_or_else(|| namespace.to_owned());
+        match all.iter().find(|one| is_named(one, &reference.name)) {
+            Some(found) => used.insert(name(found)),
+            None => used.insert((own(), reference.name.clone())),
+        }
+    };
+    for route in &objects.ingress_routes {
+        for reference in route.spec.routes.iter().flat_map(|one| &one.middlewares) {
+            refer(&route.metadata.namespace, reference);
+        }
+    }
+    // A chain may have chains in it; each turn finds one more at least, or ends.
+    for _ in all {
+        let before = used.len();
+        let chains = all.iter().filter(|one| used.contains(&name(one)));
+        let more: Vec<Name> = chains
+            .flat_map(|one| {
+                let inner = one.spec.chain.iter().flat_map(|chain| &chain.middlewares);
+                inner.map(|of| {
+                    let namespace = of.namespace.as_ref().unwrap_or(&one.metadata.namespace);
+                    (namespace.clone(), of.name.clone())
+                })
+            })
+            .collect();
+        used.extend(more);
+        if used.len() == before {
+            break;
+        }
+    }
+    used
+}
+
+fn of_middleware(cluster: &Cluster, one: &Middleware) -> Vec<Dependence> {
+    let spec = &one.spec;
+    let services = controller(cluster, names(PREFIX));
+    let made = |what: &str, field: &str, kind, listed: &[String], strategy: Option<&IpStrategy>| {
+        let networks = networks(&listed.join(","));
+        // Without a strategy it is the address of the connection, whatever headers are believed.
+        let by_header = strategy.is_some_and(IpStrategy::is_by_header);
+        let told = by_header.then_some(ToldBy::ForwardedFor).or_else(|| proxied(cluster));
+        Dependence {
+            what: what.to_owned(),
+            object: format!("Middleware {}", one.metadata.full_name()),
+            field: format!("spec.{field}"),
+            kind,
+            services: services.clone(),
+            pods: Vec::new(),
+            families: families(&networks),
+            networks,
+            except: Vec::new(),
+            told_by: told,
+        }
+    };
+    let mut all = Vec::new();
+    for (list, field) in [
+        (&spec.ip_allow_list, "ipAllowList.sourceRange"),
+        (&spec.ip_white_list, "ipWhiteList.sourceRange"),
+    ] {
+        let Some(IpAllowList { source_range, ip_strategy }) = list else { continue };
+        let what = "it lets in clients by their address";
+        let kind = Kind::IngressAllowList;
+        all.push(made(what, field, kind, source_range, ip_strategy.as_ref()));
+    }
+    let what = "it counts requests by client";
+    let kind = Kind::IngressRateLimit;
+    if let Some(limit) = &spec.rate_limit {
+        match &limit.source_criterion {
+            None => all.push(made(what, "rateLimit", kind, &[], None)),
+            Some(by) => all.extend(
+                by.ip_strategy.as_ref().map(|one| made(what, "rateLimit", kind, &[], Some(one))),
+            ),
+        }
+    }
+    // By default it counts by the host that is asked for.
+    let by = spec.in_flight_req.iter().filter_map(|limit| limit.source_criterion.as_ref());
+    let by = by.filter_map(|by| by.ip_strategy.as_ref());
+    all.extend(by.map(|one| made(what, "inFlightReq", kind, &[], Some(one))));
+    all
+}
+
+/// Whether Traefik takes the address from the PROXY protocol, on any of its entry points.
+fn proxied(cluster: &Cluster) -> Option<ToldBy> {
+    let objects = &cluster.objects;
+    let services = controller(cluster, names(PREFIX));
+    let services = services.iter().filter_map(|index| objects.services.get(*index as usize));
+    let workloads = services.flat_map(|service| objects.workloads_of(service));
+    let mut words = workloads
+        .flat_map(|(_, one)| one.spec.template.spec.all_containers())
+        .flat_map(|container| container.words());
+    let is_on = |word: &str| word.to_lowercase().contains(".proxyprotocol.");
+    words.any(is_on).then_some(ToldBy::ProxyProtocol)
+}
