@@ -12,17 +12,18 @@
 //! Hosts outside, routers between nodes, and what carries a tunnel's packets are not walked. Names
 //! are resolved elsewhere, and who receives what a host sends is said in `wires`.
 
+mod bridges;
+#[cfg(test)]
+mod tests;
 mod untranslated;
 mod wires;
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use unmasq_eval::Evaluator;
 use unmasq_eval::journey::{Arrival, Journey, Net};
 use unmasq_eval::trace::{Options, Query, Reason, RuleId};
 use unmasq_model::host::Host;
-use unmasq_model::link::Address;
 use unmasq_model::packet::{Family, Packet, Protocol};
 
 use crate::Cluster;
@@ -106,7 +107,8 @@ pub struct Way {
     pub caller: IpAddr,
     /// The way there.
     pub there: Journey,
-    /// The ways that the answer can take. Empty if there is none.
+    /// The ways that the answer can take, or the error about a packet that is refused. Empty if
+    /// there is none.
     pub back: Vec<Journey>,
     /// What became of the call.
     pub fate: Fate,
@@ -119,7 +121,8 @@ pub enum Fate {
     Preserved,
     /// It arrives with another address, and the answer comes back.
     Rewritten,
-    /// It arrives, and the answer doesn't come back the way it must: what becomes of it.
+    /// It arrives or is refused, and what is sent back doesn't come the way it must: what becomes
+    /// of that.
     NoAnswer(String),
     /// It is thrown away in silence.
     Dropped(Option<Reason>),
@@ -231,15 +234,25 @@ impl<'c> Paths<'c> {
         let (host, query) = self.opening(call)?;
         let net = Net::new(&self.evaluators, &self.wires);
         let caller = query.packet.source;
-        let uplink = match call.from {
-            Caller::Outside { .. } => query.in_device.clone(),
-            Caller::Pod { .. } | Caller::Node(_) => None,
-        };
-        let way = |mut there: Journey| {
+        let is_outside = matches!(call.from, Caller::Outside { .. });
+        let way = |there: Journey| {
+            let mut there = self.told_apart(there);
             there.assumptions.extend(self.taken_for_outside(&there));
-            let back = net.back(&there);
-            let astray = uplink.as_ref().and_then(|uplink| self.astray(&back, uplink));
-            let fate = astray.unwrap_or_else(|| fate(caller, &there, &back));
+            let back = match there.arrival {
+                Arrival::Rejected(_) => net.refusal(&there),
+                Arrival::Delivered
+                | Arrival::Left
+                | Arrival::Dropped(_)
+                | Arrival::Lost
+                | Arrival::Unknown(_) => net.back(&there),
+            };
+            let fate = match self.astray(&back).filter(|_| is_outside) {
+                Some(device) => Fate::NoAnswer(format!(
+                    "{} goes into {device}, which has that network",
+                    sent_back(&there)
+                )),
+                None => fate(caller, &there, &back),
+            };
             let fate = match (self.doubt(call, &there), fate) {
                 (None, fate) => fate,
                 (Some(why), Fate::Unknown(more)) => Fate::Unknown([vec![why], more].concat()),
@@ -278,22 +291,6 @@ impl<'c> Paths<'c> {
         let node = self.cluster.nodes.get(at)?;
         let to = (call.to, call.port);
         untranslated::doubt(&self.entries, there, to, &node.name, node.host.as_ref()?)
-    }
-
-    /// An answer for somebody outside that a node sends into a bridge of its own, because that one
-    /// has the caller's network: nobody there is the caller.
-    fn astray(&self, back: &[Journey], uplink: &str) -> Option<Fate> {
-        back.iter().filter(|way| way.arrival == Arrival::Left).find_map(|way| {
-            let last = way.legs.last()?;
-            let device = last.outcome.out.as_deref().filter(|device| *device != uplink)?;
-            let link = self.host(last.host)?.link(device)?;
-            let (_, to) = way.ends()?;
-            let has = |net: IpNet| to.address.is_some_and(|address| net.contains(&address));
-            let mut nets = link.addresses.iter().filter_map(Address::network);
-            (link.is_bridge() && nets.any(has)).then(|| {
-                Fate::NoAnswer(format!("the answer goes into {device}, which has that network"))
-            })
-        })
     }
 
     /// Where a call begins, and its first packet there.
@@ -354,9 +351,13 @@ impl<'c> Paths<'c> {
 
 /// What became of a call, by its way there and the ways back.
 fn fate(caller: IpAddr, there: &Journey, back: &[Journey]) -> Fate {
+    // What may get lost on its way back is lost for somebody; what can't be told says nothing.
+    let lost = back.iter().find(|way| !Net::answers(there, way));
     match &there.arrival {
         Arrival::Dropped(reason) => return Fate::Dropped(*reason),
-        Arrival::Rejected(reason) => return Fate::Rejected(*reason),
+        Arrival::Rejected(reason) => {
+            return lost.map_or(Fate::Rejected(*reason), |way| lost_on_its_way(there, way));
+        }
         Arrival::Lost => return Fate::Lost,
         Arrival::Unknown(why) => return Fate::Unknown(why.clone()),
         Arrival::Delivered | Arrival::Left => {}
@@ -365,10 +366,8 @@ fn fate(caller: IpAddr, there: &Journey, back: &[Journey]) -> Fate {
     let Some(seen) = source.address else {
         return Fate::Unknown(vec!["the source that arrives is not known".to_owned()]);
     };
-    // An answer that may get lost is lost for somebody; one that can't be told says nothing.
-    let answered = |way: &&Journey| Net::answers(there, way);
-    if let Some(lost) = back.iter().find(|way| !answered(way)) {
-        return lost_answer(lost);
+    if let Some(lost) = lost {
+        return lost_on_its_way(there, lost);
     }
     if back.is_empty() {
         return Fate::Unknown(vec!["what an answer would look like is not known".to_owned()]);
@@ -376,19 +375,32 @@ fn fate(caller: IpAddr, there: &Journey, back: &[Journey]) -> Fate {
     if seen == caller { Fate::Preserved } else { Fate::Rewritten }
 }
 
-/// What becomes of an answer that doesn't reach the one who asked.
-fn lost_answer(back: &Journey) -> Fate {
+/// What is sent back for a packet that arrived, or was refused.
+fn sent_back(there: &Journey) -> &'static str {
+    match there.arrival {
+        Arrival::Rejected(_) => "the refusal",
+        Arrival::Delivered
+        | Arrival::Left
+        | Arrival::Dropped(_)
+        | Arrival::Lost
+        | Arrival::Unknown(_) => "the answer",
+    }
+}
+
+/// What becomes of an answer or a refusal that doesn't reach the one who asked.
+fn lost_on_its_way(there: &Journey, back: &Journey) -> Fate {
+    let what = sent_back(there);
     let ends = back.ends();
     let from = ends.map_or_else(|| "?".to_owned(), |(source, _)| source.to_string());
     Fate::NoAnswer(match &back.arrival {
-        Arrival::Dropped(_) => "the answer is dropped on its way back".to_owned(),
-        Arrival::Rejected(_) => "the answer is refused on its way back".to_owned(),
-        Arrival::Lost => "nobody has the address that the answer is sent to".to_owned(),
+        Arrival::Dropped(_) => format!("{what} is dropped on its way back"),
+        Arrival::Rejected(_) => format!("{what} is refused on its way back"),
+        Arrival::Lost => format!("nobody has the address that {what} is sent to"),
         Arrival::Delivered | Arrival::Left => {
-            format!("the answer comes from {from}, which was not called")
+            format!("{what} comes from {from}, which was not called")
         }
         Arrival::Unknown(why) => {
-            let why = why.iter().map(|why| format!("the answer's way back: {why}"));
+            let why = why.iter().map(|why| format!("{what}'s way back: {why}"));
             return Fate::Unknown(why.collect());
         }
     })

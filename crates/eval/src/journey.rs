@@ -204,8 +204,8 @@ impl<'a, 'h> Net<'a, 'h> {
     }
 
     /// The ways of the error about a packet that the last leg's host refused, or of its reset:
-    /// that host sends it by its own routes. Empty for a packet that was not refused, or that the
-    /// first host refused: then the one who asked is taken to know at once.
+    /// that host sends it by its own routes. Empty for a packet that was not refused, or whose own
+    /// host refused it: then the one who asked is taken to know at once.
     ///
     /// Conntrack translates the packet inside of the error as it does an answer (net/netfilter/
     /// nf_nat_core.c, `nf_nat_icmp_reply_translation`), and so its way is walked as an answer's:
@@ -214,11 +214,12 @@ impl<'a, 'h> Net<'a, 'h> {
         let (Arrival::Rejected(_), [before @ .., last]) = (&there.arrival, &there.legs[..]) else {
             return Vec::new();
         };
+        if before.is_empty() && last.query.in_device.is_none() {
+            return Vec::new();
+        }
         match last.outcome.refusal(&last.query) {
-            Some(query) if !before.is_empty() => {
-                self.journeys((last.host, Some(Start::Output)), query, &there.legs)
-            }
-            Some(_) | None => Vec::new(),
+            Some(query) => self.journeys((last.host, Some(Start::Output)), query, &there.legs),
+            None => Vec::new(),
         }
     }
 
@@ -311,7 +312,7 @@ impl<'a, 'h> Net<'a, 'h> {
                 if let Some(leg) = legs.iter().find(|leg| leg.host == host && leg.is_in_doubt()) {
                     return Err(Arrival::Unknown(leg.outcome.unknown.clone()));
                 }
-                let later = later(legs, before, host, &packet);
+                let later = later(legs, before, host, &packet).map_err(unknown)?;
                 Ok((host, Query { packet, in_device: Some(device), later }))
             }
         }
@@ -347,30 +348,46 @@ fn sent_on(query: &Query, outcome: &Outcome) -> Option<Packet> {
 
 /// To which connection of a host a packet belongs: to the newest entry that its legs so far, or
 /// those of the packet that it answers, left there. An answer without an entry belongs to nothing.
-fn later(legs: &[Leg], before: &[Leg], host: usize, packet: &Packet) -> Option<Later> {
+/// `Err`: it can't be told, and why.
+fn later(
+    legs: &[Leg],
+    before: &[Leg],
+    host: usize,
+    packet: &Packet,
+) -> Result<Option<Later>, String> {
     let of = |query: &Query| query.later.as_ref().map(|later| later.direction);
     for leg in before.iter().chain(legs).rev().filter(|leg| leg.host == host) {
         let Some(entry) = &leg.outcome.tracked else { continue };
         for direction in [Direction::Reply, Direction::Original] {
-            let fits = |end, address| {
-                let tuple = entry.tuple(direction, end);
+            let ends = [(End::Source, packet.source), (End::Destination, packet.destination)];
+            let ends = ends.map(|(end, address)| {
                 let port = crate::walk::port(packet, end);
-                same(tuple, Endpoint { address: Some(address), port })
-            };
-            if fits(End::Source, packet.source) && fits(End::Destination, packet.destination) {
-                // The connection of a packet that comes again is new until an answer has passed.
-                let answers =
-                    |leg: &&Leg| leg.host == host && of(&leg.query) == Some(Direction::Reply);
-                let same_entry = |leg: &Leg| {
-                    leg.outcome.tracked.as_ref().is_some_and(|other| is_same(other, entry))
-                };
-                let answered = legs.iter().filter(answers).any(same_entry);
-                return Some(Later { connection: Some(entry.clone()), direction, answered });
+                (entry.tuple(direction, end), Endpoint { address: Some(address), port })
+            });
+            if !ends.iter().all(|(tuple, own)| same(*tuple, *own)) {
+                continue;
             }
+            // Where both are open, it is one port that was chosen once.
+            let is_open = |end: &Endpoint| matches!(end.port, Port::Between(..) | Port::Unknown);
+            if ends.iter().any(|(tuple, own)| is_open(own) && !is_open(tuple)) {
+                return Err(format!(
+                    "the packet comes to one host twice, from {} the second time: whether it \
+                     kept its port, and so belongs to the connection that it opened there, is \
+                     not known",
+                    packet.source
+                ));
+            }
+            // The connection of a packet that comes again is new until an answer has passed.
+            let answers = |leg: &&Leg| leg.host == host && of(&leg.query) == Some(Direction::Reply);
+            let same_entry =
+                |leg: &Leg| leg.outcome.tracked.as_ref().is_some_and(|other| is_same(other, entry));
+            let answered = legs.iter().filter(answers).any(same_entry);
+            return Ok(Some(Later { connection: Some(entry.clone()), direction, answered }));
         }
     }
     let answer = legs.first().is_some_and(|leg| of(&leg.query) == Some(Direction::Reply));
-    answer.then_some(Later { connection: None, direction: Direction::Reply, answered: false })
+    let nothing = Later { connection: None, direction: Direction::Reply, answered: false };
+    Ok(answer.then_some(nothing))
 }
 
 /// Whether two states of entries are of one connection.

@@ -173,6 +173,53 @@ fn an_answer_comes_back_though_the_port_depends_on_an_unknown_order() {
     assert!(Net::answers(&there[0], &back[0]), "{}", shown(&back[0]));
 }
 
+/// A router sends a packet back to the host that masqueraded it as itself, with a port by chance:
+/// for the kernel it then opens a connection of its own, unless the port is the old one.
+#[test]
+fn a_packet_that_comes_back_with_an_unknown_port_may_be_of_another_connection() {
+    let gateway = host(&[("lan", "10.0.0.1")], &[("default", "10.0.0.11", "lan")], "");
+    let shown_with = |nat: &str| {
+        let node = host(&[("eth0", "10.0.0.11")], &[("default", "10.0.0.1", "eth0")], nat);
+        let hosts = [node, gateway.clone()];
+        let evaluators: Vec<_> =
+            hosts.iter().map(|host| Evaluator::new(host, Options::default())).collect();
+        let wires = Addresses(&[("10.0.0.11", 0, "eth0"), ("10.0.0.1", 1, "lan")]);
+        let there = Net::new(&evaluators, &wires).there(0, query("10.0.0.11:41000", "1.2.3.4:80"));
+        there.iter().map(shown).collect::<Vec<_>>().join("\n")
+    };
+    let masquerade = "-A POSTROUTING -j MASQUERADE --random-fully\n";
+    let by_chance = shown_with(masquerade);
+    assert!(by_chance.starts_with("0-1 ") && by_chance.contains("kept its port"), "{by_chance}");
+    // Without chance it keeps the port; whether the host takes its own address as a source was not
+    // captured.
+    let kept = shown_with("");
+    assert!(kept.starts_with("0-1-0 ") && kept.contains("accept_local"), "{kept}");
+}
+
+/// A node that has no route for a packet from outside says so, by its own routes.
+#[test]
+fn a_refusal_of_the_first_host_has_a_way_back_if_the_packet_came_from_elsewhere() {
+    let lan = ("10.0.0.0/24", "", "eth0");
+    let refusal = |routes: &[(&str, &str, &str)], from: &str, in_device: Option<&str>| {
+        let mut hosts = hosts("");
+        hosts[2] = host(&[("eth0", "10.0.0.11"), ("pod", "10.42.0.1")], routes, "");
+        let evaluators: Vec<_> =
+            hosts.iter().map(|host| Evaluator::new(host, Options::default())).collect();
+        let net = Net::new(&evaluators, &WIRES);
+        let asked = query(from, "10.96.0.80:80");
+        let there = net.there(2, Query { in_device: in_device.map(Into::into), ..asked });
+        assert!(matches!(there[0].arrival, Arrival::Rejected(_)), "{}", shown(&there[0]));
+        net.refusal(&there[0]).iter().map(shown).collect::<Vec<_>>().join("\n")
+    };
+    let known = ("192.168.7.0/24", "10.0.0.1", "eth0");
+    let back = refusal(&[lan, known], "192.168.7.20:41000", Some("eth0"));
+    assert_eq!(back, "2-1-0 10.96.0.80:80 > 192.168.7.20:41000 Delivered");
+    let lost = refusal(&[lan], "192.168.7.20:41000", Some("eth0"));
+    assert_eq!(lost, "2 10.96.0.80:80 > 192.168.7.20:41000 Rejected(Some(NoRoute))");
+    // What it sent itself it knows at once.
+    assert_eq!(refusal(&[lan], "10.0.0.11:41000", None), "");
+}
+
 #[test]
 fn a_way_ends_where_nobody_is_or_where_it_turns_in_circles() {
     let mut hosts = hosts("");

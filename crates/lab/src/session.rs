@@ -21,9 +21,11 @@ use crate::scenario::{Scenario, Tells};
 use crate::spread::{self, Spread};
 use crate::traffic::proxy_protocol::Version;
 use crate::traffic::{
-    self, Ask, Attempt, Forward, Health, HealthStatus, Hop, Outcome, PATIENCE, Place, Server,
-    ServiceHealth,
+    self, Ask, Attempt, Forward, Health, HealthStatus, Hop, Outcome, Place, Server, ServiceHealth,
 };
+
+/// How often a load balancer asks a node that gives no answer, before it leaves that one out.
+const HEALTH_CHECKS: usize = 3;
 
 /// A cluster that is up, with its servers.
 pub struct Session {
@@ -193,21 +195,13 @@ impl Session {
                 let of = |family| self.cluster.plan.address(*node, family);
                 of(Family::V4).or_else(|| of(Family::V6))
             };
-            let asked: Vec<(usize, std::net::IpAddr)> =
-                nodes.iter().filter_map(|node| Some((*node, address(node)?))).collect();
-            let attempts: Vec<Attempt> = asked
-                .iter()
-                .map(|(_, address)| Attempt {
-                    namespace: Some(gateway.clone()),
-                    patience: PATIENCE,
-                    ..Attempt::new(std::net::SocketAddr::new(*address, port), Ask::http())
-                })
-                .collect();
-            let answers = traffic::send(&attempts);
-            let fit = asked.iter().zip(answers).filter(|(_, answer)| {
-                matches!(answer.outcome, Outcome::Answered { status: Some(200), .. })
+            let asked = nodes.iter().filter_map(|node| {
+                let address = std::net::SocketAddr::new(address(node)?, port);
+                let ask = Attempt::new(address, Ask::http());
+                let namespace = Some(gateway.clone());
+                Some((*node, Attempt { namespace, ..ask }))
             });
-            healthy.insert(service.full_name(), fit.map(|((node, _), _)| *node).collect());
+            healthy.insert(service.full_name(), fit(asked.collect()));
         }
         if healthy.is_empty() {
             return Ok(());
@@ -283,5 +277,61 @@ fn once_free<T>(start: impl Fn() -> Result<T>) -> Result<T> {
             return started;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The nodes that say of themselves that they are fit. One that gives no answer may be busy.
+fn fit(mut asked: Vec<(usize, Attempt)>) -> Vec<usize> {
+    let mut fit = Vec::new();
+    for _ in 0..HEALTH_CHECKS {
+        let attempts: Vec<Attempt> = asked.iter().map(|(_, attempt)| attempt.clone()).collect();
+        let answers = traffic::send(&attempts);
+        let all = std::mem::take(&mut asked).into_iter().zip(answers);
+        for ((node, attempt), answer) in all {
+            match answer.outcome {
+                Outcome::Answered { status: Some(200), .. } => fit.push(node),
+                Outcome::Answered { .. } => {}
+                Outcome::Misanswered { .. }
+                | Outcome::Refused { .. }
+                | Outcome::Silent
+                | Outcome::Failed(_) => asked.push((node, attempt)),
+            }
+        }
+        if asked.is_empty() {
+            break;
+        }
+    }
+    fit.sort_unstable();
+    fit
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::*;
+
+    /// A server on loopback that says these things in turn, one for each connection.
+    fn server(says: Vec<&'static str>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for (stream, text) in listener.incoming().zip(says) {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                stream.write_all(text.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_busy_node_is_asked_again_and_one_that_is_not_fit_is_left_out() {
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let unfit = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        let servers = [vec![ok], vec!["", ok], vec![unfit, ok], vec!["", "", "", ok]];
+        let attempt = |says| Attempt::new(server(says), Ask::http());
+        assert_eq!(fit((5..).zip(servers.map(attempt)).collect()), [5, 6]);
     }
 }

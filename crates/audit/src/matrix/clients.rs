@@ -48,8 +48,13 @@ impl Clients {
         for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
             named.extend(named_by(host));
         }
-        // A network with pods in it is the cluster's.
-        let known = |net: &IpNet| inside.iter().any(|one| one.contains(net) || net.contains(one));
+        // A network with pods in it is the cluster's, unless nodes or Services are in it too: then
+        // it is larger than the pods' own, and others may be taken for pods.
+        let no_pods = not_of_pods(cluster);
+        let known = |net: &IpNet| {
+            let is_larger = no_pods.iter().any(|address| net.contains(address));
+            inside.iter().any(|one| one.contains(net) || (net.contains(one) && !is_larger))
+        };
         let called = called(cluster);
         let asked = |net: &IpNet| !known(net) && !called.contains(net) && travels(net.addr());
         named.retain(|net| net.prefix_len() > 0 && asked(net));
@@ -107,6 +112,16 @@ pub(crate) fn bridged(cluster: &Cluster) -> impl Iterator<Item = IpNet> + '_ {
     let links = hosts.flat_map(|host| host.links.iter().flatten());
     let addresses = links.filter(|link| link.is_bridge()).flat_map(|link| &link.addresses);
     addresses.filter_map(Address::network)
+}
+
+/// Addresses of nodes and Services: no pod's, whatever range is the pods'.
+fn not_of_pods(cluster: &Cluster) -> Vec<IpAddr> {
+    let nodes = cluster.nodes.iter().filter_map(|node| cluster.objects.node(&node.name));
+    let addresses = nodes.flat_map(|node| &node.status.addresses);
+    let nodes = addresses.filter_map(|address| address.address.parse().ok());
+    let services = cluster.objects.services.iter().map(|service| &service.spec);
+    let services = services.flat_map(|spec| spec.cluster_ips.iter().chain(&spec.cluster_ip));
+    nodes.chain(services.copied()).collect()
 }
 
 /// The same without the nodes' own bridges.
@@ -251,5 +266,31 @@ mod tests {
         let named = Clients::of(&cluster).callers.into_iter().map(|(outside, _)| outside);
         let named: Vec<Outside> = named.filter(|one| *one != Outside::Anybody).collect();
         assert_eq!(named, [Outside::NamedByRule("172.16.0.0/12".parse().unwrap())]);
+    }
+
+    /// Of a node 10.0.0.11 with pods of 10.244.1.0/24: who else is named by rules about a range?
+    fn named(range: &str) -> Vec<Outside> {
+        let rules = format!(
+            "*nat\n:POSTROUTING ACCEPT [0:0]\n:KUBE-EXT-X - [0:0]\n\
+             -A KUBE-EXT-X -s {range} -j RETURN\nCOMMIT\n"
+        );
+        let node = r#"{"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
+            "spec": {"podCIDRs": ["10.244.1.0/24"]},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.11"}]}}"#;
+        let files = [("nodes/n1/iptables-save", &*rules), ("kubernetes/nodes.json", node)];
+        let files: BTreeMap<String, Vec<u8>> =
+            files.into_iter().map(|(path, text)| (path.to_owned(), text.into())).collect();
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        let named = Clients::of(&cluster).callers.into_iter().map(|(outside, _)| outside);
+        named.filter(|one| *one != Outside::Anybody).collect()
+    }
+
+    /// kube-proxy takes whoever is in `clusterCIDR` for a pod. One that has room for pods to come
+    /// names nobody else; one that has the nodes in it does.
+    #[test]
+    fn a_range_of_pods_that_has_nodes_in_it_names_others_too() {
+        assert_eq!(named("10.244.0.0/16"), []);
+        assert_eq!(named("10.0.0.0/8"), [Outside::NamedByRule("10.0.0.0/8".parse().unwrap())]);
     }
 }

@@ -145,6 +145,11 @@ impl Wires {
         owners.iter().map(|(host, _)| *host).find(is_pod)
     }
 
+    /// Whether a pod is known to have that address.
+    pub(super) fn is_pod(&self, address: IpAddr) -> bool {
+        self.pods.contains_key(&address) || self.pod(address).is_some()
+    }
+
     /// From a pod: to its node, whatever the next hop.
     fn sent_by_pod(&self, ends: &Ends, node: usize, device: &str) -> Landing {
         match (ends.ports.get(device), self.captured(node)) {

@@ -183,10 +183,6 @@ impl Compared<'_> {
                     causes.iter().map(|cause| cause.owner).collect::<Vec<_>>() == self.owners(row)
                 }
                 (Fate::Dropped(_) | Fate::NoAnswer(_) | Fate::Lost, Seen::Silent) => true,
-                // An error that doesn't find its way back.
-                (Fate::Rejected(_), Seen::Silent) => {
-                    cell.hops > 0 || matches!(cell.client, Client::Outside(_))
-                }
                 // A node on which nobody listens.
                 (Fate::Preserved | Fate::Rewritten(_), Seen::Refused) => {
                     place.entry == Entry::NodePort

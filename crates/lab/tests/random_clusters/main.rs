@@ -119,7 +119,12 @@ fn one(seed: u64) -> Result<Counts> {
     ensure!(contents.problems.is_empty(), "{:?}", contents.problems);
     let read = unmasq_cluster::Cluster::new(contents.nodes, contents.objects, Overrides::default());
     let paths = Paths::new(&read, Options::default());
-    let audited = audit::build(&paths, &Clients::of(&read), &|_, _| {});
+    let mut clients = Clients::of(&read);
+    // As an owner would name his clients: one may be of a network that a bridge of the nodes has.
+    for net in session.cluster.scenario.outside.iter().flat_map(|host| &host.addresses) {
+        clients.add(&read, net.trunc());
+    }
+    let audited = audit::build(&paths, &clients, &|_, _| {});
     let seen = session.matrix(&|_| {})?;
     let compared =
         Compared { cluster: &session.cluster, seen: &seen, paths: &paths, rows: &audited.rows };

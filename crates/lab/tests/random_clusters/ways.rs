@@ -164,16 +164,11 @@ impl Compared<'_> {
             }
             Seen::Silent => match &way.fate {
                 Fate::Dropped(_) | Fate::NoAnswer(_) | Fate::Lost => true,
-                // An error that doesn't find its way back, which isn't walked: here there may be none.
-                Fate::Rejected(_) => {
-                    let from = plan.hosts[row.question.from].kind;
-                    way.there.legs.len() > 1 || from == Kind::Outside
-                }
                 // The gateway has no way back to it, whether it translates it or not.
                 Fate::Preserved | Fate::Rewritten => {
                     egress && way.seen().is_some_and(|seen| !self.returns(seen))
                 }
-                Fate::Unknown(_) => false,
+                Fate::Rejected(_) | Fate::Unknown(_) => false,
             },
             Seen::Refused => match &way.fate {
                 Fate::Rejected(_) => true,
