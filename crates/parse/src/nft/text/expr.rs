@@ -248,9 +248,14 @@ impl<'a> Parser<'a> {
 
     fn constant(&mut self) -> Option<Node<'a>> {
         match self.tokens.peek()? {
-            Token::Quoted(name) => {
+            Token::Quoted(low) => {
                 self.tokens.take();
-                Some(text(name))
+                // `"12:00"-"13:00"`
+                if self.tokens.spaced() || !self.tokens.is("-") {
+                    return Some(text(low));
+                }
+                let high = text(self.tokens.name()?);
+                Some(object("range", Node::List(vec![text(low), high])))
             }
             Token::Word(word) => {
                 let constant = constant(word)?;
@@ -284,7 +289,10 @@ impl<'a> Parser<'a> {
             "numgen" => self.numgen(),
             "jhash" => self.hash(true),
             "symhash" => self.hash(false),
-            "tcp" | "ip" | "dccp" | "sctp" if self.tokens.is("option") => self.option(word),
+            "tcp" if self.tokens.is("option") => self.option("tcp option"),
+            "ip" if self.tokens.is("option") => self.option("ip option"),
+            "dccp" if self.tokens.is("option") => self.option("dccp option"),
+            "sctp" if self.tokens.is("chunk") => self.option("sctp chunk"),
             "ether" | "vlan" | "arp" | "ip" | "icmp" | "igmp" | "ip6" | "icmpv6" | "tcp"
             | "udp" | "udplite" | "sctp" | "dccp" | "ah" | "esp" | "comp" | "th" | "gre"
             | "gretap" | "vxlan" | "geneve" => {
@@ -301,6 +309,22 @@ impl<'a> Parser<'a> {
                 let key = self.tokens.word()?;
                 let name = if word == "rt" { "rt" } else { "socket" };
                 Some(object(name, members([("key", Some(text(key)))])))
+            }
+            "ipsec" => {
+                let dir = text(self.tokens.word()?);
+                let spnum = self.after("spnum");
+                let mut key = text(self.tokens.word()?);
+                if matches!(key.text(), Some("ip" | "ip6")) {
+                    key = text(self.tokens.word()?);
+                }
+                let all = [("key", Some(key)), ("dir", Some(dir)), ("spnum", spnum)];
+                Some(object("ipsec", members(all)))
+            }
+            "osf" => {
+                if self.tokens.is("ttl") {
+                    self.tokens.word()?;
+                }
+                Some(object("osf", members([("key", Some(text(self.tokens.word()?)))])))
             }
             "hbh" | "frag" | "dst" | "mh" | "srh" | "rt0" | "rt2" | "exthdr" => {
                 let field = self.tokens.word()?;
@@ -374,17 +398,12 @@ impl<'a> Parser<'a> {
     }
 
     /// `tcp option maxseg size`
-    fn option(&mut self, word: &str) -> Option<Node<'a>> {
-        let kind = match word {
-            "tcp" => "tcp option",
-            "ip" => "ip option",
-            _ => "dccp option",
-        };
+    fn option(&mut self, kind: &'static str) -> Option<Node<'a>> {
         let name = text(self.tokens.word()?);
         let mut field = None;
         let fields = [
             "kind", "length", "size", "count", "left", "right", "tsval", "tsecr", "type", "ptr",
-            "addr", "value",
+            "addr", "value", "flags", "tsn", "stream", "ssn", "ppid",
         ];
         if let Some(Token::Word(word)) = self.tokens.peek()
             && fields.contains(&word)
@@ -461,7 +480,8 @@ pub(super) fn number<'a>(word: &str) -> Option<Node<'a>> {
         Some(digits) => i128::from_str_radix(digits, 16),
         None => word.parse(),
     };
-    number.ok().map(Node::Number)
+    // Beyond 64 bits, they are text in the JSON too.
+    number.ok().filter(|number| u64::try_from(*number).is_ok()).map(Node::Number)
 }
 
 /// The seconds of `1d2h3m4s5ms`; what is less than one is dropped.

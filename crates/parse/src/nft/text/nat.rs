@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::json::Node;
-use super::expr::{Mode, Parser, members, number, object, text};
+use super::expr::{Mode, Parser, members, object, text};
 use super::token::Token;
 
 impl<'a> Parser<'a> {
@@ -49,14 +49,14 @@ impl<'a> Parser<'a> {
         Some(object(name, if empty { Node::Null } else { body }))
     }
 
-    /// `10.0.0.1:80`, `[fd00::1]:80`, `:8080-8090`, `ip saddr map { … }`
+    /// `10.0.0.1:80`, `[fd00::1]:80`, `:8080-8090`, `ip saddr map { … }:tcp dport map { … }`
     fn target(&mut self) -> Option<(Option<Node<'a>>, Option<Node<'a>>)> {
         let address = match self.tokens.peek()? {
             Token::Word(word) if word.starts_with(':') && word.parse::<IpAddr>().is_err() => None,
             Token::Word(word) => match before_port(word) {
-                Some((address, port)) => {
-                    self.tokens.take();
-                    return Some((Some(address), Some(port)));
+                Some((address, length)) => {
+                    self.tokens.part(length);
+                    Some(address)
                 }
                 None => Some(self.expression(Mode::Field)?),
             },
@@ -87,21 +87,17 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// IPv4 addresses with ports: `10.0.0.1:80`, `10.0.0.1-10.0.0.9:80-90`.
-fn before_port(word: &str) -> Option<(Node<'_>, Node<'_>)> {
-    let (address, port) = word.split_once(':')?;
+/// IPv4 addresses before a port, and how long they are: `10.0.0.1:80`, `10.0.0.1-10.0.0.9:80`.
+fn before_port(word: &str) -> Option<(Node<'_>, usize)> {
+    let (address, _) = word.split_once(':')?;
+    let length = address.len();
     let is_address = |word: &str| word.parse::<Ipv4Addr>().is_ok();
     let address = match address.split_once('-') {
         Some((low, high)) if is_address(low) && is_address(high) => {
             object("range", Node::List(vec![text(low), text(high)]))
         }
-        Some(_) => return None,
         None if is_address(address) => text(address),
-        None => return None,
+        Some(_) | None => return None,
     };
-    let port = match port.split_once('-') {
-        Some((low, high)) => object("range", Node::List(vec![number(low)?, number(high)?])),
-        None => number(port)?,
-    };
-    Some((address, port))
+    Some((address, length))
 }

@@ -322,13 +322,14 @@ impl<'a> Parser<'a> {
             }
             return Some(());
         }
-        while let Some(Token::Word("mss" | "wscale" | "timestamp" | "sack-perm" | "name")) =
+        if self.tokens.is("name") {
+            self.reference()?;
+        }
+        while let Some(Token::Word("mss" | "wscale" | "timestamp" | "sack-perm")) =
             self.tokens.peek()
         {
             if matches!(self.tokens.word(), Some("mss" | "wscale")) {
                 self.number()?;
-            } else if let Some(Token::Quoted(_)) = self.tokens.peek() {
-                self.tokens.take();
             }
         }
         Some(())

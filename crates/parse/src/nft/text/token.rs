@@ -110,9 +110,14 @@ impl<'a> Tokens<'a> {
     pub(super) fn colon(&mut self) -> bool {
         let found = matches!(self.peek(), Some(Token::Word(word)) if word.starts_with(':'));
         if found {
-            self.seek(self.at + 1);
+            self.part(1);
         }
         found
+    }
+
+    /// Takes the beginning of a word, so many bytes of it.
+    pub(super) fn part(&mut self, length: usize) {
+        self.seek(self.at + length);
     }
 
     fn seek(&mut self, from: usize) {
