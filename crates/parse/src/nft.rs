@@ -72,6 +72,11 @@ pub fn parse(
     reader.finish()
 }
 
+/// Whether the tables are those of a JSON that can't be read to its end.
+pub fn is_cut_short(tables: &[Table]) -> bool {
+    tables.iter().any(|table| &*table.name == NOT_READ)
+}
+
 /// A table, and whose it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSummary {

@@ -25,7 +25,7 @@ use unmasq_model::rule::{Action, Rule, Step};
 use unmasq_model::ruleset::{ChainId, Table, TableFamily};
 
 use super::json::{ChainObject, Node, TableObject};
-use super::{Later, Reader, walked};
+use super::{Later, NOT_READ, Reader, walked};
 use block::{Block, Line, TableText};
 
 /// Reads the text of `nft list ruleset`. `skip` says which tables to pass over.
@@ -38,11 +38,15 @@ pub fn parse(
 ) -> (Vec<Table>, Vec<Diagnostic>) {
     let (tables, problems) = block::read(text, skip);
     let mut reader = Reader::new(file, None);
-    for problem in problems {
-        reader.report(Origin::new(file, problem.line), problem.message);
-    }
     for table in &tables {
         reader.written_table(table);
+    }
+    for problem in problems {
+        let origin = Origin::new(file, problem.line);
+        if problem.lost {
+            reader.unlisted(TableFamily::Inet, NOT_READ, origin, &problem.message);
+        }
+        reader.report(origin, problem.message);
     }
     reader.lower();
     reader.finish()

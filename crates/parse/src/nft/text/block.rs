@@ -62,6 +62,8 @@ pub(in crate::nft) struct Line<'a> {
 pub(in crate::nft) struct Problem {
     pub(in crate::nft) line: u32,
     pub(in crate::nft) message: String,
+    /// Rules that may be anywhere were lost with it.
+    pub(in crate::nft) lost: bool,
 }
 
 /// Reads a listing; the tables that `skip` names are passed over.
@@ -78,7 +80,9 @@ pub(in crate::nft) fn read<'a>(
         match item {
             Item::Open(head) => reader.open(head, skip),
             Item::Line(line) => reader.command(line),
-            Item::Close => reader.problem(reader.scanner.line, "a } that closes nothing".into()),
+            Item::Close => {
+                reader.problem(reader.scanner.line, "a } that closes nothing".into(), true);
+            }
         }
     }
     reader.tables.retain(|table| !skip(table.family, table.name));
@@ -92,8 +96,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn problem(&mut self, line: u32, message: String) {
-        self.problems.push(Problem { line, message });
+    fn problem(&mut self, line: u32, message: String, lost: bool) {
+        self.problems.push(Problem { line, message, lost });
     }
 
     /// The block of a table, and those that follow it where its end is missing.
@@ -101,7 +105,7 @@ impl<'a> Reader<'a> {
         let mut next = Some(head);
         while let Some(head) = next.take() {
             let Some((family, name)) = table_name(head.text) else {
-                self.problem(head.line, format!("not a table: {}", head.text));
+                self.problem(head.line, format!("not a table: {}", head.text), true);
                 self.pass_over();
                 return;
             };
@@ -133,7 +137,7 @@ impl<'a> Reader<'a> {
     /// The content of a table. `Some`: the head of the next one, which stands in it.
     fn table(&mut self, table: &mut TableText<'a>) -> Option<Line<'a>> {
         let broken = |table: &mut TableText<'a>, line, message| {
-            table.broken.get_or_insert(Problem { line, message });
+            table.broken.get_or_insert(Problem { line, message, lost: false });
         };
         loop {
             let (family, name) = (table.family, table.name);
@@ -229,7 +233,25 @@ impl<'a> Reader<'a> {
                 let gone = table_name(line.text);
                 self.tables.retain(|table| gone != Some((table.family, table.name)));
             }
-            _ => self.problem(line.line, format!("not understood: {}", line.text)),
+            _ => {
+                // A command that would change a table, not a word of another program.
+                let lost = matches!(
+                    words.first(),
+                    Some(
+                        &("add"
+                            | "create"
+                            | "insert"
+                            | "replace"
+                            | "delete"
+                            | "destroy"
+                            | "flush"
+                            | "rename"
+                            | "reset"
+                            | "include")
+                    )
+                );
+                self.problem(line.line, format!("not understood: {}", line.text), lost);
+            }
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn read<'a>(block: &Block<'a>) -> WrittenSet<'a> {
     for line in &block.lines {
         if line.broken || set.line(line).is_none() {
             let message = format!("not understood in {} {}: {}", block.kind, block.name, line.text);
-            set.problems.push(Problem { line: line.line, message });
+            set.problems.push(Problem { line: line.line, message, lost: false });
         }
     }
     set

@@ -157,6 +157,22 @@ fn a_table_with_lines_that_no_table_has_is_unreadable() {
     }
 }
 
+/// Nobody knows what else there was.
+#[test]
+fn what_is_lost_outside_of_tables_is_a_table_that_is_not_read() {
+    for (text, message) in [
+        ("table other t {\n chain c {\n  drop\n }\n}\n", "not a table: table other t"),
+        ("add rule ip t c drop\n", "not understood: add rule ip t c drop"),
+        ("}\n", "a } that closes nothing"),
+    ] {
+        let (tables, diagnostics) = read(text);
+        assert_eq!(said(&diagnostics), [(1, message)], "{text}");
+        assert_eq!(&*tables[0].unreadable.as_ref().unwrap().text, message, "{text}");
+    }
+    let (tables, diagnostics) = read("root@n1:~$ nft list ruleset\n");
+    assert_eq!((tables.len(), diagnostics.len()), (0, 1));
+}
+
 #[test]
 fn a_set_that_is_not_understood_is_opaque() {
     let (tables, diagnostics) = read(
