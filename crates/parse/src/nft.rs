@@ -1,4 +1,4 @@
-//! `nft -j list ruleset` -> tables.
+//! `nft -j list ruleset` -> tables; [`text`] reads `nft list ruleset` in the same way.
 //!
 //! ```text
 //! JSON ── objects ─┬─ tables, chains, sets ──> Scope (names -> ids) ─┐

@@ -11,6 +11,7 @@
 
 pub(super) mod block;
 mod expr;
+mod field;
 mod nat;
 mod set;
 mod statement;
@@ -66,9 +67,7 @@ pub(super) fn statement(text: &str) -> Option<Node<'_>> {
 impl<'a> Reader<'a> {
     fn written_table(&mut self, table: &TableText<'a>) {
         let origin = Origin { file: self.file, line: table.line, handle: table.handle };
-        let flags = table.lines.iter().filter_map(|line| line.text.strip_prefix("flags "));
-        let flags = flags.flat_map(|flags| flags.split([',', ' ']));
-        let flags = flags.filter(|flag| !flag.is_empty()).map(expr::text).collect();
+        let flags = block::flags(&table.lines).map(expr::text).collect();
         let head = TableObject {
             family: Cow::Borrowed(""),
             name: table.name.into(),
@@ -134,13 +133,10 @@ impl<'a> Reader<'a> {
 
     /// The rule of a line.
     pub(super) fn written_rule(&mut self, chain: ChainId, line: &Line<'a>, origin: Origin) {
-        let mut text = line.text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        if !line.hidden.is_empty() {
-            text.extend([" # ", line.hidden]);
-        }
+        let text = line.one_line();
         if line.broken {
             self.report(origin, format!("not understood: {text}"));
-            let steps = [Step::Do(Action::Opaque(Opaque::new(text.as_str())))].into();
+            let steps = [Step::Do(Action::Opaque(Opaque::new(&*text)))].into();
             return self.push_rule(chain, Rule { steps, text: text.into(), comment: None, origin });
         }
         let (mut statements, comment) = statement::rule(line.text);

@@ -14,6 +14,8 @@
 //! The commands of a file for `nft -f` that come before a table's block are obeyed as well:
 //! `table …`, `delete table …`, `flush ruleset`.
 
+use std::borrow::Cow;
+
 use unmasq_model::ruleset::TableFamily;
 
 use super::super::family;
@@ -55,6 +57,26 @@ pub(in crate::nft) struct Line<'a> {
     pub(in crate::nft) hidden: &'a str,
     /// Braces or quotes without an end.
     pub(in crate::nft) broken: bool,
+}
+
+impl<'a> Line<'a> {
+    /// The text in one line, with what is hidden in it.
+    pub(in crate::nft) fn one_line(&self) -> Cow<'a, str> {
+        if !self.text.contains('\n') && self.hidden.is_empty() {
+            return Cow::Borrowed(self.text);
+        }
+        let mut text = self.text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        if !self.hidden.is_empty() {
+            text.extend([" # ", self.hidden]);
+        }
+        Cow::Owned(text.trim_start().to_owned())
+    }
+}
+
+/// A table's flags.
+pub(in crate::nft) fn flags<'a>(lines: &[Line<'a>]) -> impl Iterator<Item = &'a str> {
+    let flags = lines.iter().filter_map(|line| line.text.strip_prefix("flags "));
+    flags.flat_map(|flags| flags.split([',', ' '])).filter(|flag| !flag.is_empty())
 }
 
 /// What is wrong, and in which line.
@@ -297,7 +319,14 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                 }
                 b' ' | b'\t' | b'\r' | b';' => self.at += 1,
-                b'#' => self.at += self.to_line_end().len(),
+                b'#' => {
+                    let (handle, hidden) = self.comment();
+                    // A rule of which nothing else is shown.
+                    if !blocks && (handle.is_some() || hidden.starts_with("xt_")) {
+                        let (text, line, broken) = ("", self.line, false);
+                        return Some(Item::Line(Line { text, line, handle, hidden, broken }));
+                    }
+                }
                 b'}' => {
                     self.at += 1;
                     return Some(Item::Close);

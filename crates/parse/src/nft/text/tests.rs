@@ -128,7 +128,8 @@ fn is_opaque(step: &Step) -> bool {
 fn a_statement_that_is_not_understood_is_kept_as_text() {
     let (tables, diagnostics) = read(
         "table ip t {\n chain c {\n  meta l4proto tcp frobnicate 7 accept comment \"x\"\n  \
-         meta l4proto tcp # xt_recent counter packets 0 bytes 0 drop # handle 7\n }\n}\n",
+         meta l4proto tcp # xt_recent counter packets 0 bytes 0 drop # handle 7\n  \
+         # xt_comment drop # handle 8\n  # a remark\n }\n}\n",
     );
     assert_eq!(said(&diagnostics), []);
     let rules = &tables[0].chains[0].rules;
@@ -141,6 +142,9 @@ fn a_statement_that_is_not_understood_is_kept_as_text() {
     // As nft writes without libxtables: there is more than it says.
     assert_eq!(opaque(1), "xt_recent counter packets 0 bytes 0 drop");
     assert_eq!(rules[1].origin.handle, Some(7));
+    assert_eq!((rules.len(), rules[2].origin.handle), (3, Some(8)));
+    assert!(is_opaque(&rules[2].steps[0]), "{:?}", rules[2]);
+    assert_eq!(&*rules[2].text, "# xt_comment drop");
 }
 
 #[test]
