@@ -1,4 +1,5 @@
-//! Reads what nodes print into the model: iptables-save, `nft -j`, ipset save, iproute2 JSON.
+//! Reads what nodes print into the model: iptables-save, nft (JSON and text), ipset save,
+//! iproute2 JSON.
 //!
 //! Text in, `(model, diagnostics)` out; no I/O. Parsing never fails as a whole: what is not
 //! understood is kept as `Opaque`, a malformed line costs that line and is reported with its

@@ -1,4 +1,4 @@
-//! `nft -j list ruleset` -> tables.
+//! `nft -j list ruleset` -> tables; [`text`] reads `nft list ruleset` in the same way.
 //!
 //! ```text
 //! JSON ── objects ─┬─ tables, chains, sets ──> Scope (names -> ids) ─┐
@@ -22,7 +22,7 @@ mod set;
 mod statement;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 
 use serde_json::value::RawValue;
 use unmasq_model::origin::{Diagnostic, FileId, Opaque, Origin};
@@ -36,6 +36,7 @@ use expr::Lowerer;
 use json::{ChainObject, Node, Object, RuleObject, SetObject, TableObject};
 use listing::{ListedTable, Listing};
 use scope::Scope;
+use text::block::Line;
 
 /// The name of a table that stands for what nobody knows the table of.
 const NOT_READ: &str = "(not read)";
@@ -53,14 +54,7 @@ pub fn parse(
     listing: Option<(&str, FileId)>,
     skip: &dyn Fn(TableFamily, &str) -> bool,
 ) -> (Vec<Table>, Vec<Diagnostic>) {
-    let mut reader = Reader {
-        file,
-        listing: listing.map(|(text, file)| Listing::read(text, file, skip)),
-        scopes: Vec::new(),
-        current: 0,
-        later: Vec::new(),
-        diagnostics: Vec::new(),
-    };
+    let mut reader = Reader::new(file, listing.map(|(text, file)| Listing::read(text, file, skip)));
     let (objects, error) = json::objects(json);
     let mut lines = Lines::new(json);
     let complete = error.is_none() && objects.is_some();
@@ -75,7 +69,12 @@ pub fn parse(
         reader.report(Origin::new(file, 1), "no member \"nftables\"".to_owned());
     }
     reader.compare_with_listing();
-    (reader.scopes.into_iter().map(|scope| scope.table).collect(), reader.diagnostics)
+    reader.finish()
+}
+
+/// Whether the tables are those of a JSON that can't be read to its end.
+pub fn is_cut_short(tables: &[Table]) -> bool {
+    tables.iter().any(|table| &*table.name == NOT_READ)
 }
 
 /// A table, and whose it may be.
@@ -151,9 +150,20 @@ enum Later<'a> {
     /// A rule of which no more is known than its chain.
     Malformed(ChainId, &'a RawValue, Origin),
     Elements(SetId, &'a RawValue, Origin),
+    WrittenRule(ChainId, Line<'a>, Origin),
+    WrittenElements(SetId, &'a str, Origin),
 }
 
 impl<'a> Reader<'a> {
+    fn new(file: FileId, listing: Option<Listing<'a>>) -> Reader<'a> {
+        let (scopes, later, diagnostics) = (Vec::new(), Vec::new(), Vec::new());
+        Reader { file, listing, scopes, current: 0, later, diagnostics }
+    }
+
+    fn finish(self) -> (Vec<Table>, Vec<Diagnostic>) {
+        (self.scopes.into_iter().map(|scope| scope.table).collect(), self.diagnostics)
+    }
+
     fn object(
         &mut self,
         raw: &'a RawValue,
@@ -301,16 +311,20 @@ impl<'a> Reader<'a> {
     fn lower(&mut self) {
         for (index, later) in std::mem::take(&mut self.later) {
             self.current = index;
+            let scope = &mut self.scopes[index];
             match later {
                 Later::Elements(set, elements, origin) => {
-                    let scope = &mut self.scopes[index];
                     let result = json::each_element(elements, &mut |node| scope.insert(set, &node));
                     if let Err(error) = result {
-                        let text = format!("elements that can't be read: {error}");
-                        scope.table.sets[set.0 as usize].opaque = Some(Opaque::new(text.clone()));
-                        self.report(origin, text);
+                        self.elements_lost(set, origin, &format!(": {error}"));
                     }
                 }
+                Later::WrittenElements(set, elements, origin) => {
+                    if !text::each_element(elements, &mut |node| scope.insert(set, &node)) {
+                        self.elements_lost(set, origin, "");
+                    }
+                }
+                Later::WrittenRule(chain, line, origin) => self.written_rule(chain, &line, origin),
                 Later::Rule(chain, object, origin) => {
                     let rule = self.lower_rule(object, origin);
                     self.push_rule(chain, rule);
@@ -322,6 +336,13 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+    }
+
+    fn elements_lost(&mut self, set: SetId, origin: Origin, why: &str) {
+        let text = format!("elements that can't be read{why}");
+        let sets = &mut self.scopes[self.current].table.sets;
+        sets[set.0 as usize].opaque = Some(Opaque::new(text.clone()));
+        self.report(origin, text);
     }
 
     fn push_rule(&mut self, chain: ChainId, rule: Rule) {
@@ -346,16 +367,26 @@ impl<'a> Reader<'a> {
                 Vec::new()
             }
         };
-        let scope = &mut self.scopes[self.current];
-        let family = scope.table.family;
+        let family = self.scopes[self.current].table.family;
         let text =
             text.unwrap_or_else(|| render::rule(family, &statements, comment.as_deref()).into());
-        let steps = if statements.is_empty() || !walked(family) {
+        self.finish_rule(&statements, text, comment, origin)
+    }
+
+    fn finish_rule(
+        &mut self,
+        statements: &[Node<'_>],
+        text: Box<str>,
+        comment: Option<Box<str>>,
+        origin: Origin,
+    ) -> Rule {
+        let scope = &mut self.scopes[self.current];
+        let steps = if statements.is_empty() || !walked(scope.table.family) {
             // A rule that nft shows without statements has some that it doesn't know.
             vec![Step::Do(Action::Opaque(Opaque::new(text.clone())))]
         } else {
             let mut lowerer = Lowerer::new(scope, origin);
-            for statement in &statements {
+            for statement in statements {
                 lowerer.statement(statement);
             }
             lowerer.steps

@@ -258,6 +258,13 @@ fn run_block(
     })?
 }
 
+/// A ruleset of nftables, as text for `nft -f`.
+pub fn nft_ruleset(seed: u64, number: u64, family: Family) -> String {
+    let owners = generate::owners(&mut Random::new(seed, OWNERS, 0), Kind::Nft);
+    let mut random = Random::new(seed, RULES, number);
+    nft::tables(&generate::ruleset(&mut random, owners, false, family), family).0
+}
+
 fn injections(seed: u64, number: u64, family: Family) -> Vec<Injection> {
     let mut random = Random::new(seed, PACKET, number);
     let serials = number * PACKETS..(number + 1) * PACKETS;

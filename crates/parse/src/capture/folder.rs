@@ -166,6 +166,7 @@ fn is_output(name: &str, text: &str) -> bool {
         "iptables-save" | "ip6tables-save" | "iptables-legacy-save" | "ip6tables-legacy-save" => {
             begins(&["*", ":", "#", "-", "[", "COMMIT"])
         }
+        "nft.txt" => begins(&["table ", "#"]),
         "ipset.save" => begins(&["create ", "add ", "-N ", "-A "]),
         "sysctl" => text.contains('='),
         "bpf" => begins(&[BPF_NETFILTER]),

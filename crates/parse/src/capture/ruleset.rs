@@ -3,6 +3,10 @@
 //! iptables-nft's rules are in `iptables-save` with all their parameters, and in `nft.json` as
 //! `xt` expressions without any; so its tables are taken from the former, where it holds them.
 //! A table that iptables-nft-save calls incompatible is only in `nft.json`.
+//!
+//! `nft.txt` is read where `nft.json` is missing or can't be read to its end. There libxtables
+//! translates what iptables-nft wrote, and not always to the same (`-m conntrack --ctstate NEW,DNAT`
+//! to `ct status dnat`, in iptables 1.8.9): such a table without `iptables-save` is not known.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +14,20 @@ use serde::Deserialize;
 use unmasq_model::host::{Backends, Seen};
 use unmasq_model::origin::Diagnostic;
 use unmasq_model::rule::{Action, Step, Test};
-use unmasq_model::ruleset::{Backend, Ruleset, Table, TableFamily, XTABLES_NAMES};
+use unmasq_model::ruleset::{Backend, Ruleset, Table, TableFamily, XTABLES_NAMES, xtables_base};
 
 use super::folder::{Folder, Found, Text};
 use super::node::join;
 
 /// The tables of all back ends, and what is known of each back end.
 pub(super) fn parse(folder: &Folder<'_>, diagnostics: &mut Vec<Diagnostic>) -> (Ruleset, Backends) {
-    let nft = folder.find("nft.json", diagnostics);
+    let nft = Nft {
+        json: folder.find("nft.json", diagnostics),
+        listing: folder.find("nft.txt", diagnostics),
+    };
     let (v4, v6) = std::thread::scope(|scope| {
-        let v6 = scope.spawn(|| Xtables::parse(folder, TableFamily::Ip6, nft.text()));
-        let v4 = Xtables::parse(folder, TableFamily::Ip, nft.text());
+        let v6 = scope.spawn(|| Xtables::parse(folder, TableFamily::Ip6, &nft));
+        let v4 = Xtables::parse(folder, TableFamily::Ip, &nft);
         (v4, join(v6))
     });
     let mut xtables = [v4, v6];
@@ -30,12 +37,11 @@ pub(super) fn parse(folder: &Folder<'_>, diagnostics: &mut Vec<Diagnostic>) -> (
         .filter(|table| table.unreadable.is_none())
         .map(|table| (table.family, table.name.clone()))
         .collect();
-    let listing = folder.find("nft.txt", diagnostics);
-    let native = nft.text().map(|text| native_tables(text, listing.text(), &held, diagnostics));
+    let native = nft.tables(&held, diagnostics);
 
     for family in &mut xtables {
         diagnostics.append(&mut family.diagnostics);
-        let native = native.as_deref().unwrap_or_default();
+        let native = native.as_ref().map_or(&[][..], |native| &native.tables);
         family.nft.retain(|table| {
             let elsewhere =
                 |other: &Table| other.family == table.family && other.name == table.name;
@@ -44,9 +50,9 @@ pub(super) fn parse(folder: &Folder<'_>, diagnostics: &mut Vec<Diagnostic>) -> (
     }
     let [v4, v6] = &xtables;
     let backends = Backends {
-        nft: nft_seen(&nft, &listing),
-        iptables_nft: v4.nft_seen(&nft, native.as_deref()),
-        ip6tables_nft: v6.nft_seen(&nft, native.as_deref()),
+        nft: nft.seen(),
+        iptables_nft: v4.nft_seen(&nft, native.as_ref()),
+        ip6tables_nft: v6.nft_seen(&nft, native.as_ref()),
         iptables_legacy: v4.legacy_seen(),
         ip6tables_legacy: v6.legacy_seen(),
     };
@@ -55,7 +61,7 @@ pub(super) fn parse(folder: &Folder<'_>, diagnostics: &mut Vec<Diagnostic>) -> (
         tables.extend(family.nft);
         tables.extend(family.legacy);
     }
-    tables.extend(native.unwrap_or_default());
+    tables.extend(native.map_or_else(Vec::new, |native| native.tables));
     (Ruleset { tables }, backends)
 }
 
@@ -72,7 +78,7 @@ struct Xtables<'a> {
 }
 
 impl<'a> Xtables<'a> {
-    fn parse(folder: &Folder<'a>, family: TableFamily, nft: Option<&Text<'_>>) -> Self {
+    fn parse(folder: &Folder<'a>, family: TableFamily, nft: &Nft<'_>) -> Self {
         let (save, legacy_save) = match family {
             TableFamily::Ip6 => ("ip6tables-save", "ip6tables-legacy-save"),
             TableFamily::Ip
@@ -119,8 +125,8 @@ impl<'a> Xtables<'a> {
         }
     }
 
-    /// Without iptables-save, `nft.json` tells whether there is something to miss.
-    fn nft_seen(&self, nft: &Found<'_>, native: Option<&[Table]>) -> Seen {
+    /// Without iptables-save, nft's listing tells whether there is something to miss.
+    fn nft_seen(&self, nft: &Nft<'_>, native: Option<&Native>) -> Seen {
         let why = match &self.save {
             Found::Text(_) if !self.nft.is_empty() || self.legacy.is_empty() => {
                 return Seen::Captured;
@@ -129,47 +135,91 @@ impl<'a> Xtables<'a> {
             Found::Text(_) => "iptables-save has the rules of iptables-legacy only".into(),
             Found::Missing(why) => why.clone(),
         };
+        let Some(native) = native else {
+            let absent = matches!(nft.json, Found::Absent);
+            return if absent { Seen::Captured } else { Seen::Missing(why) };
+        };
         let misses = |table: &Table| {
             table.family == self.family
                 && XTABLES_NAMES.contains(&&*table.name)
-                && has_opaque_rules(table)
+                && (has_opaque_rules(table) || native.from_text && is_built_in(table))
         };
-        match (nft, native) {
-            (Found::Absent, _) => Seen::Captured,
-            (_, Some(native)) if !native.iter().any(misses) => Seen::Captured,
-            (Found::Text(_) | Found::Missing(_), _) => Seen::Missing(why),
+        if native.tables.iter().any(misses) { Seen::Missing(why) } else { Seen::Captured }
+    }
+}
+
+/// What nft lists.
+struct Nft<'a> {
+    json: Found<'a>,
+    listing: Found<'a>,
+}
+
+/// The tables of nft's listing that are not taken from elsewhere.
+struct Native {
+    tables: Vec<Table>,
+    /// They are read from the text.
+    from_text: bool,
+}
+
+impl Nft<'_> {
+    fn tables(
+        &self,
+        held: &BTreeSet<(TableFamily, Box<str>)>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Native> {
+        let skip = |family: TableFamily, name: &str| held.contains(&(family, name.into()));
+        let listing = self.listing.text();
+        if let Some(json) = self.json.text() {
+            let beside = listing.map(|listing| (&*listing.text, listing.file));
+            let (tables, mut found) = crate::nft::parse(&json.text, json.file, beside, &skip);
+            diagnostics.append(&mut found);
+            if listing.is_none() || !crate::nft::is_cut_short(&tables) {
+                return Some(Native { tables, from_text: false });
+            }
+        }
+        let listing = listing.filter(|_| !matches!(self.json, Found::Absent))?;
+        let (tables, mut found) = crate::nft::text::parse(&listing.text, listing.file, &skip);
+        diagnostics.append(&mut found);
+        Some(Native { tables, from_text: true })
+    }
+
+    fn seen(&self) -> Seen {
+        match (&self.json, &self.listing) {
+            (Found::Text(_) | Found::Absent, _) | (Found::Missing(_), Found::Text(_)) => {
+                Seen::Captured
+            }
+            (Found::Missing(why), Found::Absent | Found::Missing(_)) => Seen::Missing(why.clone()),
         }
     }
+
+    /// Whether it has a table of one of those names.
+    fn lists(&self, family: TableFamily, names: &[&str]) -> bool {
+        if let Some(json) = self.json.text() {
+            let listed =
+                serde_json::from_str::<Listing>(&json.text).map_or(Vec::new(), |l| l.nftables);
+            let family = family.to_string();
+            let mut tables = listed.iter().filter_map(|object| object.table.as_ref());
+            return tables.any(|t| names.contains(&t.name.as_str()) && t.family == family);
+        }
+        let head = format!("table {family} ");
+        let mut lines = self.listing.text().into_iter().flat_map(|text| text.text.lines());
+        lines.any(|line| {
+            let name = line.strip_prefix(&head).and_then(|rest| rest.split_once(" {"));
+            name.is_some_and(|(name, _)| names.contains(&name))
+        })
+    }
+}
+
+/// Whether iptables-nft may have written the table.
+fn is_built_in(table: &Table) -> bool {
+    let built_in = |name: &str| xtables_base(Backend::IptablesNft, &table.name, name).is_some();
+    table.chains.iter().any(|chain| built_in(&chain.name))
 }
 
 /// iptables-nft-save says so when iptables-legacy has tables, which it doesn't list
 /// (iptables/xtables-save.c).
 fn mentions_legacy(save: &Text<'_>) -> bool {
     save.text.lines().any(|line| line.starts_with("# Warning: ") && line.contains("legacy tables"))
-}
-
-fn native_tables(
-    text: &Text<'_>,
-    listing: Option<&Text<'_>>,
-    held: &BTreeSet<(TableFamily, Box<str>)>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<Table> {
-    let listing = listing.map(|listing| (&*listing.text, listing.file));
-    let skip = |family: TableFamily, name: &str| held.contains(&(family, name.into()));
-    let (tables, mut found) = crate::nft::parse(&text.text, text.file, listing, &skip);
-    diagnostics.append(&mut found);
-    tables
-}
-
-fn nft_seen(json: &Found<'_>, listing: &Found<'_>) -> Seen {
-    match (json, listing) {
-        (Found::Text(_) | Found::Absent, _) => Seen::Captured,
-        (Found::Missing(_), Found::Text(_)) => Seen::Missing(
-            "nft.txt alone is not read yet: add the output of nft -j list ruleset as nft.json"
-                .into(),
-        ),
-        (Found::Missing(why), Found::Absent | Found::Missing(_)) => Seen::Missing(why.clone()),
-    }
 }
 
 fn has_opaque_rules(table: &Table) -> bool {
@@ -185,7 +235,7 @@ fn has_opaque_rules(table: &Table) -> bool {
 fn default_backend(
     save: &Text<'_>,
     family: TableFamily,
-    nft: Option<&Text<'_>>,
+    nft: &Nft<'_>,
     beside_legacy: bool,
 ) -> Backend {
     if save.text.lines().any(|line| line.starts_with("# Generated by ")) {
@@ -194,15 +244,9 @@ fn default_backend(
     if beside_legacy {
         return Backend::IptablesNft;
     }
-    let Some(nft) = nft else { return Backend::Legacy };
-    let listed = serde_json::from_str::<Listing>(&nft.text).map_or(Vec::new(), |l| l.nftables);
-    let family = family.to_string();
-    let is_listed = |name: &str| {
-        let mut tables = listed.iter().filter_map(|object| object.table.as_ref());
-        tables.any(|table| table.name == name && table.family == family)
-    };
-    let mut saved = save.text.lines().filter_map(|line| line.trim_end().strip_prefix('*'));
-    if saved.any(is_listed) { Backend::IptablesNft } else { Backend::Legacy }
+    let saved = save.text.lines().filter_map(|line| line.trim_end().strip_prefix('*'));
+    let listed = nft.lists(family, &saved.collect::<Vec<_>>());
+    if listed { Backend::IptablesNft } else { Backend::Legacy }
 }
 
 /// As much of `nft -j list ruleset` as names its tables.

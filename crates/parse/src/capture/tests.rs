@@ -218,11 +218,20 @@ fn what_is_known_of_each_back_end() {
         seen(),
         failed(legacy),
     );
-    let txt = "nft.txt alone is not read yet: add the output of nft -j list ruleset as nft.json";
+    // The text alone: what iptables-nft wrote is a translation there.
+    let txt = |table: &str, chain: &str| {
+        format!("table {table} {{\n chain {chain} {{\n  masquerade # handle 7\n }}\n}}\n")
+    };
+    let (native, built_in) = (txt("ip nat", "postrouting"), txt("ip nat", "POSTROUTING"));
+    check(&[("nft.txt", &native)], &[], seen(), seen(), seen(), not(legacy));
+    check(&[("nft.txt", &built_in)], &[], seen(), not(save), seen(), not(legacy));
+    check(&[("nft.txt", &built_in), (save, NFT_SAVE)], &[], seen(), seen(), seen(), not(legacy));
+    let built_in = txt("ip6 filter", "INPUT");
+    check(&[("nft.txt", &built_in)], &[], seen(), seen(), not(save6), not(legacy));
     check(
-        &[("nft.txt", "table ip x {\n}\n")],
+        &[("nft.txt", "Operation not permitted (you must be root)")],
         &[],
-        missing(txt),
+        not("nft.json"),
         not(save),
         not(save6),
         not(legacy),
@@ -234,6 +243,42 @@ fn what_is_known_of_each_back_end() {
     check(&[("nft.json", "")], &[], wrong("nothing"), not(save), not(save6), not(legacy));
     let cut = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}"#;
     check(&[("nft.json", cut)], &[], wrong(cut), not(save), not(save6), not(legacy));
+}
+
+#[test]
+fn the_text_of_nft_stands_in_for_its_json() {
+    let text = "table ip u {\n chain c {\n  masquerade # handle 7\n }\n}\n";
+    let json = nft_nat(NATIVE);
+    let broken = json.replace("\"chain\"", "chain");
+    /// What the case shows, the node's files, the tables, how many diagnostics.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, usize);
+    let cases: [Case<'_>; 4] = [
+        ("the text alone", &[("nft.txt", text)], "ip u", 0),
+        ("a JSON that is no JSON", &[("nft.txt", text), ("nft.json", "Error: no.")], "ip u", 1),
+        ("a JSON that breaks off", &[("nft.txt", text), ("nft.json", &broken)], "ip u", 2),
+        // The JSON counts, and the text is not of the same moment.
+        ("both", &[("nft.txt", text), ("nft.json", &json)], "ip nat, ip u", 1),
+    ];
+    for (name, files, expected, diagnostics) in cases {
+        let node = node_with(files, &[]);
+        let tables = &node.host.ruleset.tables;
+        let found: Vec<_> = tables.iter().map(|t| format!("{} {}", t.family, t.name)).collect();
+        assert_eq!(found.join(", "), expected, "{name}");
+        assert_eq!(node.diagnostics.len(), diagnostics, "{name}: {:?}", node.diagnostics);
+        assert_eq!(node.host.backends.nft, Seen::Captured, "{name}");
+        if expected == "ip u" {
+            let origin = tables[0].chains[0].rules[0].origin;
+            assert_eq!((node.host.file(origin.file), origin.line), ("nodes/n1/nft.txt", 3));
+            assert_eq!((origin.handle, &tables[0].unreadable), (Some(7), &None), "{name}");
+        }
+    }
+    // The kernel had none when it was asked: the text is of another moment.
+    let node = node_with(&[("nft.txt", text)], &[("nft.json", "absent")]);
+    assert_eq!(tables(&node), []);
+    // A listing of iptables without header is iptables-nft's if nft has the table.
+    let listed = "table ip nat { # handle 1\n}\n";
+    let node = node_with(&[("iptables-save", BARE_SAVE), ("nft.txt", listed)], &[]);
+    assert_eq!(tables(&node), [(Backend::IptablesNft, TableFamily::Ip, "nat")]);
 }
 
 #[test]

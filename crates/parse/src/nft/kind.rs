@@ -100,6 +100,8 @@ impl Kind {
     pub(super) fn value(self, node: &Node<'_>) -> Option<Value> {
         match self {
             Kind::Name => literal_name(node.text()?).map(|name| Value::Name(name.into())),
+            // The text doesn't quote it.
+            Kind::Index if *node == Node::Number(0) => Some(Value::Name("".into())),
             Kind::Index => device_by_index(node.text()?).map(|name| Value::Name(name.into())),
             Kind::Address(_)
             | Kind::Port

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use unmasq_model::origin::{FileId, Origin};
 use unmasq_model::ruleset::TableFamily;
 
-use super::family;
+use super::text::block::{self, Line, TableText};
 
 /// A listing.
 pub(super) struct Listing<'a> {
@@ -42,11 +42,8 @@ impl<'a> Listing<'a> {
         file: FileId,
         skip: &dyn Fn(TableFamily, &str) -> bool,
     ) -> Listing<'a> {
-        let mut reader = Reader { tables: Vec::new(), state: State::Outside };
-        for (line, number) in text.lines().zip(1u32..) {
-            reader.line(line, number, skip);
-        }
-        Listing { file, tables: reader.tables }
+        let (tables, _) = block::read(text, skip);
+        Listing { file, tables: tables.into_iter().map(ListedTable::new).collect() }
     }
 
     /// The table of that name.
@@ -78,126 +75,27 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// Where the reader stands.
-enum State<'a> {
-    Outside,
-    /// In a table that is passed over.
-    Skipped,
-    Table,
-    /// In a set, map, counter …
-    Block,
-    /// In a chain, with the lines so far of a rule that is not complete.
-    Chain(&'a str, Option<(u32, String)>),
-}
-
-struct Reader<'a> {
-    tables: Vec<ListedTable<'a>>,
-    state: State<'a>,
-}
-
-impl<'a> Reader<'a> {
-    fn line(&mut self, line: &'a str, number: u32, skip: &dyn Fn(TableFamily, &str) -> bool) {
-        let trimmed = line.trim();
-        let (text, handle) = split_handle(trimmed);
-        match (&mut self.state, trimmed) {
-            (State::Outside, _) => self.table_head(text, handle, number, skip),
-            // Only a table's own end stands at the beginning of a line.
-            (State::Skipped, _) if line != "}" => {}
-            (State::Skipped | State::Table, "}") => self.state = State::Outside,
-            (State::Block | State::Chain(..), "}") => self.state = State::Table,
-            (State::Table, _) => self.in_table(text, handle, number),
-            (State::Block | State::Skipped, _) => {}
-            (State::Chain(chain, pending), _) => {
-                let chain = *chain;
-                let rule = rule_line(pending, text, handle, number);
-                if let (Some((line, text)), Some(handle)) = (rule, handle) {
-                    self.entry(handle, Entry { line, chain, text });
-                }
+impl<'a> ListedTable<'a> {
+    fn new(table: TableText<'a>) -> ListedTable<'a> {
+        let mut entries = HashMap::new();
+        for block in table.blocks {
+            let head = Entry { line: block.line, chain: "", text: Cow::Borrowed("") };
+            entries.extend(block.handle.map(|handle| (handle, head)));
+            if block.kind == "chain" {
+                let rule = |line: &Line<'a>| {
+                    let entry = Entry { line: line.line, chain: block.name, text: line.one_line() };
+                    Some((line.handle?, entry))
+                };
+                entries.extend(block.lines.iter().filter_map(rule));
             }
         }
-    }
-
-    fn table_head(
-        &mut self,
-        text: &'a str,
-        handle: Option<u64>,
-        line: u32,
-        skip: &dyn Fn(TableFamily, &str) -> bool,
-    ) {
-        let head = text.strip_prefix("table ").and_then(|rest| rest.strip_suffix('{'));
-        let Some((family, name)) = head
-            .and_then(|head| head.trim().split_once(' '))
-            .and_then(|(word, name)| Some((family(word)?, unquoted(name))))
-        else {
-            return;
-        };
-        if skip(family, name) {
-            self.state = State::Skipped;
-            return;
-        }
-        let entries = HashMap::new();
-        self.tables.push(ListedTable { family, name, line, handle, dormant: false, entries });
-        self.state = State::Table;
-    }
-
-    fn in_table(&mut self, text: &'a str, handle: Option<u64>, line: u32) {
-        if let Some(flags) = text.strip_prefix("flags ") {
-            let dormant = flags.split([',', ' ']).any(|flag| flag == "dormant");
-            if let Some(table) = self.tables.last_mut() {
-                table.dormant |= dormant;
-            }
-        }
-        let Some(head) = text.strip_suffix('{') else { return };
-        if let Some(handle) = handle {
-            self.entry(handle, Entry { line, chain: "", text: Cow::Borrowed("") });
-        }
-        self.state = match head.trim().strip_prefix("chain ") {
-            Some(name) => State::Chain(unquoted(name), None),
-            None => State::Block,
-        };
-    }
-
-    fn entry(&mut self, handle: u64, entry: Entry<'a>) {
-        if let Some(table) = self.tables.last_mut() {
-            table.entries.insert(handle, entry);
+        ListedTable {
+            family: table.family,
+            name: table.name,
+            line: table.line,
+            handle: table.handle,
+            dormant: block::flags(&table.lines).any(|flag| flag == "dormant"),
+            entries,
         }
     }
-}
-
-/// A line in a chain: first line and whole text of the rule that it completes, if it does.
-fn rule_line<'a>(
-    pending: &mut Option<(u32, String)>,
-    text: &'a str,
-    handle: Option<u64>,
-    number: u32,
-) -> Option<(u32, Cow<'a, str>)> {
-    let joined = match pending.take() {
-        Some((line, begun)) => (line, Cow::Owned(format!("{begun} {text}"))),
-        None => (number, Cow::Borrowed(text)),
-    };
-    if handle.is_some() {
-        return Some(joined);
-    }
-    // The chain's own lines: its hook, and its comment.
-    let own = text.is_empty() || text.starts_with("type ") || text.starts_with("comment ");
-    if !own || matches!(joined.1, Cow::Owned(_)) {
-        *pending = Some((joined.0, joined.1.into_owned()));
-    }
-    None
-}
-
-/// The line without its ` # handle 7`, and the 7.
-fn split_handle(line: &str) -> (&str, Option<u64>) {
-    match line.rsplit_once(" # handle ") {
-        Some((text, handle)) => match handle.parse() {
-            Ok(handle) => (text, Some(handle)),
-            Err(_) => (line, None),
-        },
-        None => (line, None),
-    }
-}
-
-fn unquoted(name: &str) -> &str {
-    let name = name.trim();
-    name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name)
 }

@@ -358,13 +358,17 @@ fn reject(family: TableFamily, body: &Node<'_>) -> Option<String> {
     let Some(code) = body.get("expr").and_then(Node::text) else {
         return Some(format!("reject with {kind}"));
     };
-    let default = match family {
+    let implied = kind == default_reject(family) && code == "port-unreachable";
+    Some(if implied { "reject".to_owned() } else { format!("reject with {kind} {code}") })
+}
+
+/// What a `reject` of that family is with that doesn't say so.
+pub(super) fn default_reject(family: TableFamily) -> &'static str {
+    match family {
         TableFamily::Ip => "icmp",
         TableFamily::Ip6 => "icmpv6",
         TableFamily::Inet | TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => "icmpx",
-    };
-    let implied = kind == default && code == "port-unreachable";
-    Some(if implied { "reject".to_owned() } else { format!("reject with {kind} {code}") })
+    }
 }
 
 fn log(body: &Node<'_>) -> Option<String> {

@@ -17,7 +17,7 @@ impl Lowerer<'_> {
     /// Adds a statement's steps. One that is not understood is kept as an opaque action: it may do
     /// anything.
     pub(super) fn statement(&mut self, node: &Node<'_>) {
-        let written = node.text().and_then(text::map_update);
+        let written = node.text().and_then(text::statement);
         if self.understood(written.as_ref().unwrap_or(node)).is_none() {
             let text = render::statement(self.scope.table.family, node);
             self.act(Action::Opaque(Opaque::new(text)));
@@ -201,7 +201,9 @@ impl Lowerer<'_> {
         let with = match (kind, body.get("expr").and_then(Node::text)) {
             (Some(kind), Some(code)) => format!("{kind} {code}"),
             (Some(kind), None) => kind.to_owned(),
-            (None, _) => "port-unreachable".to_owned(),
+            (None, _) => {
+                format!("{} port-unreachable", render::default_reject(self.scope.table.family))
+            }
         };
         self.act(Action::Reject { with: with.into() });
     }

@@ -77,7 +77,9 @@ fn rules_are_written_as_nft_writes_them(captures: &Path) {
             assert_eq!(listed.origin.file, TEXT, "{}", listed.text);
             let line = listing.lines().nth(listed.origin.line as usize - 1).unwrap();
             let handle = listed.origin.handle.unwrap();
-            assert_eq!(line.trim(), format!("{} # handle {handle}", listed.text));
+            // What libxtables translates to nothing leaves a space.
+            let (shown, number) = line.trim().rsplit_once(" # handle ").unwrap();
+            assert_eq!((shown.trim_end(), number), (&*listed.text, &*handle.to_string()));
             // nft hides what xt matches and targets do.
             if !own.text.contains("xt match") && !own.text.contains("xt target") {
                 assert_eq!(own.text, listed.text);

@@ -3,6 +3,7 @@
 //! nft list them.
 
 use serde_json::json;
+use unmasq_model::origin::FileId;
 
 use super::*;
 
@@ -155,4 +156,32 @@ fn route_localnet_is_for_node_ports_on_localhost() {
     assert!(!with(NodePortAddresses::Primary));
     assert!(!Config { localhost_node_ports: false, ..config.clone() }.route_localnet(&objects));
     assert!(!Config::new(Mode::Nftables, "n1").route_localnet(&objects));
+}
+
+/// What is written is read again, without a kernel in between.
+#[test]
+fn nftables_is_understood() {
+    let changes: [fn(&mut Config); 4] = [
+        |_| {},
+        no_pods,
+        |config| config.masquerade_all = true,
+        |config| config.detect_local = DetectLocal::BridgeInterface("cni0".into()),
+    ];
+    for change in changes {
+        let mut config = Config::new(Mode::Nftables, "n1");
+        config.detect_local = DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]);
+        config.service_cidrs.push("172.30.0.0/16".parse().unwrap());
+        change(&mut config);
+        for (family, rules_at_least) in [(Family::V4, 25), (Family::V6, 20)] {
+            let text = rules(&objects(2), &config, family);
+            let (tables, diagnostics) =
+                unmasq_parse::nft::text::parse(&text, FileId(0), &|_, _| false);
+            assert_eq!(diagnostics, [], "{text}");
+            let [table] = &tables[..] else { panic!("{tables:#?}") };
+            let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
+            assert!(rules >= rules_at_least, "{rules} rules in {text}");
+            assert!(!format!("{table:?}").contains("Opaque"), "{table:#?} of {text}");
+            assert_eq!(table.unreadable, None);
+        }
+    }
 }

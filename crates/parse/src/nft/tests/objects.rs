@@ -45,8 +45,8 @@ table ip own { # handle 9
 \t}
 
 \tchain sub/x { # handle 8
-\t\tip saddr
-\t\t  @s accept # handle 12
+\t\tip saddr { 10.0.0.1,
+\t\t\t   10.0.0.2 } accept # handle 12
 \t}
 }
 ";
@@ -89,7 +89,7 @@ fn a_listing_gives_lines_and_text() {
     assert_eq!(own.chains[0].rules[0].origin, at(20, 11));
     assert_eq!(&*own.chains[0].rules[0].text, "jump sub/x comment \"to x\"");
     assert_eq!(own.chains[1].rules[0].origin, at(24, 12));
-    assert_eq!(&*own.chains[1].rules[0].text, "ip saddr @s accept");
+    assert_eq!(&*own.chains[1].rules[0].text, "ip saddr { 10.0.0.1, 10.0.0.2 } accept");
 }
 
 #[test]
