@@ -242,7 +242,6 @@ fn a_remedy_that_is_known_not_to_do_is_not_recommended() {
         title: title.to_owned(),
         steps: Vec::new(),
         requires: vec![requirement(Some(true)), requirement(holds)],
-        undo: Vec::new(),
     };
     let no = Some(false);
     for (remedies, expected) in [
