@@ -19,7 +19,7 @@ use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, Ruleset, Table, TableFamily};
 
 pub use write::{
-    Transaction, Unwritable, commands, table_commands, table_transaction, transactions,
+    Transaction, Unwritable, commands, table_commands, table_text, table_transaction, transactions,
 };
 
 /// One rule replaced, deleted or inserted.

@@ -2,10 +2,16 @@
 //!
 //! Steps come one after the other: what a deed finds is what those before it leave.
 
-use serde_json::{Value, json};
-use unmasq_audit::{Action, Program, Workload};
+use std::collections::BTreeMap;
 
-use crate::deed::{Deed, ObjectDeed};
+use serde_json::{Value, json};
+use unmasq_audit::change::{self, RuleChange, TableChange};
+use unmasq_audit::{Action, Edit, Program, Workload};
+use unmasq_model::rule::Rule;
+use unmasq_model::ruleset::{Backend, Chain, Ruleset, Table, TableFamily};
+
+use crate::deed::{self, Deed, FileDeed, ObjectDeed, RulesDeed, TableDeed, without_counts};
+use crate::file;
 use crate::manifests::{Manifests, ObjectName, merge};
 use crate::state::State;
 
@@ -23,12 +29,30 @@ pub(crate) enum CannotDo {
 pub(crate) struct Drafter {
     /// Objects as the deeds so far leave them.
     manifests: Manifests,
+    /// Rules of nodes, likewise.
+    rulesets: BTreeMap<String, Ruleset>,
+    /// Files of nodes by node and path, likewise.
+    files: BTreeMap<(String, String), String>,
 }
 
 impl Drafter {
     /// Begins with a state.
     pub(crate) fn new(state: &State) -> Self {
-        Drafter { manifests: state.manifests.clone() }
+        let nodes = &state.cluster.nodes;
+        let rules = nodes
+            .iter()
+            .filter_map(|node| Some((node.name.clone(), node.host.as_ref()?.ruleset.clone())));
+        let files = nodes.iter().flat_map(|node| {
+            let of = |(path, text): (&String, &String)| {
+                ((node.name.clone(), path.clone()), text.clone())
+            };
+            node.files.iter().map(of)
+        });
+        Drafter {
+            manifests: state.manifests.clone(),
+            rulesets: rules.collect(),
+            files: files.collect(),
+        }
     }
 
     /// The deeds of an action; none, if what it wants is so already.
@@ -57,12 +81,62 @@ impl Drafter {
             } => self.in_containers(workload, |containers| set_argument(containers, argument)),
             Action::Environment { value: None, .. }
             | Action::Argument { .. }
-            | Action::Rules { .. }
-            | Action::Tables { .. }
-            | Action::File { .. }
             | Action::Restart { .. }
             | Action::ByHand { .. } => Err(CannotDo::Person),
+            Action::Rules { node, changes } => self.rules(node, changes),
+            Action::Tables { node, changes } => {
+                changes.iter().map(|change| table(node, change)).collect()
+            }
+            Action::File { nodes, path, edit } => {
+                let each = nodes.iter().map(|node| self.file(node, path, edit));
+                Ok(each.collect::<Result<Vec<Option<Deed>>, _>>()?.into_iter().flatten().collect())
+            }
         }
+    }
+
+    /// A deed for each chain that changes.
+    fn rules(&mut self, node: &str, changes: &[RuleChange]) -> Result<Vec<Deed>, CannotDo> {
+        let not = |why: String| CannotDo::Not(format!("node {node}: {why}"));
+        let ruleset = self.rulesets.get_mut(node);
+        let before = ruleset.ok_or_else(|| not("its rules were not captured".to_owned()))?;
+        let mut after = before.clone();
+        change::apply(&mut after, changes).map_err(|misfit| not(misfit.to_string()))?;
+        let mut deeds = Vec::new();
+        for (old, new) in before.tables.iter().zip(&after.tables) {
+            for (old_chain, new_chain) in old.chains.iter().zip(&new.chains) {
+                let (before, after) = (texts(old, old_chain), texts(new, new_chain));
+                if before == after {
+                    continue;
+                }
+                let program = program(old).ok_or_else(|| {
+                    not(format!("tables of family {} are changed by hand", old.family))
+                })?;
+                deeds.push(Deed::Rules(RulesDeed {
+                    node: node.to_owned(),
+                    program,
+                    table: old.name.to_string(),
+                    chain: old_chain.name.to_string(),
+                    before,
+                    after,
+                }));
+            }
+        }
+        *before = after;
+        Ok(deeds)
+    }
+
+    /// `None`: the file is as it should be.
+    fn file(&mut self, node: &str, path: &str, edit: &Edit) -> Result<Option<Deed>, CannotDo> {
+        let key = (node.to_owned(), path.to_owned());
+        let before = self.files.get(&key).cloned();
+        let after = file::edited(before.as_deref(), edit)
+            .map_err(|why| CannotDo::Not(format!("node {node}, {path}: {why}")))?;
+        if before.as_ref() == Some(&after) {
+            return Ok(None);
+        }
+        self.files.insert(key, after.clone());
+        let (node, path) = (node.to_owned(), path.to_owned());
+        Ok(Some(Deed::File(FileDeed { node, path, before, after: Some(after) })))
     }
 
     fn find(&self, name: &ObjectName) -> Result<Value, CannotDo> {
@@ -104,6 +178,52 @@ impl Drafter {
         let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
         self.patched(object, patch)
     }
+}
+
+/// A chain's rules as a deed has them.
+fn texts(table: &Table, chain: &Chain) -> Vec<String> {
+    let text = |rule: &Rule| match table.backend {
+        Backend::Nft => without_counts(&rule.text),
+        Backend::Legacy | Backend::IptablesNft => rule.text.to_string(),
+    };
+    chain.rules.iter().map(text).collect()
+}
+
+/// The program that writes a table; `None`: one of another family than IP.
+fn program(table: &Table) -> Option<deed::Program> {
+    use deed::Program as P;
+    Some(match (table.backend, table.family) {
+        (Backend::Legacy, TableFamily::Ip) => P::IptablesLegacy,
+        (Backend::Legacy, TableFamily::Ip6) => P::Ip6tablesLegacy,
+        (Backend::IptablesNft, TableFamily::Ip) => P::IptablesNft,
+        (Backend::IptablesNft, TableFamily::Ip6) => P::Ip6tablesNft,
+        (Backend::Nft, TableFamily::Ip) => P::NftIp,
+        (Backend::Nft, TableFamily::Ip6) => P::NftIp6,
+        (Backend::Nft, TableFamily::Inet) => P::NftInet,
+        (Backend::Legacy | Backend::IptablesNft, TableFamily::Inet)
+        | (_, TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev) => return None,
+    })
+}
+
+fn table(node: &str, change: &TableChange) -> Result<Deed, CannotDo> {
+    let text = |table: &Option<Table>| {
+        table
+            .as_ref()
+            .map(change::table_text)
+            .transpose()
+            .map_err(|why| CannotDo::Not(format!("node {node}: {why}")))
+    };
+    let either = change.new.as_ref().or(change.old.as_ref());
+    let Some((table, program)) = either.and_then(|table| Some((table, program(table)?))) else {
+        return Err(CannotDo::Not(format!("node {node}: the table is of no IP family")));
+    };
+    Ok(Deed::Table(TableDeed {
+        node: node.to_owned(),
+        program,
+        name: table.name.to_string(),
+        before: text(&change.old)?,
+        after: text(&change.new)?,
+    }))
 }
 
 /// The patch that takes another one back: what the object has wherever the patch says something.

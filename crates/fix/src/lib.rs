@@ -12,11 +12,11 @@
 
 pub mod deed;
 mod deeds;
+mod file;
 mod manifests;
 mod owner;
 mod plan;
 mod state;
-mod text;
 mod transplant;
 mod worse;
 

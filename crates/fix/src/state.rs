@@ -8,8 +8,8 @@ use serde_json::Value;
 use unmasq_cluster::{Cluster, Node};
 use unmasq_model::host::Host;
 use unmasq_model::origin::FileId;
-use unmasq_model::ruleset::{Backend, Table, TableFamily};
-use unmasq_parse::iptables;
+use unmasq_model::ruleset::{Backend, Chain, Table, TableFamily};
+use unmasq_parse::{iptables, nft};
 
 use crate::deed::{Deed, Edit, FileDeed, ObjectDeed, Program, RulesDeed, TableDeed};
 use crate::manifests::{Manifests, ObjectName, merge};
@@ -186,7 +186,7 @@ impl Draft {
         let tables = &mut host.ruleset.tables;
         tables.retain(|table| !is_it(table));
         let Some(text) = &deed.after else { return Ok(()) };
-        let (read, problems) = crate::text::parse(text, file);
+        let (read, problems) = nft::text::parse(text, file, &|_, _| false);
         if let Some(problem) = problems.into_iter().next() {
             let (text, why) = (text.clone(), problem.message);
             return Err(DraftError::Unreadable { subject, text, why });
@@ -209,28 +209,32 @@ fn coming(
         Edit::Insert { rule, .. } => Some(rule.as_str()),
         Edit::Delete { .. } => None,
     });
-    let chains = there.chains.iter().map(|chain| &*chain.name);
     let (text, (tables, problems)) = match backend(*program) {
         Backend::Legacy | Backend::IptablesNft => {
-            let chains: String = chains.map(|name| format!(":{name} - [0:0]\n")).collect();
+            let declared = |chain: &Chain| {
+                let policy = if chain.base.is_some() { "ACCEPT" } else { "-" };
+                format!(":{} {policy} [0:0]\n", chain.name)
+            };
+            let chains: String = there.chains.iter().map(declared).collect();
             let rules: String = rules.map(|rule| format!("{rule}\n")).collect();
             let text = format!("*{table}\n{chains}{rules}COMMIT\n");
             let read = iptables::parse(&text, file, family(*program), backend(*program));
             (text, read)
         }
         Backend::Nft => {
-            let others = chains.filter(|name| *name != chain.as_str());
+            let names = there.chains.iter().map(|chain| &*chain.name);
+            let others = names.filter(|name| *name != chain.as_str());
             let others: String = others.map(|name| format!("\tchain {name} {{\n\t}}\n")).collect();
             let rules: String = rules.map(|rule| format!("\t\t{rule}\n")).collect();
             let family = program.family();
             let text =
                 format!("table {family} {table} {{\n{others}\tchain {chain} {{\n{rules}\t}}\n}}\n");
-            let read = crate::text::parse(&text, file);
+            let read = nft::text::parse(&text, file, &|_, _| false);
             (text, read)
         }
     };
     let unreadable = |why: String| {
-        let (subject, text) = (subject.to_owned(), text.clone());
+        let (subject, text) = (subject.to_owned(), text.trim().to_owned());
         DraftError::Unreadable { subject, text, why }
     };
     if let Some(problem) = problems.into_iter().next() {

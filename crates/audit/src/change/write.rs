@@ -280,18 +280,27 @@ pub fn table_commands(changes: &[TableChange]) -> Result<Vec<String>, Unwritable
 }
 
 fn create(input: &mut String, table: &Table) -> Result<(), Unwritable> {
-    let Table { family, name, .. } = table;
-    let _ = writeln!(input, "create table {family} {name}");
-    for chain in &table.chains {
-        let base = chain.base.map(|base| hooked(chain, base)).transpose()?.unwrap_or_default();
-        let _ = writeln!(input, "create chain {family} {name} {}{base}", chain.name);
-    }
-    for chain in &table.chains {
-        for rule in &chain.rules {
-            let _ = writeln!(input, "add rule {family} {name} {} {}", chain.name, rule.text);
-        }
-    }
+    let _ = writeln!(input, "create table {} {}", table.family, table.name);
+    input.push_str(&table_text(table)?);
     Ok(())
+}
+
+/// A table as nft reads it, adding to what is there of it. Without its sets: our own tables have
+/// anonymous ones only, which stand in their rules' text.
+pub fn table_text(table: &Table) -> Result<String, Unwritable> {
+    let mut text = format!("table {} {} {{\n", table.family, table.name);
+    for chain in &table.chains {
+        let _ = writeln!(text, "\tchain {} {{", chain.name);
+        if let Some(base) = chain.base {
+            let _ = writeln!(text, "\t\t{}", hooked(chain, base)?);
+        }
+        for rule in &chain.rules {
+            let _ = writeln!(text, "\t\t{}", rule.text);
+        }
+        text.push_str("\t}\n");
+    }
+    text.push_str("}\n");
+    Ok(text)
 }
 
 fn hooked(chain: &Chain, base: BaseChain) -> Result<String, Unwritable> {
@@ -305,5 +314,5 @@ fn hooked(chain: &Chain, base: BaseChain) -> Result<String, Unwritable> {
         Policy::Drop => "drop",
     };
     let hook = base.hook.ok_or_else(|| Unwritable::Hook(chain.name.to_string()))?;
-    Ok(format!(" {{ type {kind} hook {hook} priority {}; policy {policy}; }}", base.priority))
+    Ok(format!("type {kind} hook {hook} priority {}; policy {policy};", base.priority))
 }

@@ -7,7 +7,7 @@ use unmasq_cluster::kubernetes::Objects;
 use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Backend, Table, TableFamily};
-use unmasq_parse::iptables;
+use unmasq_parse::{iptables, nft};
 use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, rules};
 
 use super::{Reactions, foretold};
@@ -45,9 +45,6 @@ fn on_node(before: &Cluster, after: &Cluster, node: &str, host: &mut Host) -> Re
             false => Ok(false),
         };
     };
-    if mode == Mode::Nftables {
-        return Err("in nftables mode its rules aren't foretold".to_owned());
-    }
     let mut strange = None;
     for (old, new) in configs(before, after, node, mode)? {
         let mut tables = host.ruleset.tables.clone();
@@ -159,7 +156,7 @@ impl Change<'_> {
             Mode::Iptables => {
                 iptables::parse(text, self.file, table_family, Backend::IptablesNft).0
             }
-            Mode::Nftables => Vec::new(),
+            Mode::Nftables => nft::text::parse(text, self.file, &|_, _| false).0,
         }
     }
 }

@@ -34,6 +34,7 @@ const LOCAL: &[&str] = &["unmet/external-traffic-policy-cluster"];
 const MENDED: &[Mended] = &[
     ("canal-unused-pool", "canal-unused-pool", ("", ""), &[]),
     ("kube-router-egress", "kube-router-egress", ("", ""), &[]),
+    ("flannel-host-masquerade", "flannel-host-masquerade", ("", ""), &[]),
     ("service-cluster-policy, nftables", "service-cluster-policy", ("", ""), LOCAL),
     (
         "service-cluster-policy, iptables",
