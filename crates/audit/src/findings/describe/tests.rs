@@ -238,10 +238,10 @@ fn a_pool_that_no_pod_uses() {
         rollout.contains("one node after the other") && rollout.contains("new pods"),
         "{rollout}"
     );
-    let pin = "nft -f - <<'EOF'\ncreate table ip unmasq\n\
-        create chain ip unmasq pin { type nat hook postrouting priority 99; policy accept; }\n\
-        add rule ip unmasq pin ip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 \
-        meta mark & 0x00004000 == 0x00000000 snat to ip saddr\nEOF";
+    let pin = "nft -f - <<'EOF'\ncreate table ip unmasq\ntable ip unmasq {\n\tchain pin {\n\
+        \t\ttype nat hook postrouting priority 99; policy accept;\n\
+        \t\tip saddr 192.168.0.0/16 ip daddr 10.42.0.0/16 \
+        meta mark & 0x00004000 == 0x00000000 snat to ip saddr\n\t}\n}\nEOF";
     assert_eq!((&**node, change::table_commands(changes).unwrap()), ("n1", vec![pin.to_owned()]));
     assert_eq!(undone_by(&found.remedies[0]).last(), Some(&on));
     assert_eq!(found.remedies[0].requires[0].holds, Some(true));
