@@ -13,9 +13,11 @@ use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
 use unmasq_report::{json, terminal};
 
+mod apply;
+
 use crate::audit::{self, Progress};
 use crate::output::{self, Exit};
-use crate::source::LoadedCluster;
+use crate::source::{self, LoadedCluster};
 
 /// What `-h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -35,10 +37,14 @@ Examples:
     unmasq fix --all capture/
   Something gets worse, and you want it all the same (a refusal names it):
     unmasq fix external-traffic-policy-cluster capture/ --accept NAME
+  On a host, as root: do it, and take it back later:
+    unmasq fix host-masquerade --cluster-cidr 172.7.0.0/16 --apply
+    unmasq fix --undo /var/lib/unmasq/1796000000.journal
 
 Exit codes:
-  0  planned
-  1  refused: it would not mend the finding, or make something worse, or can't be foretold
+  0  planned, done, or taken back
+  1  refused: it would not mend the finding, or make something worse, or can't be foretold; or it
+     went wrong and was taken back
   2  wrong usage, or input that can't be read";
 
 /// Plans what mends findings.
@@ -46,7 +52,7 @@ Exit codes:
 pub(crate) struct Args {
     /// Findings, as `unmasq audit` names them (ID, or ID/SUBJECT), then the capture. Without a
     /// capture: this host alone (needs root)
-    #[arg(value_name = "FINDING… [CAPTURE]", required_unless_present = "all")]
+    #[arg(value_name = "FINDING… [CAPTURE]", required_unless_present_any = ["all", "undo", "resume"])]
     words: Vec<String>,
     /// All findings, errors and warnings, that can be mended
     #[arg(long)]
@@ -57,6 +63,20 @@ pub(crate) struct Args {
     /// Put up with something that gets worse, or that doesn't hold, by its name in the refusal
     #[arg(long, value_name = "NAME")]
     accept: Vec<String>,
+    /// Do it, on this host: each change is one transaction, checked before and after; what goes wrong
+    /// is taken back
+    #[arg(long)]
+    apply: bool,
+    /// Where the journal of --apply is written, by which it is taken back. Left out: a new file in
+    /// /var/lib/unmasq
+    #[arg(long, value_name = "FILE", requires = "apply")]
+    journal: Option<PathBuf>,
+    /// Take back what a journal says was done
+    #[arg(long, value_name = "JOURNAL", conflicts_with_all = ["words", "all", "apply", "resume"])]
+    undo: Option<PathBuf>,
+    /// Go on with a journal that was broken off
+    #[arg(long, value_name = "JOURNAL", conflicts_with_all = ["words", "all", "apply"])]
+    resume: Option<PathBuf>,
     /// What must hold, as YAML (docs/expectations.md). Left out: the capture's own expect.yaml, if
     /// it has one
     #[arg(long, value_name = "FILE")]
@@ -77,7 +97,20 @@ pub(crate) struct Args {
 
 /// Plans and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if let Some(journal) = &args.undo {
+        return apply::undo(journal);
+    }
+    if let Some(journal) = &args.resume {
+        return apply::resume(journal);
+    }
     let (findings, capture) = words(&args.words, args.all)?;
+    if let (true, Some(capture)) = (args.apply, &capture) {
+        bail!(
+            "--apply changes the host that it runs on, and {} is a capture: print the plan, or run \
+             it on the node",
+            capture.display()
+        );
+    }
     if args.remedy.is_some() && findings.len() != 1 {
         bail!("--remedy is for one finding: name it");
     }
@@ -105,7 +138,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         version: env!("CARGO_PKG_VERSION"),
     };
     print(args, &planned, &subject)?;
-    Ok(if planned.is_ok() { Exit::Done } else { Exit::NotAsExpected })
+    let Ok(plan) = &planned else { return Ok(Exit::NotAsExpected) };
+    if !args.apply {
+        return Ok(Exit::Done);
+    }
+    let again = || {
+        let cluster = source::cluster_of_this_machine(args.cluster_cidr.clone())?.cluster;
+        Ok(audit::ask(&cluster, &expectations, Request { strict: args.strict }))
+    };
+    apply::apply(plan, args.journal.as_deref(), &again)
 }
 
 fn print(

@@ -82,20 +82,43 @@ pub(crate) fn cluster(
 /// Where a capture has what must hold of its cluster.
 pub(crate) const EXPECTATIONS: &str = "expect.yaml";
 
-/// This machine as a cluster of one node, without objects.
+/// This machine as a cluster of one node, without objects. Rules' files are as they are on the disk,
+/// not as a capture would keep them.
 pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
-    let loaded = from_this_machine(None)?;
-    loaded.tell_diagnostics(false);
-    let node = unmasq_cluster::Node {
-        name: loaded.host.name.to_string(),
-        host: Some(loaded.host),
-        diagnostics: loaded.diagnostics,
-        ..unmasq_cluster::Node::default()
-    };
+    needs_root()?;
+    let collected = unmasq_host::collect::collect(&Options::default())?;
+    let mut contents = unmasq_cluster::read::capture(&collected.files)?;
+    for node in &mut contents.nodes {
+        for (path, text) in &mut node.files {
+            // What can't be read here can't be edited either, and a plan says so.
+            if let Ok(whole) = std::fs::read_to_string(path) {
+                *text = whole;
+            }
+        }
+    }
+    let failed = collected.report.into_iter().filter(|step| is_failure(step.status));
+    let failed = failed.map(|step| output::clean(&format!("{}: {}", step.file, step.detail)));
+    tell("could not be collected", "file", &failed.collect::<Vec<_>>(), false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    let objects = unmasq_cluster::kubernetes::Objects::default();
-    let cluster = Cluster::new(vec![node], objects, overrides);
+    let cluster = Cluster::of(contents, overrides);
     Ok(LoadedCluster { cluster, expectations: None, manifests: BTreeMap::new() })
+}
+
+fn is_failure(status: Status) -> bool {
+    match status {
+        Status::Failed => true,
+        Status::Collected | Status::Absent => false,
+    }
+}
+
+fn needs_root() -> anyhow::Result<()> {
+    if !is_root() {
+        bail!(
+            "reading this host's rules needs root: run it with sudo, or name a capture \
+             (unmasq collect makes one)"
+        );
+    }
+    Ok(())
 }
 
 fn from_capture(source: &Source, node: Option<&str>) -> anyhow::Result<Loaded> {
@@ -109,18 +132,10 @@ fn from_capture(source: &Source, node: Option<&str>) -> anyhow::Result<Loaded> {
 }
 
 fn from_this_machine(node: Option<&str>) -> anyhow::Result<Loaded> {
-    if !is_root() {
-        bail!(
-            "reading this host's rules needs root: run it with sudo, or name a capture \
-             (unmasq collect makes one)"
-        );
-    }
+    needs_root()?;
     let options = Options { node: node.map(ToOwned::to_owned), ..Options::default() };
     let live = unmasq_host::live(&options)?;
-    let failed = live.report.into_iter().filter(|step| match step.status {
-        Status::Failed => true,
-        Status::Collected | Status::Absent => false,
-    });
+    let failed = live.report.into_iter().filter(|step| is_failure(step.status));
     Ok(Loaded {
         host: live.node.host,
         diagnostics: live.node.diagnostics,
