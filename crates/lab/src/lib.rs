@@ -26,7 +26,6 @@
 
 pub mod cluster;
 pub mod connections;
-mod control;
 pub mod counter;
 pub mod differential;
 pub mod exec;

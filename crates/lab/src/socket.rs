@@ -1,4 +1,4 @@
-//! Packet and raw sockets, and messages with control data. `unsafe` is one system call a block.
+//! Packet and raw sockets. `unsafe` is one system call a block.
 //!
 //! A socket belongs to the network namespace of the thread that made it, and can be used from
 //! any other thread.
@@ -10,11 +10,12 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketType, netdevice, sockopt};
 use unmasq_model::packet::Protocol;
+use unmasq_probe::net::control::PacketInfo;
+use unmasq_probe::net::message::{FLAGS, enlarge_receive_buffer, receive_message, set_option};
 
-use crate::control::{self, PacketInfo};
 use crate::frame::{self, Flow, Segment, Wanted};
 use crate::probe::Probe;
 
@@ -30,12 +31,6 @@ pub(crate) struct Received {
     /// The frame.
     pub(crate) frame: Vec<u8>,
 }
-
-/// Bytes of frames that may wait to be read.
-const RECEIVE_BUFFER: usize = 8 << 20;
-
-/// Flags of all sockets.
-pub(crate) const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 impl PacketSocket {
     /// A socket in the calling thread's namespace.
@@ -236,98 +231,6 @@ fn readable(fd: &OwnedFd, timeout: Duration) -> io::Result<bool> {
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     Ok(poll(&mut fds, Some(&timeout))? > 0)
-}
-
-/// What [`receive_message`] put into the buffers.
-#[derive(Debug)]
-pub(crate) struct Message {
-    /// Bytes of data.
-    pub(crate) length: usize,
-    /// Who sent it. `None` on connected sockets of some protocols.
-    pub(crate) source: Option<SocketAddr>,
-    /// Bytes of control messages.
-    pub(crate) control: usize,
-}
-
-/// recvmsg(2). What doesn't fit into the buffers is cut off.
-#[allow(unsafe_code)]
-pub(crate) fn receive_message(
-    fd: &impl AsFd,
-    data: &mut [u8],
-    control: &mut [u8],
-    flags: i32,
-) -> io::Result<Message> {
-    let mut address = [0u8; control::ADDRESS];
-    // SAFETY: all zeroes is a valid value of this struct (null pointers, zero lengths).
-    let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
-    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    message.msg_name = address.as_mut_ptr().cast();
-    message.msg_namelen = address.len() as u32;
-    message.msg_iov = &mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = control.len() as _;
-    // SAFETY: every pointer in `message` is to live memory of the length beside it.
-    let length = result(unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &mut message, flags) })?;
-    let named = address.get(..message.msg_namelen as usize);
-    Ok(Message {
-        length: length.min(data.len()),
-        source: named.and_then(control::address),
-        control: (message.msg_controllen as usize).min(control.len()),
-    })
-}
-
-/// sendmsg(2) with control messages.
-#[allow(unsafe_code)]
-pub(crate) fn send_message(
-    fd: &impl AsFd,
-    data: &[u8],
-    to: &SocketAddr,
-    control: &[u8],
-) -> io::Result<usize> {
-    let (address, length) = control::address_bytes(to);
-    // SAFETY: all zeroes is a valid value of this struct (null pointers, zero lengths).
-    let mut message = unsafe { mem::zeroed::<libc::msghdr>() };
-    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    message.msg_name = address.as_ptr().cast_mut().cast();
-    message.msg_namelen = length;
-    message.msg_iov = &mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_ptr().cast_mut().cast();
-    message.msg_controllen = control.len() as _;
-    // SAFETY: every pointer in `message` is to live memory of the length beside it, which the call
-    // only reads.
-    result(unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) })
-}
-
-/// Sets an option that is one number.
-pub(crate) fn set_option(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
-    set_option_bytes(fd, level, name, &value.to_ne_bytes())
-}
-
-/// Sets an option.
-#[allow(unsafe_code)]
-pub(crate) fn set_option_bytes(
-    fd: &impl AsFd,
-    level: i32,
-    name: i32,
-    value: &[u8],
-) -> io::Result<()> {
-    let length = u32::try_from(value.len()).map_err(io::Error::other)?;
-    // SAFETY: the call only reads `length` bytes of `value`.
-    let done = unsafe {
-        libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length)
-    };
-    result(done as isize).map(drop)
-}
-
-/// Makes room for what may wait to be read.
-pub(crate) fn enlarge_receive_buffer(fd: &impl AsFd) -> io::Result<()> {
-    // The root of a user namespace may not exceed net.core.rmem_max (`sockopt_capable`).
-    if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
-        sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER)?;
-    }
-    Ok(())
 }
 
 fn result(value: isize) -> io::Result<usize> {

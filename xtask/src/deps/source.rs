@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use crate::workspace::Metadata;
 
 /// The crates that may have unsafe code, and so lint tables of their own.
-const MAY_BE_UNSAFE: &[&str] = &["host", "lab"];
+const MAY_BE_UNSAFE: &[&str] = &["host", "lab", "probe"];
 
 /// What is I/O, a clock, or depends on the surroundings.
 const IMPURE: &[&str] = &[

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use unmasq_model::packet::Protocol;
 
-use super::message::Report;
-use super::refusal::Refusal;
+use super::{Refusal, Report};
 
 /// How long an answer is waited for, if nothing speaks for another time.
 ///

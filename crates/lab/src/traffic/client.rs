@@ -10,16 +10,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use unmasq_probe::call::{Call, Ending};
+use unmasq_probe::datagram::{self, Conversation};
+use unmasq_probe::net::refusal;
+use unmasq_probe::net::worker::until;
+use unmasq_probe::token::token;
 
 use super::attempt::{Answer, Ask, Attempt, Outcome};
-use super::call::Call;
-use super::datagram::{self, Conversation};
 use super::echo::{self, ReplySocket, RequestSocket};
-use super::inside;
-use super::message::Report;
-use super::refusal::{self, Refusal};
 use super::sighting;
-use super::worker::until;
+use super::{Refusal, Report, http, inside};
 
 /// Makes all attempts at once, and gives their answers in the same order.
 ///
@@ -78,7 +78,7 @@ impl<'a> Client<'a> {
         let mut trials: Vec<Trial<'_>> = attempts
             .iter()
             .map(|attempt| {
-                let (token, from) = (sighting::token(), attempt.local());
+                let (token, from) = (token(), attempt.local());
                 Trial { attempt, token, from, started, talk: Talk::None, outcome: None }
             })
             .collect();
@@ -122,8 +122,8 @@ impl<'a> Client<'a> {
         let trial = &mut self.trials[index];
         let attempt = trial.attempt;
         let bound = match &trial.talk {
-            Talk::Tcp(call) => call.bind(attempt).map(|()| attempt.local()),
-            Talk::Udp(conversation) => conversation.bind(attempt),
+            Talk::Tcp(call) => bind(call, attempt),
+            Talk::Udp(conversation) => conversation.bind(attempt.local()),
             Talk::Echo(socket) => {
                 let bound = self.requests[*socket].bind(attempt.source);
                 bound.map(|()| SocketAddr::new(attempt.local().ip(), 0))
@@ -298,7 +298,14 @@ impl Opened {
         for (attempt, token) in wanted {
             let v6 = attempt.to.is_ipv6();
             let talk = match attempt.ask {
-                Ask::Line | Ask::Http { .. } => Call::open(attempt, token).map(Talk::Tcp),
+                Ask::Line => {
+                    let line = format!("{token}\n").into_bytes();
+                    Call::open(attempt.to, false, line).map(Talk::Tcp)
+                }
+                Ask::Http { ref path, ref headers } => {
+                    let request = http::request(path, &attempt.to.to_string(), headers);
+                    Call::open(attempt.to, true, request).map(Talk::Tcp)
+                }
                 Ask::Datagram => Conversation::open(v6, (*token).to_owned()).map(Talk::Udp),
                 Ask::Echo => (|| {
                     if !listens[usize::from(v6)] {
@@ -346,7 +353,10 @@ impl Trial<'_> {
             Talk::Tcp(call) => call.answer(false),
             Talk::Udp(_) | Talk::Echo(_) | Talk::None => None,
         };
-        self.end(answer.unwrap_or(Outcome::Silent));
+        match answer {
+            Some(ending) => self.end_call(ending),
+            None => self.end(Outcome::Silent),
+        }
     }
 
     fn fail(&mut self, reason: String) {
@@ -355,10 +365,20 @@ impl Trial<'_> {
 
     fn go_on(&mut self) {
         if let Talk::Tcp(call) = &mut self.talk
-            && let Some(outcome) = call.go_on()
+            && let Some(ending) = call.go_on()
         {
-            self.end(outcome);
+            self.end_call(ending);
         }
+    }
+
+    fn end_call(&mut self, ending: Ending) {
+        self.end(match ending {
+            Ending::Answered { status, body } => {
+                let (by, report) = (self.attempt.to, Report::from_json(&body));
+                Outcome::Answered { by, report, status, body }
+            }
+            Ending::Refused { how, by } => Outcome::Refused { how, by },
+        });
     }
 
     fn refused(&mut self) {
@@ -368,4 +388,13 @@ impl Trial<'_> {
             self.end(Outcome::Refused { how: refused.how, by: refused.by });
         }
     }
+}
+
+/// Binds to the address to start from, if one was asked for.
+fn bind(call: &Call, attempt: &Attempt) -> io::Result<SocketAddr> {
+    let local = attempt.local();
+    if attempt.source.is_some() || attempt.source_port != 0 {
+        call.bind(local)?;
+    }
+    Ok(local)
 }

@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fd::OwnedFd;
 use unmasq_model::packet::Protocol;
+use unmasq_probe::datagram;
+use unmasq_probe::net::control::PacketInfo;
+use unmasq_probe::net::make::with_room;
+use unmasq_probe::net::message;
+use unmasq_probe::net::refusal;
 
-use super::datagram;
-use super::make::with_room;
-use super::message::Report;
-use super::refusal;
 use super::sighting;
-use crate::control::PacketInfo;
+use super::{Protocol as Spoken, Report};
 use crate::frame;
 use crate::socket;
 
@@ -68,7 +69,8 @@ impl Watch {
                 let Some(token) = message.token(REQUEST) else { continue };
                 let at = |ip| SocketAddr::new(ip, 0);
                 let (source, destination) = (at(message.source), at(message.destination));
-                let mut report = Report::new(&self.by, source, destination).about(token.as_bytes());
+                let mut report = Report::new(&self.by, Spoken::Icmp, source, destination)
+                    .about(token.as_bytes());
                 report.ttl = message.ttl;
                 sighting::note(&report);
             }
@@ -196,7 +198,7 @@ impl Message {
 fn receive(socket: &OwnedFd) -> Option<Message> {
     loop {
         let (mut data, mut control) = ([0u8; 2048], [0u8; 256]);
-        let received = match socket::receive_message(socket, &mut data, &mut control, 0) {
+        let received = match message::receive_message(socket, &mut data, &mut control, 0) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return None,
@@ -238,15 +240,15 @@ fn raw(v6: bool, wanted: Option<u8>) -> io::Result<OwnedFd> {
             blocked[usize::from(kind >> 5)] &= !(1 << (kind & 31));
         }
         let bytes: Vec<u8> = blocked.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        socket::set_option_bytes(&socket, libc::IPPROTO_ICMPV6, ICMP_FILTER, &bytes)?;
-        socket::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
-        socket::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
+        message::set_option_bytes(&socket, libc::IPPROTO_ICMPV6, ICMP_FILTER, &bytes)?;
+        message::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        message::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
     } else {
         let blocked = wanted.map_or(u32::MAX, |kind| !(1 << (kind & 31)));
-        socket::set_option(&socket, libc::SOL_RAW, ICMP_FILTER, blocked)?;
+        message::set_option(&socket, libc::SOL_RAW, ICMP_FILTER, blocked)?;
     }
     if wanted.is_some() {
-        socket::enlarge_receive_buffer(&socket)?;
+        message::enlarge_receive_buffer(&socket)?;
     }
     Ok(socket)
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-
-use super::http;
+use unmasq_probe::connection::{Service, Step};
+use unmasq_probe::http::{self, Head, Parsed};
+use unmasq_probe::proxy_protocol::Ends;
 
 /// A port that answers health checks of one Service.
 #[derive(Debug, Clone)]
@@ -41,13 +42,13 @@ pub struct ServiceHealth {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'s> {
-    service: Service<'s>,
+    service: Named<'s>,
     local_endpoints: usize,
     service_proxy_healthy: bool,
 }
 
 #[derive(Serialize)]
-struct Service<'s> {
+struct Named<'s> {
     namespace: &'s str,
     name: &'s str,
 }
@@ -68,11 +69,11 @@ impl HealthStatus {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    pub(super) fn response(&self) -> Vec<u8> {
+    fn response(&self) -> Vec<u8> {
         let health = self.get();
         let status = if health.local_endpoints > 0 && health.proxy_healthy { 200 } else { 503 };
         let body = Body {
-            service: Service { namespace: &health.namespace, name: &health.name },
+            service: Named { namespace: &health.namespace, name: &health.name },
             local_endpoints: health.local_endpoints,
             service_proxy_healthy: health.proxy_healthy,
         };
@@ -83,6 +84,16 @@ impl HealthStatus {
             ("X-Load-Balancing-Endpoint-Weight", &*weight),
         ];
         http::response(status, &headers, &serde_json::to_vec(&body).unwrap_or_default())
+    }
+}
+
+impl Service for HealthStatus {
+    fn step(&self, _ends: &Ends, bytes: &[u8], _ended: bool) -> Step {
+        match Head::parse(bytes) {
+            Parsed::Head(..) => Step::Answer(self.response()),
+            Parsed::Incomplete => Step::Wait,
+            Parsed::Malformed => Step::Answer(http::response(400, &[], &[])),
+        }
     }
 }
 

@@ -14,40 +14,38 @@
 //! PROXY protocol header.
 //!
 //! A place or an attempt names the file of a network namespace, or none for the current one.
+//! Sockets, what is spoken and what is answered are `unmasq-probe`'s, which has the same for hosts.
 //! Nothing here makes namespaces or knows what an answer ought to be. Sockets keep their namespace
 //! alive, so a server is to be dropped before the namespaces that it serves.
 
 mod attempt;
-mod call;
 mod client;
-mod connection;
-mod datagram;
 mod echo;
 mod health;
-pub mod http;
-mod listener;
-mod make;
-mod message;
 mod pair;
 mod proxy;
-pub mod proxy_protocol;
-mod refusal;
 mod server;
 mod sighting;
-mod stream;
-mod worker;
 
+use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
 pub use attempt::{Answer, Ask, Attempt, Outcome, PATIENCE};
 pub use client::send;
 pub use health::{Health, HealthStatus, ServiceHealth};
-pub use message::Report;
 pub use proxy::{Forward, Hop, Proxy};
-pub use refusal::Refusal;
 pub use server::{Place, Server};
+pub use unmasq_probe::net::refusal::Refusal;
+pub use unmasq_probe::report::{Protocol, Report};
+pub use unmasq_probe::{http, proxy_protocol};
+
+/// How often, and in between how long, a port is waited for.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs a closure in a namespace, if there is one to be entered.
 fn inside<R: Send>(namespace: Option<&Path>, run: impl FnOnce() -> R + Send) -> Result<R> {
@@ -55,4 +53,17 @@ fn inside<R: Send>(namespace: Option<&Path>, run: impl FnOnce() -> R + Send) -> 
         Some(path) => crate::namespace::enter(path, run),
         None => Ok(run()),
     }
+}
+
+/// Opens a socket that serves. A port of a server that has ended can be taken for a moment still: a
+/// child that another thread makes has all file descriptors until it executes its program. Nothing
+/// tells when that is.
+fn when_free<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
+            opened => return opened,
+        }
+    }
+    open()
 }

@@ -6,12 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use unmasq_probe::http::{self, Head};
+use unmasq_probe::net::control;
+use unmasq_probe::net::stream::Stream;
+use unmasq_probe::proxy_protocol::{self, Ends};
 
-use super::http::{self, Head};
 use super::proxy::Forward;
-use super::proxy_protocol::{self, Ends};
-use super::stream::Stream;
-use crate::control;
 
 /// How long both may take for everything.
 const LONGEST: Duration = Duration::from_secs(10);

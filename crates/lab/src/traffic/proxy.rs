@@ -12,11 +12,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::PollFlags;
+use unmasq_probe::net::listener::{self, Gate, addresses};
+use unmasq_probe::net::worker::{self, Waits, Work, Worker};
+use unmasq_probe::proxy_protocol::Version;
 
-use super::listener::{self, Gate, addresses};
 use super::pair::{Broken, Pair, Upstream};
-use super::proxy_protocol::Version;
-use super::worker::{self, Waits, Work, Worker};
+use super::when_free;
 use crate::namespace;
 
 /// Connections of clients at once; others wait in the listening sockets' queues.
@@ -102,7 +103,8 @@ impl Passing {
         if let Some(path) = &hop.namespace {
             namespace::move_into(path)?;
         }
-        let listeners = addresses().map(|any| listener::open(any, hop.port));
+        let listeners =
+            addresses().map(|any| when_free(|| listener::open(&SocketAddr::new(any, hop.port))));
         let listeners = listeners.collect::<io::Result<_>>().context("listen")?;
         let gate = Gate::new(MAX_PAIRS);
         Ok(Passing { hop, listeners, pairs: Vec::new(), turns: 0, gate })
@@ -155,7 +157,7 @@ impl Work for Passing {
         deadlines.chain(self.gate.opens(self.pairs.len())).min()
     }
 
-    fn go_on(&mut self, ready: &[(Owner, PollFlags)]) {
+    fn go_on(&mut self, ready: &[(Owner, PollFlags)]) -> bool {
         let mut pairs: Vec<Option<Broken>> = vec![None; self.pairs.len()];
         let mut listeners = Vec::new();
         for (owner, events) in ready {
@@ -170,6 +172,7 @@ impl Work for Passing {
         for index in listeners {
             self.accept(index);
         }
+        true
     }
 }
 

@@ -3,28 +3,34 @@
 //! An answer tells it too, but it may get lost on its way back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::message::Report;
+use unmasq_probe::reports::Witness;
+use unmasq_probe::token;
+
+use super::{Protocol, Report};
 
 /// Sightings that are remembered; nobody may ever ask for them.
 const REMEMBERED: usize = 1 << 16;
 
 static SEEN: Mutex<BTreeMap<String, Report>> = Mutex::new(BTreeMap::new());
-static TOKENS: AtomicU64 = AtomicU64::new(0);
 
-/// A payload that nobody else sends.
-pub(super) fn token() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = TOKENS.fetch_add(1, Ordering::Relaxed);
-    format!("{}{:x}-{number}", mark(), now.as_nanos())
+/// Notes the datagrams that a place sees.
+#[derive(Debug)]
+pub(super) struct Notes;
+
+impl Witness for Notes {
+    fn saw(&self, report: &Report) -> bool {
+        if report.protocol == Protocol::Udp {
+            note(report);
+        }
+        true
+    }
 }
 
 /// Notes what was seen, if its payload is a token of this process.
 pub(super) fn note(report: &Report) {
-    if report.request.starts_with(&mark()) {
+    if token::is_own(&report.request) {
         let mut seen = lock(&SEEN);
         if seen.len() >= REMEMBERED {
             seen.clear();
@@ -44,10 +50,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn mark() -> String {
-    format!("unmasq-{}-", std::process::id())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,11 +57,10 @@ mod tests {
     #[test]
     fn only_tokens_of_this_process_are_noted_and_given_once() {
         let at = "192.0.2.1:0".parse().unwrap();
-        let own = token();
+        let own = token::token();
         let foreign = format!("unmasq-{}-1-1", std::process::id() + 1);
-        assert_ne!(own, token());
         for token in [&own, &foreign] {
-            note(&Report::new("web-1", at, at).about(token.as_bytes()));
+            note(&Report::new("web-1", Protocol::Udp, at, at).about(token.as_bytes()));
         }
         let tokens = BTreeSet::from([&*own, &*foreign]);
         let seen: Vec<_> =

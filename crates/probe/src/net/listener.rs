@@ -15,18 +15,18 @@ const BACKLOG: i32 = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The wildcard addresses of the families that the kernel has (`ipv6.disable=1` leaves one).
-pub(super) fn addresses() -> impl Iterator<Item = IpAddr> {
+pub fn addresses() -> impl Iterator<Item = IpAddr> {
     let v6 = Path::new("/proc/sys/net/ipv6").exists();
     let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     [IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into_iter().chain(v6)
 }
 
 /// A socket that listens, in the calling thread's namespace.
-pub(super) fn open(any: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let socket = make::stream(any.is_ipv6())?;
+pub fn open(at: &SocketAddr) -> io::Result<TcpListener> {
+    let socket = make::stream(at.is_ipv6())?;
     // The port may still be in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    make::bind(&socket, &SocketAddr::new(any, port))?;
+    rustix::net::bind(&socket, at)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
@@ -34,29 +34,30 @@ pub(super) fn open(any: IpAddr, port: u16) -> io::Result<TcpListener> {
 /// Whether connections are accepted: not more than so many at once, and none for a while when the
 /// system has no room, because poll would say at once again that somebody waits.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub struct Gate {
     most: usize,
     /// When accepting goes on after a pause.
     resume: Option<Instant>,
 }
 
 impl Gate {
-    pub(super) fn new(most: usize) -> Gate {
+    /// For so many at once.
+    pub fn new(most: usize) -> Gate {
         Gate { most, resume: None }
     }
 
     /// Whether it is open for more than there are.
-    pub(super) fn is_open(&self, count: usize) -> bool {
+    pub fn is_open(&self, count: usize) -> bool {
         self.resume.is_none_or(|resume| resume <= Instant::now()) && count < self.most
     }
 
     /// When it opens by itself, while it is closed.
-    pub(super) fn opens(&self, count: usize) -> Option<Instant> {
+    pub fn opens(&self, count: usize) -> Option<Instant> {
         self.resume.filter(|_| !self.is_open(count))
     }
 
     /// Accepts what waits, but no more than there is room for.
-    pub(super) fn accept(
+    pub fn accept(
         &mut self,
         listener: &TcpListener,
         count: usize,

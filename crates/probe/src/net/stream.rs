@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use rustix::fd::{AsFd, BorrowedFd};
 
+use super::control;
 use super::make;
-use crate::control;
 
 /// A connection. Dropping it resets it, unless it was said otherwise, as is right once both sides
 /// have ended it.
@@ -15,25 +15,25 @@ use crate::control;
 /// and its namespace with it. And a child that another thread makes has all file descriptors until
 /// it executes its program, so that closing one may not close the connection yet.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub struct Stream {
     stream: TcpStream,
     reset: bool,
 }
 
 impl Stream {
     /// One that isn't connected, in the calling thread's namespace.
-    pub(super) fn open(v6: bool) -> io::Result<Stream> {
+    pub fn open(v6: bool) -> io::Result<Stream> {
         Ok(Stream { stream: TcpStream::from(make::stream(v6)?), reset: true })
     }
 
     /// One that was accepted.
-    pub(super) fn accepted(stream: TcpStream) -> io::Result<Stream> {
+    pub fn accepted(stream: TcpStream) -> io::Result<Stream> {
         stream.set_nonblocking(true)?;
         Ok(Stream { stream, reset: true })
     }
 
     /// Starts to connect.
-    pub(super) fn connect(&self, to: &SocketAddr) -> io::Result<()> {
+    pub fn connect(&self, to: &SocketAddr) -> io::Result<()> {
         match rustix::net::connect(&self.stream, to) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(()),
             Err(error) => Err(error.into()),
@@ -41,7 +41,7 @@ impl Stream {
     }
 
     /// Whether it is connected.
-    pub(super) fn connected(&self) -> io::Result<bool> {
+    pub fn connected(&self) -> io::Result<bool> {
         self.error()?;
         match self.stream.peer_addr() {
             Ok(_) => Ok(true),
@@ -51,32 +51,32 @@ impl Stream {
     }
 
     /// Fails with what has happened to it.
-    pub(super) fn error(&self) -> io::Result<()> {
+    pub fn error(&self) -> io::Result<()> {
         self.stream.take_error()?.map_or(Ok(()), Err)
     }
 
     /// The address of this side.
-    pub(super) fn local(&self) -> io::Result<SocketAddr> {
+    pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr().map(control::canonical)
     }
 
     /// Reads what has come in; 0: the other side has ended. `None`: nothing yet.
-    pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+    pub fn read(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
         now(|| (&self.stream).read(bytes))
     }
 
     /// Writes what there is room for. `None`: nothing.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+    pub fn write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         now(|| (&self.stream).write(bytes))
     }
 
     /// Tells the other side that no more will come.
-    pub(super) fn end(&self) -> io::Result<()> {
+    pub fn end(&self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
 
     /// Has it closed instead of reset when it is dropped.
-    pub(super) fn close_when_dropped(&mut self) {
+    pub fn close_when_dropped(&mut self) {
         self.reset = false;
     }
 }

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bytes of the longest address.
-pub(crate) const ADDRESS: usize = 28;
+pub const ADDRESS: usize = 28;
 
 /// Bytes of a `cmsghdr`: a length as wide as a pointer, level and type. What follows it is aligned
 /// to the width of a pointer.
@@ -15,7 +15,7 @@ const HEADER: usize = ALIGN + 8;
 const ALIGN: usize = size_of::<usize>();
 
 /// A `sockaddr` and its length.
-pub(crate) fn address_bytes(address: &SocketAddr) -> ([u8; ADDRESS], u32) {
+pub fn address_bytes(address: &SocketAddr) -> ([u8; ADDRESS], u32) {
     let mut bytes = [0; ADDRESS];
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
@@ -35,7 +35,7 @@ pub(crate) fn address_bytes(address: &SocketAddr) -> ([u8; ADDRESS], u32) {
 }
 
 /// The address in a `sockaddr`. IPv4 addresses mapped into IPv6 are IPv4 addresses.
-pub(crate) fn address(bytes: &[u8]) -> Option<SocketAddr> {
+pub fn address(bytes: &[u8]) -> Option<SocketAddr> {
     let family = i32::from(u16::from_ne_bytes(array(bytes, 0)?));
     let port = u16::from_be_bytes(array(bytes, 2)?);
     match family {
@@ -50,7 +50,7 @@ pub(crate) fn address(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 /// The same address, as IPv4 if it is one that is mapped into IPv6.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
         IpAddr::V6(_) => address,
@@ -59,14 +59,17 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// One control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Control<'b> {
-    pub(crate) level: i32,
-    pub(crate) kind: i32,
-    pub(crate) data: &'b [u8],
+pub struct Control<'b> {
+    /// SOL_… or IPPROTO_….
+    pub level: i32,
+    /// Its type, of that level.
+    pub kind: i32,
+    /// What it carries.
+    pub data: &'b [u8],
 }
 
 /// Goes through control messages; ends at one that is malformed.
-pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Control<'_>> {
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Control<'_>> {
     std::iter::from_fn(move || {
         let length = usize::from_ne_bytes(array(bytes, 0)?);
         let level = i32::from_ne_bytes(array(bytes, ALIGN)?);
@@ -79,17 +82,18 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Control<'_>> {
 
 /// What control messages say of a packet that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct PacketInfo {
+pub struct PacketInfo {
     /// The address that it was sent to.
-    pub(crate) destination: Option<IpAddr>,
+    pub destination: Option<IpAddr>,
     /// The address to answer from: another than the destination if that was a broadcast address.
-    pub(crate) local: Option<IpAddr>,
+    pub local: Option<IpAddr>,
     /// Its time to live, or hop limit.
-    pub(crate) ttl: Option<u8>,
+    pub ttl: Option<u8>,
 }
 
 impl PacketInfo {
-    pub(crate) fn read(control: &[u8]) -> PacketInfo {
+    /// Reads control messages.
+    pub fn read(control: &[u8]) -> PacketInfo {
         let mut info = PacketInfo::default();
         for Control { level, kind, data } in messages(control) {
             let number = || array(data, 0).map(i32::from_ne_bytes);
@@ -115,7 +119,7 @@ impl PacketInfo {
 
 /// The control message that makes a datagram leave from a local address: IP_PKTINFO (ip(7)) or
 /// IPV6_PKTINFO (RFC 3542, section 6.2). The device is left to the route.
-pub(crate) fn leave_from(local: IpAddr) -> Vec<u8> {
+pub fn leave_from(local: IpAddr) -> Vec<u8> {
     let (level, kind, data) = match local {
         IpAddr::V4(ip) => {
             let data = [&[0; 4], &ip.octets()[..], &[0; 4]].concat();
@@ -136,17 +140,18 @@ pub(crate) fn leave_from(local: IpAddr) -> Vec<u8> {
 
 /// An error that was kept in a socket's error queue (`sock_extended_err`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QueuedError {
+pub struct QueuedError {
     /// SO_EE_ORIGIN_…
-    pub(crate) origin: u8,
+    pub origin: u8,
     /// Type and code of the ICMP message.
-    pub(crate) icmp: (u8, u8),
+    pub icmp: (u8, u8),
     /// Who sent it.
-    pub(crate) offender: Option<IpAddr>,
+    pub offender: Option<IpAddr>,
 }
 
 impl QueuedError {
-    pub(crate) fn read(control: &[u8]) -> Option<QueuedError> {
+    /// Reads control messages of an error queue.
+    pub fn read(control: &[u8]) -> Option<QueuedError> {
         messages(control).find_map(|Control { level, kind, data }| {
             let expected =
                 [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];

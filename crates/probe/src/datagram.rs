@@ -1,34 +1,33 @@
 //! UDP: a server's sockets, and a client's.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{SendFlags, sockopt};
 
-use super::attempt::Attempt;
-use super::make;
-use super::message::Report;
-use super::refusal::{self, Refused};
-use super::sighting;
-use crate::control::{self, PacketInfo};
-use crate::socket;
+use crate::net::control::{self, PacketInfo};
+use crate::net::refusal::{self, Refused};
+use crate::net::{make, message};
+use crate::report::Report;
+use crate::reports::Reports;
 
 /// Bytes that are read of a datagram.
 const LONGEST: usize = 2048;
 
-/// A server's socket of one family and one port, on all addresses of its namespace.
+/// A server's socket.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub struct Listener {
     socket: OwnedFd,
     port: u16,
-    by: String,
+    service: Arc<Reports>,
 }
 
 impl Listener {
     /// A socket in the calling thread's namespace.
-    pub(super) fn open(any: IpAddr, port: u16, by: &str) -> io::Result<Listener> {
-        let v6 = any.is_ipv6();
+    pub fn open(at: &SocketAddr, service: Arc<Reports>) -> io::Result<Listener> {
+        let v6 = at.is_ipv6();
         let socket = make::datagram(v6)?;
         let wanted = if v6 {
             [
@@ -39,18 +38,24 @@ impl Listener {
             [(libc::IPPROTO_IP, libc::IP_PKTINFO), (libc::IPPROTO_IP, libc::IP_RECVTTL)]
         };
         for (level, name) in wanted {
-            socket::set_option(&socket, level, name, 1)?;
+            message::set_option(&socket, level, name, 1)?;
         }
-        socket::enlarge_receive_buffer(&socket)?;
-        make::bind(&socket, &SocketAddr::new(any, port))?;
-        Ok(Listener { socket, port, by: by.to_owned() })
+        message::enlarge_receive_buffer(&socket)?;
+        rustix::net::bind(&socket, at)?;
+        let port = name(&socket)?.port();
+        Ok(Listener { socket, port, service })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Answers what has come in, each datagram from the address that it was sent to.
-    pub(super) fn serve(&self) {
+    pub fn serve(&self) {
         let (mut data, mut control) = ([0u8; LONGEST], [0u8; 256]);
         loop {
-            let message = match socket::receive_message(&self.socket, &mut data, &mut control, 0) {
+            let message = match message::receive_message(&self.socket, &mut data, &mut control, 0) {
                 Ok(message) => message,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
@@ -66,13 +71,11 @@ impl Listener {
                 continue;
             }
             let destination = SocketAddr::new(destination, self.port);
-            let mut report = Report::new(&self.by, source, destination).about(data);
-            report.ttl = info.ttl;
-            sighting::note(&report);
-            let json = report.to_json() + "\n";
+            let answer = self.service.datagram(source, destination, info.ttl, data);
+            let Some(answer) = answer else { continue };
             // One that can't be sent is one that gets lost; the client is who finds out.
             let from = control::leave_from(local);
-            let _ = socket::send_message(&self.socket, json.as_bytes(), &source, &from);
+            let _ = message::send_message(&self.socket, &answer, &source, &from);
         }
     }
 }
@@ -87,33 +90,32 @@ impl AsFd for Listener {
 /// other is bound to the same port, and the kernel prefers a connected socket (net/ipv4/udp.c
 /// `compute_score`), so it hears everybody else.
 #[derive(Debug)]
-pub(super) struct Conversation {
+pub struct Conversation {
     /// The connected one.
-    pub(super) asked: OwnedFd,
+    pub asked: OwnedFd,
     /// The other.
-    pub(super) others: OwnedFd,
+    pub others: OwnedFd,
     /// What is sent, and repeated in the answer.
-    pub(super) token: String,
+    pub token: String,
 }
 
 /// What a client received.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub struct Heard {
     /// From whom.
-    pub(super) by: SocketAddr,
+    pub by: SocketAddr,
     /// What it says.
-    pub(super) body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Conversation {
     /// Sockets in the calling thread's namespace.
-    pub(super) fn open(v6: bool, token: String) -> io::Result<Conversation> {
+    pub fn open(v6: bool, token: String) -> io::Result<Conversation> {
         Ok(Conversation { asked: make::datagram(v6)?, others: make::datagram(v6)?, token })
     }
 
     /// Binds and connects. Gives the address that the datagram will come from.
-    pub(super) fn bind(&self, attempt: &Attempt) -> io::Result<SocketAddr> {
-        let mut local = attempt.local();
+    pub fn bind(&self, mut local: SocketAddr) -> io::Result<SocketAddr> {
         refusal::keep_errors(&self.asked, local.is_ipv6())?;
         // A port that was asked for may be shared. One that the kernel chooses is nobody else's
         // only as long as this isn't set.
@@ -127,7 +129,7 @@ impl Conversation {
     }
 
     /// Connects and sends. Gives the address that the datagram comes from.
-    pub(super) fn send(&self, to: &SocketAddr) -> io::Result<SocketAddr> {
+    pub fn send(&self, to: &SocketAddr) -> io::Result<SocketAddr> {
         rustix::net::connect(&self.asked, to)?;
         let local = name(&self.asked)?;
         send(&self.asked, format!("{}\n", self.token).as_bytes())?;
@@ -135,14 +137,14 @@ impl Conversation {
     }
 
     /// The next ICMP error about it.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    pub fn refused(&self) -> Option<Refused> {
         refused(&self.asked)
     }
 }
 
 /// Sends by a connected socket of datagrams. What the own output hook drops (EPERM) counts as sent:
 /// there may be an ICMP error about it still, if a rule rejects it.
-pub(super) fn send(socket: &OwnedFd, data: &[u8]) -> io::Result<()> {
+pub fn send(socket: &OwnedFd, data: &[u8]) -> io::Result<()> {
     match rustix::net::send(socket, data, SendFlags::NOSIGNAL) {
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
         Err(error) => Err(error.into()),
@@ -150,7 +152,7 @@ pub(super) fn send(socket: &OwnedFd, data: &[u8]) -> io::Result<()> {
 }
 
 /// The next ICMP error that a socket of datagrams has heard.
-pub(super) fn refused(socket: &OwnedFd) -> Option<Refused> {
+pub fn refused(socket: &OwnedFd) -> Option<Refused> {
     let queued = refusal::queued(socket);
     // Otherwise poll would say that there is an error for ever.
     let pending =
@@ -166,14 +168,14 @@ pub(super) fn refused(socket: &OwnedFd) -> Option<Refused> {
 }
 
 /// The next datagram that a client's socket has received.
-pub(super) fn heard(socket: &OwnedFd) -> Option<Heard> {
+pub fn heard(socket: &OwnedFd) -> Option<Heard> {
     let mut data = [0u8; LONGEST];
-    let message = socket::receive_message(socket, &mut data, &mut [], libc::MSG_DONTWAIT).ok()?;
+    let message = message::receive_message(socket, &mut data, &mut [], libc::MSG_DONTWAIT).ok()?;
     Some(Heard { by: message.source?, body: data[..message.length].to_vec() })
 }
 
 /// The address of a socket.
-pub(super) fn name(socket: &OwnedFd) -> io::Result<SocketAddr> {
+pub fn name(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let name = rustix::net::getsockname(socket)?;
     let name = SocketAddr::try_from(name).map_err(io::Error::from)?;
     Ok(control::canonical(name))

@@ -4,11 +4,27 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+/// What was spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP: a line.
+    Tcp,
+    /// HTTP over TCP.
+    Http,
+    /// UDP.
+    Udp,
+    /// An ICMP echo request.
+    Icmp,
+}
+
 /// What a server saw of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The name of the place that answers.
     pub by: String,
+    /// What was spoken.
+    pub protocol: Protocol,
     /// Where the request came from, as the socket saw it. The port of an echo request is 0.
     pub source: SocketAddr,
     /// The address that it arrived at, after all translation. The port of an echo request is 0.
@@ -16,6 +32,9 @@ pub struct Report {
     /// The HTTP header of that name; several are joined by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x_forwarded_for: Option<String>,
+    /// The HTTP header `Forwarded` (RFC 7239); several are joined by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<String>,
     /// The source that a PROXY protocol header told, where one is expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxied: Option<SocketAddr>,
@@ -34,17 +53,34 @@ const REPEATED: usize = 100;
 
 impl Report {
     /// A report without what only some requests have.
-    pub(super) fn new(by: &str, source: SocketAddr, destination: SocketAddr) -> Report {
-        let by = by.to_owned();
-        let request = String::new();
-        Report { by, source, destination, x_forwarded_for: None, proxied: None, ttl: None, request }
+    pub fn new(
+        by: &str,
+        protocol: Protocol,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Report {
+        Report {
+            by: by.to_owned(),
+            protocol,
+            source,
+            destination,
+            x_forwarded_for: None,
+            forwarded: None,
+            proxied: None,
+            ttl: None,
+            request: String::new(),
+        }
     }
 
     /// The same about a request.
-    pub(super) fn about(mut self, request: &[u8]) -> Report {
-        let text = String::from_utf8_lossy(request);
-        self.request = text.trim_end().chars().take(REPEATED).collect();
+    pub fn about(mut self, request: &[u8]) -> Report {
+        self.request = repeated(request);
         self
+    }
+
+    /// Whether it is about this request.
+    pub fn is_about(&self, request: &[u8]) -> bool {
+        self.request == repeated(request)
     }
 
     /// As JSON, in one line without its end.
@@ -60,9 +96,13 @@ impl Report {
 
     /// Whether a datagram looks like a report. Such a one is never answered, or two servers could
     /// be made to answer each other for ever.
-    pub(super) fn looks_like_one(text: &[u8]) -> bool {
+    pub fn looks_like_one(text: &[u8]) -> bool {
         text.starts_with(START)
     }
+}
+
+fn repeated(request: &[u8]) -> String {
+    String::from_utf8_lossy(request).trim_end().chars().take(REPEATED).collect()
 }
 
 #[cfg(test)]
@@ -73,6 +113,7 @@ mod tests {
     fn a_report_survives_the_way_through_json() {
         let mut report = Report::new(
             "web-1",
+            Protocol::Udp,
             "192.0.2.7:4001".parse().unwrap(),
             "[2001:db8::1%3]:80".parse().unwrap(),
         )
@@ -83,6 +124,7 @@ mod tests {
             assert!(!json.contains('\n'));
             assert_eq!(Report::from_json(json.as_bytes()), Some(report.clone()));
             report.x_forwarded_for = Some("198.51.100.9, 192.0.2.3".into());
+            report.forwarded = Some("for=198.51.100.9".into());
             report.proxied = "[2001:db8::5]:7".parse().ok();
             report.ttl = Some(61);
         }
@@ -92,20 +134,21 @@ mod tests {
 
     #[test]
     fn the_fields_have_the_names_that_were_promised() {
-        let mut report =
-            Report::new("web-1", "192.0.2.7:1".parse().unwrap(), "10.0.0.1:80".parse().unwrap());
+        let (source, destination) = ("192.0.2.7:1", "10.0.0.1:80");
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        let mut report = Report::new("web-1", Protocol::Http, source, destination);
         report.x_forwarded_for = Some("x".into());
         report.ttl = Some(61);
         assert_eq!(
             report.to_json(),
-            r#"{"by":"web-1","source":"192.0.2.7:1","destination":"10.0.0.1:80","x_forwarded_for":"x","ttl":61}"#
+            r#"{"by":"web-1","protocol":"http","source":"192.0.2.7:1","destination":"10.0.0.1:80","x_forwarded_for":"x","ttl":61}"#
         );
     }
 
     #[test]
     fn a_long_request_is_repeated_in_part() {
         let at = "10.0.0.1:80".parse().unwrap();
-        let report = Report::new("a", at, at).about("ä".repeat(2000).as_bytes());
+        let report = Report::new("a", Protocol::Tcp, at, at).about("ä".repeat(2000).as_bytes());
         assert_eq!(report.request, "ä".repeat(REPEATED));
     }
 }

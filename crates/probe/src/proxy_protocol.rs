@@ -7,8 +7,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 /// The version of a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Version {
     /// A line of text.
     V1,
@@ -16,7 +19,7 @@ pub enum Version {
     V2,
 }
 
-/// The two ends of a connection, as its proxy saw them.
+/// The two ends of a connection, as a server or a proxy sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
     /// The client.
@@ -54,12 +57,16 @@ const FIXED: usize = 16;
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 
+/// Whether bytes begin with the beginning of a header, or are as many as it has.
+pub fn may_begin(bytes: &[u8]) -> bool {
+    begins(bytes, SIGNATURE) || begins(bytes, LINE)
+}
+
 /// Reads the header at the beginning of `bytes`.
 pub fn parse(bytes: &[u8]) -> Parsed {
-    let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, with)| byte == with);
-    if begins(SIGNATURE) {
+    if begins(bytes, SIGNATURE) {
         if bytes.len() < FIXED { Parsed::Incomplete } else { parse_v2(bytes) }
-    } else if begins(LINE) {
+    } else if begins(bytes, LINE) {
         parse_v1(bytes)
     } else {
         Parsed::Malformed
@@ -72,6 +79,11 @@ pub fn header(version: Version, ends: Option<Ends>) -> Vec<u8> {
         Version::V1 => header_v1(ends),
         Version::V2 => header_v2(ends),
     }
+}
+
+/// As far as there are bytes.
+fn begins(bytes: &[u8], with: &[u8]) -> bool {
+    bytes.iter().zip(with).all(|(byte, with)| byte == with)
 }
 
 fn parse_v1(bytes: &[u8]) -> Parsed {

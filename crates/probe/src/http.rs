@@ -80,11 +80,13 @@ impl Head {
     }
 }
 
-/// A request without body.
+/// A request without body, with a Host unless the headers have one.
 pub fn request(target: &str, host: &str, headers: &[(String, String)]) -> Vec<u8> {
     let start = ["GET", target, "HTTP/1.1"].map(String::from);
-    let mut head = Head { start, headers: vec![("Host".into(), host.into())] };
-    head.headers.extend_from_slice(headers);
+    let mut head = Head { start, headers: headers.to_vec() };
+    if head.header("host").is_none() {
+        head.headers.insert(0, ("Host".into(), host.into()));
+    }
     head.set("Connection", "close".into());
     head.to_bytes()
 }
@@ -109,12 +111,12 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
 }
 
 /// The first line without its end, if it has come in.
-pub(super) fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+pub fn first_line(bytes: &[u8]) -> Option<&[u8]> {
     line_end(bytes, 0).map(|(line, _)| line)
 }
 
 /// Whether a line is the first of a request.
-pub(super) fn is_request_line(line: &[u8]) -> bool {
+pub fn is_request_line(line: &[u8]) -> bool {
     start_line(line).is_some_and(|[_, _, version]| is_version(&version))
 }
 

@@ -1,81 +1,110 @@
 //! A client's TCP connection: a line or an HTTP request, and the answer to it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::sockopt;
 
-use super::attempt::{Ask, Attempt, Outcome};
-use super::http::{self, Head, Parsed};
-use super::message::Report;
-use super::refusal::{self, Refusal};
-use super::stream::Stream;
+use crate::http::{self, Head, Parsed};
+use crate::net::refusal::{self, Refusal};
+use crate::net::stream::Stream;
 
 /// Bytes of an answer that are kept.
 const LONGEST: usize = 1 << 20;
 
 /// A connection under way.
 #[derive(Debug)]
-pub(super) struct Call {
+pub struct Call {
     stream: Stream,
     to: SocketAddr,
     http: bool,
+    /// Whether the connection came about.
+    connected: bool,
     /// What is still to be sent.
     output: Vec<u8>,
     /// What has come in.
     input: Vec<u8>,
 }
 
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// An answer.
+    Answered {
+        /// The status of an HTTP response.
+        status: Option<u16>,
+        /// What was sent back, without the head of an HTTP response.
+        body: Vec<u8>,
+    },
+    /// Somebody said no.
+    Refused {
+        /// How.
+        how: Refusal,
+        /// Who sent the ICMP error, if it was one.
+        by: Option<IpAddr>,
+    },
+}
+
 impl Call {
-    /// A socket in the calling thread's namespace.
-    pub(super) fn open(attempt: &Attempt, token: &str) -> io::Result<Call> {
-        let to = attempt.to;
+    /// A socket in the calling thread's namespace, and what is to be sent: an HTTP request, or
+    /// something that is answered by a line.
+    pub fn open(to: SocketAddr, http: bool, output: Vec<u8>) -> io::Result<Call> {
         let stream = Stream::open(to.is_ipv6())?;
         refusal::keep_errors(&stream, to.is_ipv6())?;
-        let (http, output) = match &attempt.ask {
-            Ask::Http { path, headers } => (true, http::request(path, &to.to_string(), headers)),
-            Ask::Line | Ask::Datagram | Ask::Echo => (false, format!("{token}\n").into_bytes()),
-        };
-        Ok(Call { stream, to, http, output, input: Vec::new() })
+        Ok(Call { stream, to, http, connected: false, output, input: Vec::new() })
     }
 
-    /// Binds to the address to start from.
-    pub(super) fn bind(&self, attempt: &Attempt) -> io::Result<()> {
+    /// Binds to the address to start from, each part of which may be left to the kernel. Gives what
+    /// it is bound to.
+    pub fn bind(&self, local: SocketAddr) -> io::Result<SocketAddr> {
         // A port that was asked for may still be in TIME_WAIT, or have another destination.
-        sockopt::set_socket_reuseaddr(&self.stream, attempt.source_port != 0)?;
-        if attempt.source.is_some() || attempt.source_port != 0 {
-            rustix::net::bind(&self.stream, &attempt.local())?;
-        }
-        Ok(())
+        sockopt::set_socket_reuseaddr(&self.stream, local.port() != 0)?;
+        rustix::net::bind(&self.stream, &local)?;
+        self.stream.local()
     }
 
     /// Starts to connect. Gives the address that it starts from.
-    pub(super) fn connect(&self) -> io::Result<SocketAddr> {
+    pub fn connect(&self) -> io::Result<SocketAddr> {
         self.stream.connect(&self.to)?;
         self.stream.local()
     }
 
+    /// Has something sent ahead of everything else.
+    pub fn precede(&mut self, header: Vec<u8>) {
+        self.output.splice(..0, header);
+    }
+
+    /// Whether the connection came about.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// Whether it waits until it can send.
-    pub(super) fn sends(&self) -> bool {
+    pub fn sends(&self) -> bool {
         !self.output.is_empty()
     }
 
     /// Goes on as far as it can. `None`: there is more to come.
-    pub(super) fn go_on(&mut self) -> Option<Outcome> {
+    pub fn go_on(&mut self) -> Option<Ending> {
         match self.exchange() {
             Ok(ended) => self
                 .answer(ended)
-                .or_else(|| ended.then_some(Outcome::Refused { how: Refusal::Closed, by: None })),
+                .or_else(|| ended.then_some(Ending::Refused { how: Refusal::Closed, by: None })),
             Err(error) => Some(match refusal::queued(&self.stream) {
-                Some(refused) => Outcome::Refused { how: refused.how, by: refused.by },
-                None => Outcome::Refused { how: refusal::of_error(&error, true), by: None },
+                Some(refused) => Ending::Refused { how: refused.how, by: refused.by },
+                None => Ending::Refused { how: refusal::of_error(&error, true), by: None },
             }),
         }
     }
 
+    /// What has come in.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
     /// Has the connection closed when it is dropped, instead of reset.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.stream.close_when_dropped();
     }
 
@@ -84,7 +113,10 @@ impl Call {
         self.stream.error()?;
         while !self.output.is_empty() {
             match self.stream.write(&self.output)? {
-                Some(length) => drop(self.output.drain(..length)),
+                Some(length) => {
+                    self.connected = true;
+                    self.output.drain(..length);
+                }
                 None => return Ok(false),
             }
         }
@@ -100,7 +132,7 @@ impl Call {
     }
 
     /// The answer, if it is complete. Asked for when the server has ended, or when it is given up.
-    pub(super) fn answer(&self, ended: bool) -> Option<Outcome> {
+    pub fn answer(&self, ended: bool) -> Option<Ending> {
         let (status, body) = if self.http {
             let Parsed::Head(head, at) = Head::parse(&self.input) else { return None };
             let body = &self.input[at..];
@@ -113,8 +145,7 @@ impl Call {
             let line = http::first_line(&self.input);
             (None, line.or(Some(&*self.input).filter(|rest| ended && !rest.is_empty()))?)
         };
-        let (report, body) = (Report::from_json(body), body.to_vec());
-        Some(Outcome::Answered { by: self.to, report, status, body })
+        Some(Ending::Answered { status, body: body.to_vec() })
     }
 }
 

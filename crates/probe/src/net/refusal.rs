@@ -9,12 +9,14 @@ use std::io;
 use std::net::IpAddr;
 
 use rustix::fd::AsFd;
+use serde::{Deserialize, Serialize};
 
-use crate::control::QueuedError;
-use crate::socket;
+use super::control::QueuedError;
+use super::message;
 
 /// Why nobody answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// TCP: a reset instead of the connection, or in the middle of it.
     Reset,
@@ -38,12 +40,14 @@ pub enum Refusal {
 
 /// A refusal, and the address that sent the ICMP error, if it was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) how: Refusal,
-    pub(super) by: Option<IpAddr>,
+pub struct Refused {
+    /// How.
+    pub how: Refusal,
+    /// Who sent the ICMP error.
+    pub by: Option<IpAddr>,
     /// What the error carries of the packet that it is about, from behind the header of the
     /// socket's protocol; of raw sockets from behind the IP header.
-    pub(super) about: Vec<u8>,
+    pub about: Vec<u8>,
 }
 
 impl fmt::Display for Refusal {
@@ -65,21 +69,21 @@ impl fmt::Display for Refusal {
 }
 
 /// Has errors kept in the error queue.
-pub(super) fn keep_errors(fd: &impl AsFd, v6: bool) -> io::Result<()> {
+pub fn keep_errors(fd: &impl AsFd, v6: bool) -> io::Result<()> {
     let (level, name) = if v6 {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
     } else {
         (libc::IPPROTO_IP, libc::IP_RECVERR)
     };
-    socket::set_option(fd, level, name, 1)
+    message::set_option(fd, level, name, 1)
 }
 
 /// The next refusal in the error queue; what is no refusal is left out. `None`: no other.
-pub(super) fn queued(fd: &impl AsFd) -> Option<Refused> {
+pub fn queued(fd: &impl AsFd) -> Option<Refused> {
     loop {
         let (mut data, mut control) = ([0u8; 1500], [0u8; 256]);
         let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        let message = socket::receive_message(fd, &mut data, &mut control, flags).ok()?;
+        let message = message::receive_message(fd, &mut data, &mut control, flags).ok()?;
         let Some(error) = QueuedError::read(&control[..message.control]) else { continue };
         if let Some(how) = of_icmp(error) {
             let about = data[..message.length].to_vec();
@@ -115,7 +119,7 @@ fn of_icmp(error: QueuedError) -> Option<Refusal> {
 
 /// What an error of a call means where the error queue has nothing. `tcp` is whether a refused
 /// connection can have been a reset.
-pub(super) fn of_error(error: &io::Error, tcp: bool) -> Refusal {
+pub fn of_error(error: &io::Error, tcp: bool) -> Refusal {
     match error.raw_os_error().unwrap_or(libc::EIO) {
         libc::ECONNREFUSED if tcp => Refusal::Reset,
         libc::ECONNREFUSED => Refusal::PortUnreachable,

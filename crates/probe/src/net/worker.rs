@@ -1,17 +1,17 @@
 //! A thread with a poll loop, which ends at once when its owner wants it to.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 /// The thread. Dropping it ends it and waits for its end.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub struct Worker {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -19,13 +19,10 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts it. It has to poll the file descriptor that it gets, and to return when that becomes
     /// readable.
-    pub(super) fn start(name: &str, run: impl FnOnce(&OwnedFd) + Send + 'static) -> Result<Worker> {
+    pub fn start(name: &str, run: impl FnOnce(&OwnedFd) + Send + 'static) -> io::Result<Worker> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(&stopped))
-            .context("start a thread")?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(&stopped))?;
         Ok(Worker { stop, thread: Some(thread) })
     }
 }
@@ -42,32 +39,33 @@ impl Drop for Worker {
 }
 
 /// What a worker waits for, and what it does when something is ready.
-pub(super) trait Work {
+pub trait Work {
     /// Who waits.
     type Owner: Copy;
 
     /// Adds everything that it waits for. Gives until when at most.
     fn wait_for<'w>(&'w self, waits: &mut Waits<'w, Self::Owner>) -> Option<Instant>;
 
-    /// Goes on with what is ready, and ends what took too long.
-    fn go_on(&mut self, ready: &[(Self::Owner, PollFlags)]);
+    /// Goes on with what is ready, and ends what took too long. Gives whether there is more to do.
+    fn go_on(&mut self, ready: &[(Self::Owner, PollFlags)]) -> bool;
 }
 
 /// Files that are waited for, each with its owner.
-pub(super) struct Waits<'w, O> {
+pub struct Waits<'w, O> {
     fds: Vec<PollFd<'w>>,
     owners: Vec<O>,
 }
 
 impl<'w, O> Waits<'w, O> {
-    pub(super) fn add(&mut self, owner: O, fd: &'w impl AsFd, events: PollFlags) {
+    /// Adds a file, and what of it is waited for.
+    pub fn add(&mut self, owner: O, fd: &'w impl AsFd, events: PollFlags) {
         self.owners.push(owner);
         self.fds.push(PollFd::new(fd, events));
     }
 }
 
-/// Works until it is stopped.
-pub(super) fn run(mut work: impl Work, stop: &OwnedFd) {
+/// Works until there is nothing more to do, or the file becomes readable that stops it.
+pub fn run(mut work: impl Work, stop: &OwnedFd) {
     loop {
         let mut waits = Waits { fds: vec![PollFd::new(stop, PollFlags::IN)], owners: Vec::new() };
         let deadline = work.wait_for(&mut waits);
@@ -84,12 +82,14 @@ pub(super) fn run(mut work: impl Work, stop: &OwnedFd) {
         }
         let ready = owners.into_iter().zip(fds.iter().map(PollFd::revents));
         let ready: Vec<_> = ready.filter(|(_, events)| !events.is_empty()).collect();
-        work.go_on(&ready);
+        if !work.go_on(&ready) {
+            return;
+        }
     }
 }
 
 /// How long poll may wait until a deadline; `None`: for ever.
-pub(super) fn until(deadline: Option<Instant>) -> Option<Timespec> {
+pub fn until(deadline: Option<Instant>) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
     Timespec::try_from(left).ok()
 }
