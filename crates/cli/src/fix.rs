@@ -9,6 +9,7 @@ use clap::ArgAction;
 use ipnet::IpNet;
 
 use unmasq_audit::{FindingId, Request, explain};
+use unmasq_cluster::Cluster;
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
 use unmasq_report::{json, terminal};
@@ -17,7 +18,7 @@ mod apply;
 
 use crate::audit::{self, Progress};
 use crate::output::{self, Exit};
-use crate::source::{self, LoadedCluster};
+use crate::source::LoadedCluster;
 
 /// What `-h` says at its end.
 pub(crate) const EXAMPLES: &str = "\
@@ -37,8 +38,8 @@ Examples:
     unmasq fix --all capture/
   Something gets worse, and you want it all the same (a refusal names it):
     unmasq fix external-traffic-policy-cluster capture/ --accept NAME
-  On a host, as root: do it, and take it back later:
-    unmasq fix host-masquerade --cluster-cidr 172.7.0.0/16 --apply
+  On a node, as root: do what the plan has for this node, and take it back later:
+    unmasq fix host-masquerade capture/ --apply
     unmasq fix --undo /var/lib/unmasq/1796000000.journal
 
 Exit codes:
@@ -63,8 +64,8 @@ pub(crate) struct Args {
     /// Put up with something that gets worse, or that doesn't hold, by its name in the refusal
     #[arg(long, value_name = "NAME")]
     accept: Vec<String>,
-    /// Do it, on this host: each change is one transaction, checked before and after; what goes wrong
-    /// is taken back
+    /// Do what is for this host, if it is still as it was captured: each change is one transaction,
+    /// checked before and after; what goes wrong is taken back
     #[arg(long)]
     apply: bool,
     /// Where the journal of --apply is written, by which it is taken back. Left out: a new file in
@@ -104,13 +105,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return apply::resume(journal);
     }
     let (findings, capture) = words(&args.words, args.all)?;
-    if let (true, Some(capture)) = (args.apply, &capture) {
-        bail!(
-            "--apply changes the host that it runs on, and {} is a capture: print the plan, or run \
-             it on the node",
-            capture.display()
-        );
-    }
     if args.remedy.is_some() && findings.len() != 1 {
         bail!("--remedy is for one finding: name it");
     }
@@ -142,10 +136,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if !args.apply {
         return Ok(Exit::Done);
     }
-    let again = || {
-        let cluster = source::cluster_of_this_machine(args.cluster_cidr.clone())?.cluster;
-        Ok(audit::ask(&cluster, &expectations, Request { strict: args.strict }))
-    };
+    let again =
+        |cluster: Cluster| audit::ask(&cluster, &expectations, Request { strict: args.strict });
     apply::apply(plan, args.journal.as_deref(), &again)
 }
 

@@ -1,33 +1,36 @@
 //! `unmasq fix --apply`, `--undo`, `--resume`: a plan done on this host, with its journal.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use unmasq_apply::{Entry, Event, Journal, Local, Outcome};
 use unmasq_audit::Audit;
+use unmasq_cluster::Cluster;
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{FindingName, Plan};
 
 use crate::output::{self, Exit};
+use crate::source;
 
 /// Where journals are, unless another place is named.
 const JOURNALS: &str = "/var/lib/unmasq";
 
-/// Does a plan. `again` audits what is there then.
+/// Does what a plan has for this host. `ask` audits a cluster.
 pub(super) fn apply(
     plan: &Plan,
     journal: Option<&Path>,
-    again: &dyn Fn() -> anyhow::Result<Audit>,
+    ask: &dyn Fn(Cluster) -> Audit,
 ) -> anyhow::Result<Exit> {
-    let deeds = plan.deeds();
-    if let Some(object) = deeds.iter().find(|deed| matches!(deed, Deed::Object(_))) {
-        bail!("{} can't be patched from here: apply the plan's patches", object.subject());
-    }
+    let target = Local { node: this_host() };
+    let (deeds, others): (Vec<Deed>, Vec<Deed>) =
+        plan.deeds().into_iter().partition(|deed| node(deed) == Some(&*target.node));
     if deeds.is_empty() {
-        bail!("the plan has nothing that a program can do on this host");
+        let others: BTreeSet<String> = others.iter().map(Deed::subject).collect();
+        let others = Vec::from_iter(others).join("; ");
+        bail!("the plan has nothing for this host, {}. It is about: {others}", target.node);
     }
-    let target = Local { node: node(&deeds)? };
     if let Err(why) = unmasq_apply::check(&target, &deeds) {
         output::warn(&format!("error: {why}"));
         return Ok(Exit::NotAsExpected);
@@ -40,35 +43,51 @@ pub(super) fn apply(
     if let Some(exit) = failed(&outcome) {
         return Ok(exit);
     }
-    let audit = again().context("auditing what is there now")?;
+    // The others as they are foretold, and this host as it is.
+    let audit = ask(with_this_host(plan, &target.node)?);
     let left = plan.mended.iter().find(|one| {
         let name = FindingName::of(&one.finding);
         let mut found = audit.findings.iter().filter(|finding| name.is_of(finding));
         found.any(|finding| finding.severity >= one.finding.severity)
     });
-    let Some(left) = left else {
-        output::warn(&format!("done. To take it back: unmasq fix --undo {}", path.display()));
-        return Ok(Exit::Done);
-    };
-    output::warn(&format!(
-        "error: {} is still there, which the plan did not foretell: it is taken back",
-        FindingName::of(&left.finding)
-    ));
-    take_back(&target, &mut journal)?;
-    Ok(Exit::NotAsExpected)
+    if let Some(left) = left {
+        output::warn(&format!(
+            "error: {} is still there, which the plan did not foretell: it is taken back",
+            FindingName::of(&left.finding)
+        ));
+        take_back(&target, &mut journal)?;
+        return Ok(Exit::NotAsExpected);
+    }
+    for other in &others {
+        output::warn(&format!("not for this host: {}", output::clean(&other.subject())));
+    }
+    output::warn(&format!("done. To take it back: unmasq fix --undo {}", path.display()));
+    Ok(Exit::Done)
+}
+
+/// The cluster as it is foretold, with this host's state as it is.
+fn with_this_host(plan: &Plan, name: &str) -> anyhow::Result<Cluster> {
+    let foretold = &plan.after.cluster;
+    let mut now = source::cluster_of_this_machine(Vec::new()).context("reading this host again")?;
+    let mut nodes = foretold.nodes.clone();
+    let place = nodes.iter_mut().find(|node| node.name == name);
+    if let (Some(place), Some(now)) = (place, now.cluster.nodes.pop()) {
+        place.host = now.host;
+    }
+    Ok(Cluster::new(nodes, foretold.objects.clone(), foretold.overrides.clone()))
 }
 
 /// Takes back what a journal says.
 pub(super) fn undo(path: &Path) -> anyhow::Result<Exit> {
     let mut journal = Journal::open(path)?;
-    let target = Local { node: node(&journal.head().deeds)? };
+    let target = of_this_host(&journal)?;
     take_back(&target, &mut journal)
 }
 
 /// Goes on with a journal.
 pub(super) fn resume(path: &Path) -> anyhow::Result<Exit> {
     let mut journal = Journal::open(path)?;
-    let target = Local { node: node(&journal.head().deeds)? };
+    let target = of_this_host(&journal)?;
     let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell)?;
     Ok(failed(&outcome).unwrap_or(Exit::Done))
 }
@@ -114,20 +133,27 @@ fn tell(entry: &Entry) {
     output::warn(&format!("{what}: {}", output::clean(&entry.subject)));
 }
 
-/// The node that all deeds are for, which has to be this host.
-fn node(deeds: &[Deed]) -> anyhow::Result<String> {
-    let of = |deed: &Deed| match deed {
-        Deed::Rules(rules) => Some(rules.node.clone()),
-        Deed::Table(table) => Some(table.node.clone()),
-        Deed::File(file) => Some(file.node.clone()),
+/// The node that a deed is for; `None`: it is for the cluster.
+fn node(deed: &Deed) -> Option<&str> {
+    match deed {
+        Deed::Rules(rules) => Some(&rules.node),
+        Deed::Table(table) => Some(&table.node),
+        Deed::File(file) => Some(&file.node),
         Deed::Object(_) => None,
-    };
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().to_owned();
-    match deeds.iter().filter_map(of).find(|node| *node != host) {
-        Some(other) => bail!("this is for node {other}, and this host is {host}"),
-        None => Ok(host),
     }
+}
+
+/// This host, for which all deeds of the journal have to be.
+fn of_this_host(journal: &Journal) -> anyhow::Result<Local> {
+    let host = this_host();
+    match journal.head().deeds.iter().find(|deed| node(deed) != Some(&*host)) {
+        Some(other) => bail!("this journal is about {}, and this host is {host}", other.subject()),
+        None => Ok(Local { node: host }),
+    }
+}
+
+fn this_host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 fn new_path() -> PathBuf {

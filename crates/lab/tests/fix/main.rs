@@ -5,13 +5,18 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde_json::Value;
+use unmasq_apply::{CommandError, Journal, Outcome, Target};
 use unmasq_audit::expect::{self, Expectations};
-use unmasq_audit::{Request, audit};
+use unmasq_audit::{FindingId, Request, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
+use unmasq_fix::deed::{Deed, ObjectDeed};
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_lab::scenario::builtin;
 use unmasq_lab::session::Session;
@@ -23,7 +28,9 @@ fn main() -> ExitCode {
         let run = move || scenario(name, change, accepted);
         (title, Box::new(run) as Box<dyn FnOnce() -> Result<()> + Send>)
     };
-    trials::run(MENDED.iter().copied().map(trial))
+    let pinned: trials::Test<Box<dyn FnOnce() -> Result<()> + Send>> =
+        ("canal-unused-pool, pinned", Box::new(pinned));
+    trials::run(MENDED.iter().copied().map(trial).chain([pinned]))
 }
 
 /// A title, a scenario, what is another in its text, and what has to be accepted.
@@ -89,6 +96,13 @@ fn scenario(name: &str, (from, to): (&str, &str), accepted: &[&str]) -> Result<(
         Ok(plan) => plan,
         Err(refusal) => bail!("refused: {refusal}: {refusal:?}"),
     };
+    if plan
+        .deeds()
+        .iter()
+        .all(|deed| matches!(deed, Deed::Rules(_) | Deed::Table(_) | Deed::File(_)))
+    {
+        there_and_back(&session, &plan)?;
+    }
     ensure!(session.step()?, "the scenario has no remedy");
     let after = capture(&session)?;
     for (foretold, real) in plan.after.cluster.nodes.iter().zip(&after.state.cluster.nodes) {
@@ -97,6 +111,114 @@ fn scenario(name: &str, (from, to): (&str, &str), accepted: &[&str]) -> Result<(
         same(&sets(foretold), &sets(real)).with_context(|| format!("sets of {}", real.name))?;
     }
     Ok(())
+}
+
+/// The immediate remedy, a table of our own, is foretold as the kernel takes it, and gone again.
+fn pinned() -> Result<()> {
+    let text = builtin("canal-unused-pool").context("no such scenario")?;
+    let session = Session::up(text, &|_| {})?;
+    let before = capture(&session)?;
+    let wanted = Wanted {
+        findings: vec![FindingName { id: FindingId::CalicoUnusedPool, subject: None }],
+        remedy: Some(2),
+        ..Wanted::default()
+    };
+    let plan = planned(&before, &wanted).map_err(|refusal| anyhow!("refused: {refusal}"))?;
+    ensure!(plan.deeds().iter().all(|deed| matches!(deed, Deed::Table(_))), "it is no pin");
+    there_and_back(&session, &plan)
+}
+
+/// Does a plan on the nodes: their rules are as foretold, then as before, to the byte.
+fn there_and_back(session: &Session, plan: &Plan) -> Result<()> {
+    let target = Nodes { session, files: RefCell::default() };
+    for deed in plan.deeds() {
+        if let Deed::File(file) = deed {
+            let text = file.before.unwrap_or_default();
+            target.files.borrow_mut().insert((file.node, file.path), text);
+        }
+    }
+    let files = target.files.borrow().clone();
+    let listed = session.capture()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("journal");
+    unmasq_apply::check(&target, &plan.deeds())?;
+    let mut journal = Journal::create(&path, Vec::new(), plan.deeds())?;
+    let outcome = unmasq_apply::apply(&target, &mut journal, &mut |_| {})?;
+    ensure!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+    let there = capture(session)?;
+    for (foretold, real) in plan.after.cluster.nodes.iter().zip(&there.state.cluster.nodes) {
+        let (Some(foretold), Some(real)) = (&foretold.host, &real.host) else { continue };
+        same(&rules(foretold), &rules(real))
+            .with_context(|| format!("applied on {}", real.name))?;
+    }
+    let mut journal = Journal::open(&path)?;
+    let wrong = unmasq_apply::take_back(&target, &mut journal, &mut |_| {})?;
+    ensure!(wrong.is_empty(), "{wrong:?}");
+    ensure!(*target.files.borrow() == files, "files are not as before");
+    for (path, text) in session.capture()? {
+        let rules = path.ends_with("-save") || path.ends_with("nft.txt");
+        let without = |text: &[u8]| uncounted(&String::from_utf8_lossy(text));
+        let was = listed.get(&path).with_context(|| format!("{path} is new"))?;
+        ensure!(!rules || without(&text) == without(was), "{path} is not as before");
+    }
+    Ok(())
+}
+
+/// A listing without comments, counters and nft's handles.
+fn uncounted(text: &str) -> String {
+    let line = |line: &str| {
+        let line = line.split(" # handle ").next().unwrap_or(line);
+        let line = unmasq_fix::deed::without_counts(line);
+        match line.split_once(" [") {
+            Some((chain, _)) if line.starts_with(':') => chain.to_owned(),
+            Some(_) | None => line,
+        }
+    };
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The nodes of a session, with files that only the test has.
+struct Nodes<'s> {
+    session: &'s Session,
+    files: RefCell<BTreeMap<(String, String), String>>,
+}
+
+impl Target for Nodes<'_> {
+    fn run(&self, node: &str, command: &[&str], input: &str) -> Result<String, CommandError> {
+        let namespace = self.session.cluster.namespace(node);
+        namespace.and_then(|namespace| namespace.exec_with(command, input)).map_err(|error| {
+            let (node, command) = (node.to_owned(), command.join(" "));
+            CommandError { node, command, why: format!("{error:#}") }
+        })
+    }
+
+    fn read(&self, node: &str, path: &str) -> io::Result<Option<String>> {
+        Ok(self.files.borrow().get(&(node.to_owned(), path.to_owned())).cloned())
+    }
+
+    fn write(&self, node: &str, path: &str, text: Option<&str>) -> io::Result<()> {
+        let key = (node.to_owned(), path.to_owned());
+        let mut files = self.files.borrow_mut();
+        match text {
+            Some(text) => drop(files.insert(key, text.to_owned())),
+            None => drop(files.remove(&key)),
+        }
+        Ok(())
+    }
+
+    fn object(&self, deed: &ObjectDeed) -> Result<Option<Value>, CommandError> {
+        Err(none(deed))
+    }
+
+    fn patch(&self, deed: &ObjectDeed, _: &Value) -> Result<(), CommandError> {
+        Err(none(deed))
+    }
+}
+
+fn none(deed: &ObjectDeed) -> CommandError {
+    let (node, command) = ("cluster".to_owned(), deed.name.clone());
+    CommandError { node, command, why: "there is no API here".to_owned() }
 }
 
 /// The rule that lets health checks in: the API server chooses its port when the policy becomes
