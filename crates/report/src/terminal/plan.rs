@@ -83,9 +83,11 @@ fn write_step(text: &mut String, number: usize, step: &Step, plan: &Plan, paint:
         }
         By::Unmasq(deeds) => deeds.iter().for_each(|deed| write_deed(text, deed, paint)),
         By::Person(index) => {
-            text.push_str("     By hand:\n");
-            let of = &plan.mended[step.mended].remedy.steps;
-            of.get(*index).into_iter().for_each(|step| write_action(text, &step.action, paint));
+            let of = plan.mended[step.mended].remedy.steps.get(*index);
+            let mut told = String::new();
+            of.into_iter().for_each(|step| write_action(&mut told, &step.action, paint));
+            text.push_str(if told.is_empty() { "     By hand.\n" } else { "     By hand:\n" });
+            text.push_str(&told);
         }
     }
 }

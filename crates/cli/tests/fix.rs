@@ -1,0 +1,112 @@
+//! `unmasq fix` on the examples: what it plans, what it refuses, and how it says so.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn fix(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+    command.arg("fix").args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs it with `--json`, and holds what it prints against the schema.
+fn document(arguments: &[&str]) -> (Value, Option<i32>) {
+    let output = fix(&[arguments, &["--json"]].concat());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/fix.v1.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator
+        .iter_errors(&document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{document:#}");
+    (document, output.status.code())
+}
+
+#[test]
+fn an_unused_pool_is_switched_off_and_felix_does_the_rest() {
+    let output = fix(&["calico-unused-pool", "examples/canal-rke"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    for line in [
+        "PLAN: mends 1 finding;",
+        "- spec.natOutgoing: true",
+        "+ spec.natOutgoing: false",
+        "Felix withdraws its masquerade rule, because no pool has natOutgoing",
+        "+ REWRITTEN -> PRESERVED  somebody outside",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let (plan, code) = document(&["calico-unused-pool", "examples/canal-rke"]);
+    let patch = &plan["plan"]["steps"][0]["deeds"][0];
+    assert_eq!((code, &patch["kind"]), (Some(0), &Value::from("object")));
+    assert_eq!(patch["patch"]["spec"]["natOutgoing"], false);
+    assert_eq!(patch["back"]["spec"]["natOutgoing"], true);
+    assert_eq!(plan["plan"]["worse"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn rules_of_hosts_change_in_one_place_each() {
+    let (plan, code) = document(&["--all", "examples/flannel-host"]);
+    assert_eq!(code, Some(0));
+    let steps = plan["plan"]["steps"].as_array().unwrap();
+    let deeds = steps.iter().flat_map(|step| step["deeds"].as_array().unwrap());
+    let rules: Vec<&Value> = deeds.filter(|deed| deed["kind"] == "rules").collect();
+    assert_eq!(rules.len(), 3);
+    for deed in rules {
+        let of = |when: &str| -> Vec<String> {
+            let rules = deed[when].as_array().unwrap().iter();
+            rules.map(|rule| rule.as_str().unwrap().to_owned()).collect()
+        };
+        let (before, after) = (of("before"), of("after"));
+        let changed: Vec<(&String, &String)> =
+            before.iter().zip(&after).filter(|(old, new)| old != new).collect();
+        let [(old, new)] = changed[..] else { panic!("{changed:?}") };
+        assert_eq!(new.replace(" ! -d 172.7.0.0/16", ""), *old);
+    }
+}
+
+#[test]
+fn what_gets_worse_is_refused_until_it_is_accepted() {
+    let example = "examples/kube-proxy-cluster-policy";
+    let (refused, code) = document(&["external-traffic-policy-cluster", example]);
+    assert_eq!(code, Some(1));
+    assert_eq!(refused["refusal"]["reason"], "unmet");
+    let name = refused["refusal"]["accept"][0].as_str().unwrap().to_owned();
+    let (plan, code) = document(&["external-traffic-policy-cluster", example, "--accept", &name]);
+    assert_eq!(code, Some(0), "{plan:#}");
+    let worse = plan["plan"]["worse"].as_array().unwrap();
+    assert!(worse.iter().all(|one| one["named"] == true), "{worse:?}");
+}
+
+#[test]
+fn wrong_usage_says_what_to_do() {
+    for (arguments, code, said) in [
+        (&["calico-unused-pol", "examples/canal-rke"][..], 2, "did you mean calico-unused-pool?"),
+        (&["examples/canal-rke"], 2, "name a finding"),
+        (&["--all", "no/such/folder"], 2, "neither a finding"),
+        (&["--undo", "README.md"], 2, "README.md is no journal of unmasq"),
+        (&["--undo", "no/such/journal"], 2, "journal no/such/journal: No such file"),
+        (&["calico-unused-pool", "examples/canal-rke", "--remedy", "9"], 1, "no number 9"),
+        (&["klipper-lb", "examples/canal-rke"], 1, "there is no finding klipper-lb here"),
+        (
+            &["calico-unused-pool", "examples/canal-rke", "--apply"],
+            2,
+            "the plan has nothing for this host",
+        ),
+    ] {
+        let output = fix(arguments);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {all}");
+        assert!(all.contains(said), "{arguments:?}: {all}");
+    }
+}
