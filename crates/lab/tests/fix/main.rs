@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use unmasq_apply::{CommandError, Journal, Outcome, Target};
 use unmasq_audit::expect::{self, Expectations};
-use unmasq_audit::{FindingId, Request, audit};
+use unmasq_audit::{Audit, FindingId, Request, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_fix::deed::{Deed, ObjectDeed};
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
@@ -110,6 +110,11 @@ fn scenario(name: &str, (from, to): (&str, &str), accepted: &[&str]) -> Result<(
         same(&rules(foretold), &rules(real)).with_context(|| format!("rules of {}", real.name))?;
         same(&sets(foretold), &sets(real)).with_context(|| format!("sets of {}", real.name))?;
     }
+    let real = audit(&after.state.cluster, &after.expectations, Request::default(), &|_, _| {});
+    let rows = |audit: &Audit| -> Vec<_> {
+        audit.matrix.rows.iter().map(|row| (row.cell.clone(), row.count)).collect()
+    };
+    ensure!(rows(&plan.audit) == rows(&real), "the matrix is another than foretold");
     Ok(())
 }
 
