@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, expectations, explain, fix, lab, output, trace};
+use crate::{audit, collect, diff, expectations, explain, fix, lab, output, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -29,6 +29,9 @@ enum Command {
     /// What mends a finding, tried out on a model first: what it changes, and whether it may be done
     #[command(after_help = fix::EXAMPLES, after_long_help = fix::MORE)]
     Fix(fix::Args),
+    /// What differs between two captures of a cluster: rules, settings, objects, and answers
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(diff::Args),
     /// Collect this node's network state into a capture; changes nothing on the node
     #[command(after_help = collect::EXAMPLES)]
     Collect(collect::Args),
@@ -55,6 +58,7 @@ impl Args {
             Command::Trace(args) => trace::run(args),
             Command::Audit(args) => audit::run(args),
             Command::Fix(args) => fix::run(args),
+            Command::Diff(args) => diff::run(args),
             Command::Collect(args) => collect::run(args),
             Command::Lab(args) => lab::run(args),
             Command::Expect(args) => expectations::run(args),

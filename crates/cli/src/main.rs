@@ -11,6 +11,7 @@ use clap::Parser as _;
 mod args;
 mod audit;
 mod collect;
+mod diff;
 mod endpoint;
 mod expect;
 mod expectations;

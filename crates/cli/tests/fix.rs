@@ -110,3 +110,42 @@ fn wrong_usage_says_what_to_do() {
         assert!(all.contains(said), "{arguments:?}: {all}");
     }
 }
+
+#[test]
+fn two_captures_differ_in_what_was_changed() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/canal-rke");
+    let after = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").args(["-r", root]).arg(after.path().join("c")).status();
+    assert!(copied.unwrap().success());
+    let capture = after.path().join("c");
+    let edit = |file: &str, change: &dyn Fn(&str) -> String| {
+        let path = capture.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, change(&text)).unwrap();
+    };
+    edit("kubernetes/ippools.crd.projectcalico.org.json", &|text| {
+        text.replace("\"natOutgoing\": true", "\"natOutgoing\": false")
+    });
+    edit("nodes/n1/iptables-save", &|text| {
+        let kept = text.lines().filter(|line| !line.contains("masq-ipam-pools src"));
+        kept.map(|line| format!("{line}\n")).collect()
+    });
+    let diff = |second: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+        command.args(["diff", root]).arg(second).output().unwrap()
+    };
+    let output = diff(&capture);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for line in [
+        "node n1, iptables-nft table nat, chain cali-nat-outgoing",
+        "- -A cali-nat-outgoing -m comment",
+        "- spec.natOutgoing: true",
+        "+ REWRITTEN -> PRESERVED  somebody outside",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("node n2"), "{said}");
+    let output = diff(std::path::Path::new(root));
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(0), "Nothing differs.\n"));
+}

@@ -181,7 +181,7 @@ impl Drafter {
 }
 
 /// A chain's rules as a deed has them.
-fn texts(table: &Table, chain: &Chain) -> Vec<String> {
+pub(crate) fn texts(table: &Table, chain: &Chain) -> Vec<String> {
     let text = |rule: &Rule| match table.backend {
         Backend::Nft => without_counts(&rule.text),
         Backend::Legacy | Backend::IptablesNft => rule.text.to_string(),
@@ -190,7 +190,7 @@ fn texts(table: &Table, chain: &Chain) -> Vec<String> {
 }
 
 /// The program that writes a table; `None`: one of another family than IP.
-fn program(table: &Table) -> Option<deed::Program> {
+pub(crate) fn program(table: &Table) -> Option<deed::Program> {
     use deed::Program as P;
     Some(match (table.backend, table.family) {
         (Backend::Legacy, TableFamily::Ip) => P::IptablesLegacy,

@@ -12,6 +12,7 @@
 
 pub mod deed;
 mod deeds;
+mod difference;
 mod file;
 mod manifests;
 mod owner;
@@ -20,6 +21,7 @@ mod state;
 mod transplant;
 mod worse;
 
+pub use difference::{Difference, difference};
 pub use manifests::{Manifests, ObjectName, merge};
 pub use owner::{Reaction, Reactions, Unforeseen};
 pub use plan::{By, FindingName, Mended, Plan, Refusal, Step, Wanted, plan};

@@ -59,6 +59,12 @@ impl Manifests {
         read::values(self.files.get(&file)?).into_iter().nth(index)
     }
 
+    /// All objects that have a kind and a name.
+    pub fn all(&self) -> Vec<(ObjectName, Value)> {
+        let values = self.files.values().flat_map(|bytes| read::values(bytes));
+        values.filter_map(|value| Some((ObjectName::of(&value)?, value))).collect()
+    }
+
     /// Puts another object in the place of the one of that name. `false`: there is none.
     pub fn replace(&mut self, name: &ObjectName, object: Value) -> bool {
         let Some((file, index)) = self.place(name) else { return false };
@@ -105,6 +111,15 @@ fn holds(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 impl ObjectName {
+    fn of(object: &Value) -> Option<ObjectName> {
+        let text = |path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        Some(ObjectName {
+            resource: text("/kind")?.to_ascii_lowercase(),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name")?,
+        })
+    }
+
     fn is_of(&self, object: &Value) -> bool {
         let text = |path: &str| object.pointer(path).and_then(Value::as_str);
         let Some(kind) = text("/kind") else { return false };

@@ -33,7 +33,7 @@ use paint::{Colour, Paint};
 pub use audit::{Extent, audit};
 pub use hosts::path_of_hosts;
 pub(crate) use hosts::probability;
-pub use plan::{plan, refusal};
+pub use plan::{difference, plan, refusal};
 
 use crate::json::ends;
 

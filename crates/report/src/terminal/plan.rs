@@ -7,7 +7,7 @@ use serde_json::Value;
 use similar::TextDiff;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
 use unmasq_fix::deed::{Deed, FileDeed, ObjectDeed, RulesDeed, TableDeed};
-use unmasq_fix::{By, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
+use unmasq_fix::{By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
 
 use super::audit::finding::{command, write_action, write_requirement};
 use super::audit::matrix;
@@ -43,7 +43,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>, style: &Style) -> String {
     }
     reactions(&mut text, "Then, by themselves", &plan.reactions, &paint);
     reactions(&mut text, "At their next start", &plan.restart, &paint);
-    changes(&mut text, plan, subject, &paint);
+    changes(&mut text, &plan.changes.rows, subject, &paint);
     worse(&mut text, &plan.worse, &paint);
     afterwards(&mut text, plan, &paint);
     text
@@ -99,12 +99,12 @@ fn write_deed(text: &mut String, deed: &Deed, paint: &Paint) {
         Deed::Rules(RulesDeed { before, after, .. }) => {
             let lines = |rules: &[String]| rules.iter().map(|rule| format!("{rule}\n")).collect();
             let (before, after): (String, String) = (lines(before), lines(after));
-            difference(text, &before, &after, paint);
+            lines_of(text, &before, &after, paint);
         }
         Deed::Table(TableDeed { before, after, .. })
         | Deed::File(FileDeed { before, after, .. }) => {
             let of = |text: &Option<String>| text.clone().unwrap_or_default();
-            difference(text, &of(before), &of(after), paint);
+            lines_of(text, &of(before), &of(after), paint);
         }
     }
 }
@@ -114,7 +114,7 @@ fn of_object(text: &mut String, object: &ObjectDeed, paint: &Paint) {
     let (mut before, mut after) = (String::new(), String::new());
     fields(&object.back, "", &mut before);
     fields(&object.patch, "", &mut after);
-    difference(text, &before, &after, paint);
+    lines_of(text, &before, &after, paint);
 }
 
 /// Each field of a patch by its path, a line each; lists line by line.
@@ -139,7 +139,7 @@ fn fields(value: &Value, path: &str, text: &mut String) {
 }
 
 /// Lines that go and come, with a line around.
-fn difference(text: &mut String, before: &str, after: &str, paint: &Paint) {
+fn lines_of(text: &mut String, before: &str, after: &str, paint: &Paint) {
     let difference = TextDiff::from_lines(before, after);
     for group in difference.grouped_ops(1) {
         for operation in group {
@@ -168,14 +168,34 @@ fn reactions(text: &mut String, title: &str, reactions: &Reactions, paint: &Pain
     }
 }
 
+/// What differs between two captures, ending with a newline.
+pub fn difference(difference: &Difference, subject: &Subject<'_>, style: &Style) -> String {
+    let paint = Paint::new(style);
+    let mut text = String::new();
+    for (title, names) in [("Only before", &difference.gone), ("Only after", &difference.new)] {
+        if !names.is_empty() {
+            heading(&mut text, title, &paint);
+            paint.wrap(&mut text, "  ", &shortened(names, FEW_CHANGES, &paint));
+        }
+    }
+    if !difference.deeds.is_empty() {
+        heading(&mut text, "What differs", &paint);
+        difference.deeds.iter().for_each(|deed| write_deed(&mut text, deed, &paint));
+    }
+    match &difference.changes {
+        Ok(all) => changes(&mut text, &all.rows, subject, &paint),
+        Err(why) => paint.wrap(&mut text, "", &clean(why)),
+    }
+    text.trim_start().to_owned()
+}
+
 /// Answers that change, by what is called: the better ones, then the worse.
-fn changes(text: &mut String, plan: &Plan, subject: &Subject<'_>, paint: &Paint) {
+fn changes(text: &mut String, rows: &[Change], subject: &Subject<'_>, paint: &Paint) {
     heading(text, "What changes", paint);
-    if plan.changes.rows.is_empty() {
+    if rows.is_empty() {
         text.push_str("  No answer changes.\n");
         return;
     }
-    let rows = &plan.changes.rows;
     let shown = if paint.verbose { rows.len() } else { rows.len().min(FEW_CHANGES) };
     for change in rows.iter().take(shown) {
         write_change(text, change, subject, paint);
