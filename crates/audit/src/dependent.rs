@@ -98,16 +98,13 @@ pub struct Broken {
 
 /// Adds the networks that settings name as clients to those who are asked.
 pub fn add_to(dependences: &[Dependence], cluster: &Cluster, clients: &mut Clients) {
-    for dependence in dependences {
-        let names_clients = match dependence.kind {
-            Kind::NetworkPolicy | Kind::IngressAllowList => true,
-            // The matrix asks for these with the Service that has them; proxies aren't clients.
-            Kind::SourceRanges | Kind::IngressRateLimit | Kind::TrustedProxies => false,
-        };
-        for net in dependence.networks.iter().filter(|net| names_clients && net.prefix_len() > 0) {
-            clients.add(cluster, *net);
-        }
-    }
+    let named = dependences.iter().filter(|dependence| match dependence.kind {
+        Kind::NetworkPolicy | Kind::IngressAllowList => true,
+        // The matrix asks for these with the Service that has them; proxies aren't clients.
+        Kind::SourceRanges | Kind::IngressRateLimit | Kind::TrustedProxies => false,
+    });
+    let networks = named.flat_map(|one| &one.networks).filter(|net| net.prefix_len() > 0);
+    clients.add_of_settings(cluster, &networks.copied().collect());
 }
 
 /// Settings that nobody was seen to use, a sentence each.

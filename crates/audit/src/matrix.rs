@@ -13,6 +13,8 @@ mod build;
 mod cause;
 pub mod change;
 mod clients;
+mod named;
+mod pods;
 mod questions;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,19 @@ pub use build::build;
 pub(crate) use cause::own as texts_of_node;
 pub use clients::Clients;
 pub(crate) use clients::{bridged, unknown_sets};
+
+/// No longer list in a sentence than this.
+const MAX_LISTED: usize = 12;
+
+/// A list for a sentence, cut where it gets too long.
+fn first_and_more(all: impl IntoIterator<Item = String>) -> String {
+    let all: Vec<String> = all.into_iter().collect();
+    let (first, more) = all.split_at(all.len().min(MAX_LISTED));
+    match more.len() {
+        0 => first.join(", "),
+        more => format!("{}, and {more} more", first.join(", ")),
+    }
+}
 
 /// The whole matrix.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -164,6 +164,14 @@ pub(crate) fn find(host: &Host, id: RuleId) -> Option<(&Table, &Chain, &Rule)> {
     Some((table, chain, chain.rules.get(id.rule as usize)?))
 }
 
+/// The program that writes such rules for each pod or port alike, by names that only it gives: a
+/// shape can be anybody's, and so can a jump into a chain of kube-proxy's.
+pub(crate) fn program(table: &Table, chain: &Chain, rule: &Rule) -> Option<Owner> {
+    by_place(table, chain, rule)
+        .or_else(|| rule.comment.as_deref().and_then(names::by_comment))
+        .or_else(|| by_target(table, rule).filter(|owner| *owner != Owner::KubeProxy))
+}
+
 /// By the table and the chain that the rule stands in.
 fn by_place(table: &Table, chain: &Chain, rule: &Rule) -> Option<Owner> {
     if let Some(owner) = by_table(table) {

@@ -416,7 +416,7 @@ impl Shape {
 }
 
 /// A field, and the mask that it is tested under.
-fn masked_field(expr: &Expr) -> Option<(Field, Option<u128>)> {
+pub(crate) fn masked_field(expr: &Expr) -> Option<(Field, Option<u128>)> {
     if let Expr::Field(field) = expr {
         return Some((*field, None));
     }
@@ -430,7 +430,7 @@ fn masked_field(expr: &Expr) -> Option<(Field, Option<u128>)> {
 }
 
 /// The length of the prefix that a mask keeps; `None` if its bits aren't in one piece at the top.
-fn prefix_length(family: Family, mask: u128) -> Option<u8> {
+pub(crate) fn prefix_length(family: Family, mask: u128) -> Option<u8> {
     let bits = u32::from(family.bits());
     let shifted = mask.checked_shl(128 - bits)?;
     let ones = shifted.leading_ones();

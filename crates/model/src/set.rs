@@ -255,6 +255,24 @@ impl Elements {
         self
     }
 
+    /// The numbers of a field of all keys, each as a range with both ends in. Keys that are no
+    /// tuple have one field.
+    pub fn ranges(&self, field: usize) -> impl Iterator<Item = (u128, u128)> + '_ {
+        let exact = self.exact.keys().filter_map(move |key| {
+            let value = match key {
+                Value::Tuple(fields) => fields.get(field)?,
+                Value::Number(_) | Value::Name(_) => Some(key).filter(|_| field == 0)?,
+            };
+            value.as_number().map(|number| (number, number))
+        });
+        let intervals = self.intervals.iter().filter(move |_| field == 0);
+        let boxes = self.boxes.iter().filter_map(move |(fields, _)| match fields.get(field)? {
+            Interval::Numbers(low, high) => Some((*low, *high)),
+            Interval::Name(_) => None,
+        });
+        exact.chain(intervals.map(|(low, (high, _))| (*low, *high))).chain(boxes)
+    }
+
     /// The data of all elements.
     pub fn data(&self) -> impl Iterator<Item = &Data> {
         self.exact

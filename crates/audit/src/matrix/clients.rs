@@ -2,26 +2,27 @@
 //!
 //! A rule that masquerades by the source's network only shows with a client of that network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use unmasq_cluster::Cluster;
 use unmasq_model::expr::End;
-use unmasq_model::host::Host;
-use unmasq_model::ipset::{Content, IpSet};
 use unmasq_model::link::Address;
-use unmasq_model::rule::{Step, Test};
-use unmasq_model::ruleset::{BaseChain, ChainKind, Hook, Table};
 
-use super::Outside;
-use crate::shape::source_network;
+use super::named::{self, Group};
+use super::pods::{self, NamedCall, NamedPod, Pods};
+use super::{Outside, first_and_more};
+use crate::label::short_text;
 
 /// No more networks that rules name than this: each is a question for every Service.
 const MAX_NAMED: usize = 8;
+/// No more networks that settings name than this, for the same reason.
+const MAX_OF_SETTINGS: usize = 16;
 
 /// Addresses that belong to nobody (RFC 5737, RFC 3849): anybody.
-const ANYBODY: [IpAddr; 2] = [
+pub(super) const ANYBODY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
 ];
@@ -35,59 +36,152 @@ pub struct Clients {
     pub destinations: Vec<IpAddr>,
     /// What was left out, a sentence each.
     pub left_out: Vec<String>,
+    /// Pods that rules name as callers, beside those that call anyway.
+    pub(super) pods: Vec<NamedPod>,
+    /// Pods and ports that rules name as called, beside those that are called anyway.
+    pub(super) calls: Vec<NamedCall>,
+    networks: OnceLock<Networks>,
+}
+
+/// The cluster's own networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Networks {
+    inside: Vec<IpNet>,
+    /// The same without the nodes' own bridges.
+    own: Vec<IpNet>,
 }
 
 impl Clients {
-    /// Anybody, and those whom the rules of the cluster's nodes name as a source.
+    /// Anybody, and those whom the rules of the cluster's nodes name.
     pub fn of(cluster: &Cluster) -> Clients {
         let mut clients = Clients::default();
         clients.callers.extend(ANYBODY.map(|address| (Outside::Anybody, address)));
         clients.destinations.extend(ANYBODY);
-        let inside = inside(cluster);
-        let mut named = BTreeSet::new();
-        for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
-            named.extend(named_by(host));
-        }
-        // A network with pods in it is the cluster's, unless nodes or Services are in it too: then
-        // it is larger than the pods' own, and others may be taken for pods.
-        let no_pods = not_of_pods(cluster);
-        let known = |net: &IpNet| {
-            let is_larger = no_pods.iter().any(|address| net.contains(address));
-            inside.iter().any(|one| one.contains(net) || (net.contains(one) && !is_larger))
-        };
-        let called = called(cluster);
-        let asked = |net: &IpNet| !known(net) && !called.contains(net) && travels(net.addr());
-        named.retain(|net| net.prefix_len() > 0 && asked(net));
-        if named.len() > MAX_NAMED {
-            let left: Vec<String> = named.iter().skip(MAX_NAMED).map(ToString::to_string).collect();
-            clients.left_out.push(format!(
-                "clients of these networks, which rules name as a source, were not asked: {}",
-                left.join(", ")
-            ));
-        }
-        for net in named.into_iter().take(MAX_NAMED) {
-            if let Some(address) = somebody(net, &inside) {
-                clients.callers.push((Outside::NamedByRule(net), address));
+        let mut asked = Asked::new(cluster, &clients.networks(cluster).inside);
+        let pods = Pods::new(cluster);
+        let mut of_pods = pods::Named::default();
+        let mut untold = BTreeMap::new();
+        let hosts = cluster.nodes.iter().enumerate();
+        for (node, host) in hosts.filter_map(|(node, one)| Some((node, one.host.as_ref()?))) {
+            for one in named::rules(host) {
+                let source = named::end(host, one.table, one.rule, End::Source);
+                source.groups.iter().for_each(|group| asked.add(group));
+                if !one.loses {
+                    continue;
+                }
+                if source.untold {
+                    let rule = || format!("{} on {}", short_text(one.rule), host.name);
+                    untold.entry(&*one.rule.text).or_insert_with(rule);
+                }
+                of_pods.add(&pods, node, host, &one, &source);
             }
         }
+        clients.add_named(cluster, asked.named);
+        if !untold.is_empty() {
+            clients.left_out.push(format!(
+                "whose source these rules are about can't be told, so nobody was asked for them: {}",
+                first_and_more(untold.into_values())
+            ));
+        }
+        (clients.pods, clients.calls) = of_pods.bounded(&mut clients.left_out);
         clients
     }
 
-    /// Adds the clients of a network that a setting or an expectation names.
+    fn add_named(&mut self, cluster: &Cluster, named: BTreeSet<IpNet>) {
+        let mut left: Vec<String> = Vec::new();
+        for (number, net) in named.into_iter().enumerate() {
+            let address = match number < MAX_NAMED {
+                true => somebody(net, &self.networks(cluster).inside),
+                false => None,
+            };
+            match address {
+                Some(address) => self.callers.push((Outside::NamedByRule(net), address)),
+                None => left.push(net.to_string()),
+            }
+        }
+        if !left.is_empty() {
+            self.left_out.push(format!(
+                "clients of these networks, which rules name as a source, were not asked: {}",
+                first_and_more(left)
+            ));
+        }
+    }
+
+    fn networks(&self, cluster: &Cluster) -> &Networks {
+        self.networks.get_or_init(|| Networks { inside: inside(cluster), own: own(cluster) })
+    }
+
+    /// Adds the clients of a network that an expectation names.
     pub fn add(&mut self, cluster: &Cluster, net: IpNet) {
         let outside = Outside::NamedBySetting(net);
         if self.callers.iter().any(|(known, _)| *known == outside) {
             return;
         }
         // Whoever names a network that a node takes for its own has clients there all the same.
-        let free = somebody(net, &inside(cluster)).or_else(|| somebody(net, &own(cluster)));
+        let networks = self.networks(cluster);
+        let free = somebody(net, &networks.inside).or_else(|| somebody(net, &networks.own));
         self.callers.extend(free.map(|address| (outside, address)));
+    }
+
+    /// Adds the clients of networks that settings name, as many as can be asked.
+    pub fn add_of_settings(&mut self, cluster: &Cluster, nets: &BTreeSet<IpNet>) {
+        nets.iter().take(MAX_OF_SETTINGS).for_each(|net| self.add(cluster, *net));
+        if nets.len() > MAX_OF_SETTINGS {
+            let left = nets.iter().skip(MAX_OF_SETTINGS).map(ToString::to_string);
+            self.left_out.push(format!(
+                "clients of these networks, which settings name, were not asked: {}",
+                first_and_more(left)
+            ));
+        }
     }
 
     /// Adds a network that pods call.
     pub fn add_destination(&mut self, cluster: &Cluster, net: IpNet) {
-        let address = somebody(net, &inside(cluster));
+        let address = somebody(net, &self.networks(cluster).inside);
         self.destinations.extend(address.filter(|one| !self.destinations.contains(one)));
+    }
+}
+
+/// The networks outside that rules name as sources.
+struct Asked<'n> {
+    inside: &'n [IpNet],
+    /// A network with pods in it is the cluster's, unless nodes or Services are in it too: then it
+    /// is larger than the pods' own, and others may be taken for pods.
+    no_pods: Vec<IpAddr>,
+    called: BTreeSet<IpNet>,
+    /// Whether somebody is asked there, for each network that was looked at.
+    known: BTreeMap<IpNet, bool>,
+    named: BTreeSet<IpNet>,
+}
+
+impl<'n> Asked<'n> {
+    fn new(cluster: &Cluster, inside: &'n [IpNet]) -> Self {
+        let (no_pods, called) = (not_of_pods(cluster), called(cluster));
+        Asked { inside, no_pods, called, known: BTreeMap::new(), named: BTreeSet::new() }
+    }
+
+    /// Of networks that a rule treats alike, one is enough.
+    fn add(&mut self, group: &Group) {
+        for net in group {
+            let outside = match self.known.get(net) {
+                Some(outside) => *outside,
+                None => self.is_outside(net),
+            };
+            self.known.insert(*net, outside);
+            if outside {
+                self.named.insert(*net);
+                return;
+            }
+        }
+    }
+
+    fn is_outside(&self, net: &IpNet) -> bool {
+        let is_larger = || self.no_pods.iter().any(|address| net.contains(address));
+        let ours = |one: &IpNet| one.contains(net) || (net.contains(one) && !is_larger());
+        net.prefix_len() > 0
+            && !self.called.contains(net)
+            && travels(net.addr())
+            && !self.inside.iter().any(ours)
     }
 }
 
@@ -177,67 +271,11 @@ pub(super) fn somebody(net: IpNet, others: &[IpNet]) -> Option<IpAddr> {
         .find(|address| *address != net.network() || net.prefix_len() == net.max_prefix_len())
 }
 
-/// Whether a table has a chain in which sources are translated.
-fn translates_sources(table: &Table) -> bool {
-    let here =
-        |base: BaseChain| base.kind == ChainKind::Nat && base.hook == Some(Hook::Postrouting);
-    table.chains.iter().any(|chain| chain.base.is_some_and(here))
-}
-
-/// The networks that a host's source nat rules want the source to be in.
-fn named_by(host: &Host) -> Vec<IpNet> {
-    let mut named = Vec::new();
-    for table in host.ruleset.tables.iter().filter(|table| !table.dormant) {
-        if !translates_sources(table) {
-            continue;
-        }
-        for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
-            for step in &rule.steps {
-                match step {
-                    Step::Test(Test::IpSet { set, ends, negated: false, .. })
-                        if ends.first() == Some(&End::Source) =>
-                    {
-                        named.extend(networks(host, set));
-                    }
-                    Step::Test(test) => named.extend(source_network(test)),
-                    Step::Do(_) => {}
-                }
-            }
-        }
-    }
-    named.sort();
-    named.dedup();
-    named
-}
-
 /// Sets that rules want the source to be in and whose contents are not known: whom they are about
 /// can't be asked.
 pub(crate) fn unknown_sets(cluster: &Cluster) -> BTreeSet<String> {
-    let mut unknown = BTreeSet::new();
-    for host in cluster.nodes.iter().filter_map(|node| node.host.as_ref()) {
-        let tables = host.ruleset.tables.iter().filter(|table| translates_sources(table));
-        let chains = tables.flat_map(|table| &table.chains);
-        for step in chains.flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps) {
-            let Step::Test(Test::IpSet { set, ends, negated: false, .. }) = step else { continue };
-            let known = host.ipsets.as_ref().is_some_and(|sets| sets.contains_key(set))
-                || host.assumed_sets.contains_key(set);
-            if !known && ends.first() == Some(&End::Source) {
-                unknown.insert(format!("{set} on {}", host.name));
-            }
-        }
-    }
-    unknown
-}
-
-/// The networks of a set; not single addresses, of which a set may have thousands.
-fn networks(host: &Host, name: &str) -> Vec<IpNet> {
-    let captured = host.ipsets.as_ref().and_then(|sets| sets.get(name));
-    let found = captured.or_else(|| host.assumed_sets.get(name).map(|assumed| &assumed.set));
-    let Some(IpSet { content: Content::Hash(set), .. }) = found else {
-        return Vec::new();
-    };
-    let elements = set.iter().map(|(element, _)| element.first);
-    elements.filter(|net| net.prefix_len() < net.max_prefix_len()).collect()
+    let hosts = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
+    hosts.flat_map(named::unknown_sets).collect()
 }
 
 #[cfg(test)]

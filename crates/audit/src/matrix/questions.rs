@@ -11,18 +11,19 @@ use unmasq_cluster::kubernetes::{self, IpMode, Service, ServiceType};
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_model::packet::{Family, Protocol};
 
+use super::pods::{NamedCall, NamedPod};
 use super::{Clients, Entry, Outside, Policy};
 
 /// Both families.
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// In clusters of so many nodes, each is asked about all others; in larger ones about as many.
-const NEIGHBOURS: usize = 12;
+pub(super) const NEIGHBOURS: usize = 12;
 /// The port that calls come from.
 const SOURCE_PORT: u16 = 43_210;
 /// Kubelet's, for calls of nodes.
 const NODE_PORT: u16 = 10_250;
 /// The port of pods that name none.
-const POD_PORT: u16 = 8080;
+pub(super) const POD_PORT: u16 = 8080;
 
 /// One question.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,10 @@ pub(super) struct Questions<'p, 'c> {
     clients: &'p Clients,
     /// Nodes that were captured.
     nodes: Vec<usize>,
+    /// Of each node of the cluster: its place among those that were captured.
+    places: Vec<Option<usize>>,
+    /// The objects of nodes that have one.
+    objects: BTreeMap<usize, &'c kubernetes::Node>,
     /// Pods by node: address by family.
     pods: BTreeMap<usize, [Vec<IpAddr>; 2]>,
     /// Nodes' own addresses, by family.
@@ -63,10 +68,18 @@ impl<'p, 'c> Questions<'p, 'c> {
         let cluster = paths.cluster();
         let nodes: Vec<usize> =
             (0..cluster.nodes.len()).filter(|node| paths.is_walked(*node)).collect();
+        let mut places = vec![None; cluster.nodes.len()];
+        for (place, node) in nodes.iter().enumerate() {
+            places[*node] = Some(place);
+        }
+        let named = cluster.objects.nodes.iter().map(|node| (&*node.metadata.name, node));
+        let named: BTreeMap<&str, &kubernetes::Node> = named.collect();
+        let found = cluster.nodes.iter().enumerate();
+        let objects: BTreeMap<usize, &kubernetes::Node> =
+            found.filter_map(|(index, node)| Some((index, *named.get(&*node.name)?))).collect();
         let mut addresses = BTreeMap::new();
         for node in &nodes {
-            let object = cluster.objects.node(&cluster.nodes[*node].name);
-            let of = |family| match object {
+            let of = |family| match objects.get(node) {
                 Some(object) => object.ip(family),
                 None => {
                     let anybody = clients.destinations.iter();
@@ -95,7 +108,7 @@ impl<'p, 'c> Questions<'p, 'c> {
             let found = slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
             all.extend(found);
         }
-        Questions { cluster, clients, nodes, pods, addresses, endpoints }
+        Questions { cluster, clients, nodes, places, objects, pods, addresses, endpoints }
     }
 
     /// What is asked of a Service.
@@ -196,8 +209,8 @@ impl<'p, 'c> Questions<'p, 'c> {
 
     /// An address of the node's pod network that no known pod has.
     fn spare(&self, node: usize, family: Family) -> Option<IpAddr> {
-        let object = self.cluster.objects.node(&self.cluster.nodes[node].name)?;
-        let mut nets = object.pod_cidrs().filter(|net| Family::of(net.addr()) == family);
+        let mut nets =
+            self.objects.get(&node)?.pod_cidrs().filter(|net| Family::of(net.addr()) == family);
         super::clients::somebody(nets.next()?, &[])
     }
 
@@ -240,7 +253,7 @@ impl<'p, 'c> Questions<'p, 'c> {
 
     /// Other captured nodes: all, or as many as are enough, in a ring.
     fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let place = self.nodes.iter().position(|one| *one == node).unwrap_or(0);
+        let place = self.places[node].unwrap_or(0);
         let count = self.nodes.len();
         (1..count.min(NEIGHBOURS + 1)).map(move |step| self.nodes[(place + step) % count])
     }
@@ -253,47 +266,156 @@ impl<'p, 'c> Questions<'p, 'c> {
                 self.asked_by_node(*node, family, &mut all);
             }
         }
+        self.clients.pods.iter().for_each(|pod| self.asked_by_named(pod, &mut all));
+        self.clients.calls.iter().for_each(|call| self.asked_of_named(call, &mut all));
         all
     }
 
     fn asked_by_node(&self, node: usize, family: Family, all: &mut Vec<Question>) {
-        let pods = |node: usize| self.pods.get(&node).map_or(&[][..], |pods| &pods[at(family)]);
-        let tcp = |address, port| Target { address, port, protocol: Protocol::TCP, service: None };
-        let own: Vec<IpAddr> = match pods(node) {
-            [] => self.spare(node, family).into_iter().collect(),
-            [one] => vec![*one],
-            [one, two, ..] => vec![*one, *two],
-        };
-        let from = own.first().map(|address| Caller::Pod { node, address: *address });
-        let callers = || from.clone().into_iter().chain([Caller::Node(node)]);
+        let pods = self.pods_of(node, family);
+        let from = self.caller(node, family, None);
         for other in [node].into_iter().chain(self.neighbours(node)) {
             let called = match other == node {
-                true => own.get(1),
-                false => pods(other).first(),
+                true => pods.get(1),
+                false => self.pods_of(other, family).first(),
             };
             if let Some(pod) = called {
-                let target = tcp(*pod, POD_PORT);
-                all.extend(callers().map(|from| target.asked(from, Entry::Pod, None)));
+                let target = direct(*pod, Protocol::TCP, POD_PORT);
+                let callers = from.clone().into_iter().chain([Caller::Node(node)]);
+                all.extend(callers.map(|from| target.asked(from, Entry::Pod, None)));
             }
-            if let (Some(address), Some(from)) = (self.addresses[&other][at(family)], &from) {
-                all.push(tcp(address, NODE_PORT).asked(from.clone(), Entry::Node, None));
-            }
-        }
-        for destination in self.clients.destinations.iter().filter(|d| Family::of(**d) == family) {
             if let Some(from) = &from {
-                all.push(tcp(*destination, 443).asked(from.clone(), Entry::Outside, None));
+                self.asked_of_node(other, from, family, all);
             }
         }
-        if let Some(pod) = pods(node).first() {
-            for (outside, address) in &self.clients.callers {
-                if Family::of(*address) == family {
-                    let from = Caller::Outside { node, address: *address };
-                    let question = tcp(*pod, POD_PORT).asked(from, Entry::Pod, None);
-                    all.push(Question { outside: Some(outside.clone()), ..question });
+        if let Some(from) = &from {
+            self.asked_beyond(from, family, all);
+        }
+        if let Some(pod) = pods.first() {
+            self.asked_by_clients(node, &direct(*pod, Protocol::TCP, POD_PORT), all);
+        }
+    }
+
+    /// Pods of a node.
+    fn pods_of(&self, node: usize, family: Family) -> &[IpAddr] {
+        self.pods.get(&node).map_or(&[], |pods| &pods[at(family)])
+    }
+
+    /// A pod of a node that calls, and isn't this one.
+    fn caller(&self, node: usize, family: Family, but: Option<IpAddr>) -> Option<Caller> {
+        let mut pods = self.pods_of(node, family).iter().filter(|one| Some(**one) != but);
+        let address = pods.next().copied().or_else(|| self.spare(node, family))?;
+        Some(Caller::Pod { node, address })
+    }
+
+    fn asked_of_node(&self, node: usize, from: &Caller, family: Family, all: &mut Vec<Question>) {
+        if let Some(address) = self.addresses[&node][at(family)] {
+            let target = direct(address, Protocol::TCP, NODE_PORT);
+            all.push(target.asked(from.clone(), Entry::Node, None));
+        }
+    }
+
+    /// Calls to the outside.
+    fn asked_beyond(&self, from: &Caller, family: Family, all: &mut Vec<Question>) {
+        for to in self.clients.destinations.iter().filter(|to| Family::of(**to) == family) {
+            let target = direct(*to, Protocol::TCP, 443);
+            all.push(target.asked(from.clone(), Entry::Outside, None));
+        }
+    }
+
+    /// Calls from the outside that come to a node for a pod of it.
+    fn asked_by_clients(&self, node: usize, target: &Target, all: &mut Vec<Question>) {
+        for (outside, address) in &self.clients.callers {
+            if Family::of(*address) == Family::of(target.address) {
+                let from = Caller::Outside { node, address: *address };
+                let question = target.asked(from, Entry::Pod, None);
+                all.push(Question { outside: Some(outside.clone()), ..question });
+            }
+        }
+    }
+
+    /// Calls of a pod that rules name: to the nodes that have them too.
+    fn asked_by_named(&self, pod: &NamedPod, all: &mut Vec<Question>) {
+        let family = Family::of(pod.address);
+        if self.places[pod.node].is_none() {
+            return;
+        }
+        let from = Caller::Pod { node: pod.node, address: pod.address };
+        let others = self.neighbours(pod.node).chain([pod.node]);
+        for other in self.also(&pod.rules_of, others) {
+            let mut called = self.pods_of(other, family).iter();
+            if let Some(called) = called.find(|called| **called != pod.address) {
+                let target = direct(*called, Protocol::TCP, POD_PORT);
+                all.push(target.asked(from.clone(), Entry::Pod, None));
+            }
+            self.asked_of_node(other, &from, family, all);
+        }
+        self.asked_beyond(&from, family, all);
+    }
+
+    /// Calls to a pod or a port that rules name: from the nodes that have them too.
+    fn asked_of_named(&self, call: &NamedCall, all: &mut Vec<Question>) {
+        if let Some((address, node)) = call.pod {
+            let others = self.neighbours(node).chain([node]);
+            let others = self.also(&call.rules_of, others);
+            self.asked_of_pod(node, &direct(address, call.protocol, call.port), &others, all);
+            return;
+        }
+        for node in &self.nodes {
+            for family in FAMILIES {
+                // Each node calls another in turn.
+                let others: BTreeSet<usize> =
+                    self.neighbours(*node).take(1).chain([*node]).collect();
+                if let Some(pod) = self.pods_of(*node, family).first() {
+                    let target = direct(*pod, call.protocol, call.port);
+                    self.asked_of_pod(*node, &target, &others, all);
                 }
             }
         }
     }
+
+    fn asked_of_pod(
+        &self,
+        node: usize,
+        target: &Target,
+        others: &BTreeSet<usize>,
+        all: &mut Vec<Question>,
+    ) {
+        if self.places[node].is_none() {
+            return;
+        }
+        let family = Family::of(target.address);
+        for other in others {
+            let pod = self.caller(*other, family, Some(target.address));
+            let callers = pod.into_iter().chain([Caller::Node(*other)]);
+            all.extend(callers.map(|from| target.asked(from, Entry::Pod, None)));
+        }
+        let named = self.clients.pods.iter().filter(|pod| {
+            Family::of(pod.address) == family
+                && pod.address != target.address
+                && self.places[pod.node].is_some()
+        });
+        for pod in named {
+            let from = Caller::Pod { node: pod.node, address: pod.address };
+            all.push(target.asked(from, Entry::Pod, None));
+        }
+        self.asked_by_clients(node, target, all);
+    }
+
+    /// Nodes with others, as far as they were captured.
+    fn also(
+        &self,
+        nodes: &BTreeSet<usize>,
+        others: impl Iterator<Item = usize>,
+    ) -> BTreeSet<usize> {
+        let all = nodes.iter().copied().chain(others);
+        all.filter(|node| self.places[*node].is_some()).collect()
+    }
+}
+
+/// A pod or a node by its own address.
+fn direct(address: IpAddr, protocol: Protocol, port: u16) -> Target {
+    Target { address, port, protocol, service: None }
 }
 
 /// What is called.
