@@ -2,7 +2,7 @@
 //!
 //! It holds no knowledge of rules or packets: it reads a host (`unmasq-host`, `unmasq-parse`) or a
 //! cluster (`unmasq-cluster`), asks the evaluator (`unmasq-eval`) or for an audit (`unmasq-audit`),
-//! and prints the answer (`unmasq-report`).
+//! and prints the answer (`unmasq-report`). Real connections are `unmasq-probe`'s and the lab's.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ use clap::Parser as _;
 mod args;
 mod audit;
 mod collect;
+mod echo;
 mod endpoint;
 mod expect;
 mod expectations;
@@ -18,6 +19,7 @@ mod explain;
 mod lab;
 mod output;
 mod path;
+mod probe;
 mod source;
 mod trace;
 
