@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, diff, expectations, explain, fix, lab, output, trace};
+use crate::{audit, collect, diff, echo, expectations, explain, fix, lab, output, probe, trace};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -44,6 +44,12 @@ enum Command {
     /// What a finding means and how to mend it, or what a component does to sources
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Args),
+    /// Answer with the source that is seen, for `unmasq probe` on other hosts
+    #[command(after_help = echo::EXAMPLES)]
+    Echo(echo::Args),
+    /// Make connections, and print the source that `unmasq echo` sees on the other side
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -63,6 +69,8 @@ impl Args {
             Command::Lab(args) => lab::run(args),
             Command::Expect(args) => expectations::run(args),
             Command::Explain(args) => explain::run(args),
+            Command::Echo(args) => echo::run(args),
+            Command::Probe(args) => probe::run(args),
             Command::Completions { shell } => completions(*shell),
         }
     }
@@ -92,6 +100,34 @@ fn completions(shell: Shell) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_lines_to_be_run_by_hand_are_understood() {
+        use unmasq_probe::by_hand::{Call, Place, by_hand};
+        use unmasq_probe::observation::Ask;
+        use unmasq_probe::proxy_protocol::Version;
+        let place = Place { host: "n2".into(), listen: "[fd00::1]:80".parse().unwrap() };
+        let call = |protocol, header| Call {
+            from: "n1".into(),
+            source: "fd00::9".parse().ok(),
+            protocol,
+            header,
+            to: "[fd00::7]:443".parse().unwrap(),
+            at: Some(place.clone()),
+        };
+        let calls = [
+            call(Ask::Tcp, Some(Version::V1)),
+            call(Ask::Http, Some(Version::V2)),
+            call(Ask::Udp, None),
+        ];
+        let text = by_hand(&calls, std::time::Duration::from_secs(900));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        for line in lines {
+            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            assert!(Args::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

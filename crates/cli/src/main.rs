@@ -2,7 +2,7 @@
 //!
 //! It holds no knowledge of rules or packets: it reads a host (`unmasq-host`, `unmasq-parse`) or a
 //! cluster (`unmasq-cluster`), asks the evaluator (`unmasq-eval`) or for an audit (`unmasq-audit`),
-//! and prints the answer (`unmasq-report`).
+//! and prints the answer (`unmasq-report`). Real connections are `unmasq-probe`'s and the lab's.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ mod args;
 mod audit;
 mod collect;
 mod diff;
+mod echo;
 mod endpoint;
 mod expect;
 mod expectations;
@@ -20,6 +21,7 @@ mod fix;
 mod lab;
 mod output;
 mod path;
+mod probe;
 mod source;
 mod trace;
 
