@@ -191,7 +191,7 @@ impl<'p, 'c> Teller<'p, 'c> {
                 None => drop(self.assumptions.insert(assumption.clone(), 1)),
             }
         }
-        let fate = self.fate(way);
+        let fate = self.fate(question, way);
         let cell = self.cell(question, Some(way), fate);
         let witness = Witness {
             call: question.call.clone(),
@@ -204,13 +204,15 @@ impl<'p, 'c> Teller<'p, 'c> {
         (cell, witness)
     }
 
-    fn fate(&mut self, way: &Way) -> Fate {
+    fn fate(&mut self, question: &Question, way: &Way) -> Fate {
         let last = way.there.legs.last();
         match &way.fate {
             paths::Fate::Preserved => Fate::Preserved,
             paths::Fate::Rewritten => {
+                let by_policy = is_by_policy(question);
                 let causes = &mut self.causes;
-                Fate::Rewritten(way.there.legs.iter().filter_map(|leg| causes.of(leg)).collect())
+                let legs = way.there.legs.iter();
+                Fate::Rewritten(legs.filter_map(|leg| causes.of(leg, by_policy)).collect())
             }
             paths::Fate::NoAnswer(why) => Fate::NoAnswer(without_addresses(why)),
             paths::Fate::Dropped(reason) => Fate::Dropped(self.causes.refusal(last, *reason)),
@@ -257,6 +259,16 @@ impl<'p, 'c> Teller<'p, 'c> {
             destination: (question.entry == super::Entry::Outside).then_some(question.call.to),
         }
     }
+}
+
+/// Whether `externalTrafficPolicy: Cluster` is about the address that is called.
+fn is_by_policy(question: &Question) -> bool {
+    use super::{Entry, Policy};
+    let external = match question.entry {
+        Entry::NodePort | Entry::LoadBalancer | Entry::ExternalIp => true,
+        Entry::Pod | Entry::Node | Entry::Outside | Entry::ClusterIp => false,
+    };
+    external && question.policy == Some(Policy::Cluster)
 }
 
 /// A sentence without what differs from answer to answer.

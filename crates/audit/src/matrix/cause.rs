@@ -29,12 +29,13 @@ impl<'p, 'c> Causes<'p, 'c> {
         Causes { paths, rules: BTreeMap::new(), own: own.collect() }
     }
 
-    /// The cause of a leg's rewriting.
-    pub(super) fn of(&mut self, leg: &Leg) -> Option<Cause> {
+    /// The cause of a leg's rewriting. `by_policy`: the call is of an address that
+    /// `externalTrafficPolicy: Cluster` is about.
+    pub(super) fn of(&mut self, leg: &Leg, by_policy: bool) -> Option<Cause> {
         let rule = leg.outcome.rewritten_by?;
         let host = self.paths.host(leg.host)?;
         let (owner, name) = self.named(leg.host, host, rule);
-        Some(Cause { owner, rule: name, why: why(host, &leg.outcome) })
+        Some(Cause { owner, rule: name, why: why(host, &leg.outcome, by_policy) })
     }
 
     /// Whose rule refused a packet.
@@ -80,7 +81,7 @@ pub(crate) fn own(cluster: &Cluster, node: &str) -> Vec<(String, &'static str)> 
 
 /// Why a rewriting rule acted: the chain in which the mark that it asks for was set, or from which
 /// the chain was called that sets it.
-fn why(host: &Host, outcome: &Outcome) -> Why {
+fn why(host: &Host, outcome: &Outcome, by_policy: bool) -> Why {
     let by = outcome.rewritten_by.and_then(|rule| find(host, rule));
     // kube-proxy from 1.36 on, in nftables mode.
     let hairpin = |(table, _, rule): (&Table, &Chain, &Rule)| {
@@ -96,14 +97,18 @@ fn why(host: &Host, outcome: &Outcome) -> Why {
         Some(Hit { by: By::Rule(rule), .. }) => find(host, *rule),
         Some(Hit { by: By::Policy { .. } | By::Kernel(_), .. }) | None => None,
     });
-    let known =
-        earlier.into_iter().find_map(|(table, chain, rule)| of_kube_proxy(table, chain, rule));
+    let known = earlier
+        .into_iter()
+        .find_map(|(table, chain, rule)| of_kube_proxy(table, chain, rule, by_policy));
     known.unwrap_or(Why::Marked)
 }
 
 /// Chains of kube-proxy (pkg/proxy/iptables/proxier.go, pkg/proxy/nftables/proxier.go of
 /// kubernetes/kubernetes; KUBE-XLB and KUBE-FW up to 1.23, the chains of node ports of IPVS mode).
-fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
+/// Rules for cluster IPs test for one. So what marks a call of another address in a chain of all
+/// calls is a rule for that: of an external IP or a node port up to 1.23 (`-A KUBE-SVC-… ! -s PODS
+/// -d EXTERNAL-IP`), of KUBE-EXTERNAL-IP in IPVS mode.
+fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule, by_policy: bool) -> Option<Why> {
     let begins = |beginnings: &[&str]| beginnings.iter().any(|one| chain.name.starts_with(one));
     let (external, service, endpoint): (&[&str], &[&str], &[&str]) = match table.backend {
         Backend::Legacy | Backend::IptablesNft => (
@@ -117,7 +122,7 @@ fn of_kube_proxy(table: &Table, chain: &Chain, rule: &Rule) -> Option<Why> {
         }
         Backend::Nft => return None,
     };
-    if begins(external) {
+    if begins(external) || (by_policy && begins(service)) {
         Some(Why::ExternalPolicy)
     } else if begins(service) {
         Some(if tests_origin(rule) { Why::NotAPod } else { Why::MasqueradeAll })
@@ -146,7 +151,31 @@ mod tests {
         let table = &nodes[0].host.as_ref().unwrap().ruleset.tables[0];
         for name in ["KUBE-SVL-X", "KUBE-SVC-X"] {
             let chain = table.chains.iter().find(|chain| *chain.name == *name).unwrap();
-            assert_eq!(of_kube_proxy(table, chain, &chain.rules[0]), Some(Why::NotAPod), "{name}");
+            assert_eq!(
+                of_kube_proxy(table, chain, &chain.rules[0], false),
+                Some(Why::NotAPod),
+                "{name}"
+            );
+        }
+    }
+
+    /// Up to 1.23 rules for external IPs stand in the Service's own chain; in IPVS mode they stand in
+    /// that of all Services.
+    #[test]
+    fn a_mark_for_an_external_ip_is_that_of_the_policy() {
+        let rules = "*nat\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-SVC-A - [0:0]\n:KUBE-SVC-B - [0:0]\n\
+            :KUBE-SERVICES - [0:0]\n\
+            -A KUBE-SVC-A ! -s 10.0.0.0/8 -d 198.51.100.7/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ\n\
+            -A KUBE-SVC-B -d 198.51.100.7/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ\n\
+            -A KUBE-SERVICES -m set --match-set KUBE-EXTERNAL-IP dst,dst -j KUBE-MARK-MASQ\nCOMMIT\n";
+        let files =
+            BTreeMap::from([("nodes/n1/iptables-save".to_owned(), rules.as_bytes().to_vec())]);
+        let nodes = read::capture(&files).unwrap().nodes;
+        let table = &nodes[0].host.as_ref().unwrap().ruleset.tables[0];
+        for name in ["KUBE-SVC-A", "KUBE-SVC-B", "KUBE-SERVICES"] {
+            let chain = table.chains.iter().find(|chain| *chain.name == *name).unwrap();
+            let why = of_kube_proxy(table, chain, &chain.rules[0], true);
+            assert_eq!(why, Some(Why::ExternalPolicy), "{name}");
         }
     }
 
@@ -180,7 +209,7 @@ mod tests {
             let files = BTreeMap::from([("nodes/n1/nft.json".to_owned(), json.into_bytes())]);
             let nodes = read::capture(&files).unwrap().nodes;
             let table = &nodes[0].host.as_ref().unwrap().ruleset.tables[0];
-            let label = |chain: &Chain| of_kube_proxy(table, chain, &chain.rules[0]);
+            let label = |chain: &Chain| of_kube_proxy(table, chain, &chain.rules[0], false);
             table.chains.iter().map(label).collect::<Vec<_>>()
         };
         let expected = [
