@@ -28,7 +28,8 @@ use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
 use crate::matrix::{self, Cell, Client, Clients, Entry, Matrix, Row};
 use crate::{
-    Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, short_text,
+    Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, quoted,
+    short_text,
 };
 
 /// How to audit.
@@ -490,7 +491,7 @@ impl<'c> Context<'_, 'c> {
         let call = &row.witness.call;
         let node = &self.cluster.nodes.get(call.from.node())?.name;
         let from = match &call.from {
-            Caller::Node(_) => format!("node/{node}"),
+            Caller::Node(_) => quoted(&format!("node/{node}")),
             Caller::Pod { address, .. } | Caller::Outside { address, .. } => {
                 endpoint(*address, call.source_port)
             }
@@ -501,7 +502,7 @@ impl<'c> Context<'_, 'c> {
             other => format!(" --proto {other}"),
         };
         let via = match &call.from {
-            Caller::Outside { .. } => format!(" --via {node}"),
+            Caller::Outside { .. } => format!(" --via {}", quoted(node)),
             Caller::Pod { .. } | Caller::Node(_) => String::new(),
         };
         Some(format!("unmasq trace --from {from} --to {to}{protocol}{via}"))

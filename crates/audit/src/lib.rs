@@ -21,6 +21,7 @@ pub mod matrix;
 mod names;
 mod owner;
 mod shape;
+mod shell;
 
 pub use finding::{
     Action, Affected, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction, Program,
@@ -29,6 +30,7 @@ pub use finding::{
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};
+pub use shell::quoted;
 
 /// What was found in a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use unmasq_audit::change::{self, Unwritable};
 use unmasq_audit::matrix::{Fate, Row, Witness};
+use unmasq_audit::quoted;
 use unmasq_audit::{
     Action, Audit, Edit, Finding, Instruction, Program, Severity, Syntax, Undo, Workload,
 };
@@ -202,16 +203,6 @@ pub(crate) fn nodes(action: &Action) -> &[String] {
         | Action::Argument { program: Program::Workload(_), .. }
         | Action::Restart { program: Program::Workload(_) }
         | Action::ByHand { .. } => &[],
-    }
-}
-
-/// A word of a shell's command line.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 

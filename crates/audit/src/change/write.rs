@@ -10,6 +10,7 @@ use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, BaseChain, Chain, ChainKind, Policy, Table, TableFamily};
 
 use super::{Place, RuleChange, TableChange, last_first};
+use crate::quoted;
 
 /// A program and what it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub enum Unwritable {
     /// iptables has no tables of this family.
     #[error("iptables has no tables of family {0}")]
     Family(TableFamily),
+    /// A line break would end the rule and begin another, or end the program's input.
+    #[error("there are control characters in it: {0:?}")]
+    ControlCharacters(String),
     /// A chain outside the IP hooks.
     #[error("no hook is known for chain {0}")]
     Hook(String),
@@ -125,9 +129,10 @@ fn lookup(change: &RuleChange, rule: &Rule) -> String {
         }
         before = word;
     }
-    let place = Place(change);
+    let RuleChange { family, table, chain, .. } = change;
+    let (table, chain) = (quoted(table), quoted(chain));
     format!(
-        "nft -a list chain {place} | sed -n 's/^[[:space:]]*{pattern} # handle \\([0-9]*\\)$/\\1/p'"
+        "nft -a list chain {family} {table} {chain} | sed -n 's/^[[:space:]]*{pattern} # handle \\([0-9]*\\)$/\\1/p'"
     )
 }
 
@@ -138,6 +143,10 @@ fn written(
     handle: &mut Handle<'_>,
 ) -> Result<Vec<Transaction>, Unwritable> {
     let mut all = Vec::new();
+    for change in changes {
+        let rules = change.old.iter().chain(&change.new).map(|rule| &*rule.text);
+        in_one_line([&*change.table, &change.chain].into_iter().chain(rules))?;
+    }
     for backend in [Backend::Legacy, Backend::IptablesNft] {
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             let mine: Vec<RuleChange> = changes
@@ -169,6 +178,13 @@ fn written(
         all.push(nft(input));
     }
     Ok(all)
+}
+
+fn in_one_line<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<(), Unwritable> {
+    match texts.into_iter().find(|text| text.contains(char::is_control)) {
+        Some(odd) => Err(Unwritable::ControlCharacters(odd.to_owned())),
+        None => Ok(()),
+    }
 }
 
 fn nft(input: String) -> Transaction {
@@ -256,6 +272,13 @@ fn after(
 /// Tables of our own, in one transaction: it fails where there is one of that name already.
 pub fn table_transaction(changes: &[TableChange]) -> Result<Transaction, Unwritable> {
     let mut input = String::new();
+    for table in changes.iter().flat_map(|change| change.old.iter().chain(&change.new)) {
+        in_one_line([&*table.name])?;
+        for chain in &table.chains {
+            in_one_line([&*chain.name])?;
+            in_one_line(chain.rules.iter().map(|rule| &*rule.text))?;
+        }
+    }
     for change in changes {
         if let Some(Table { family, name, .. }) = &change.old {
             let _ = writeln!(input, "delete table {family} {name}");
@@ -270,7 +293,7 @@ pub fn table_transaction(changes: &[TableChange]) -> Result<Transaction, Unwrita
 /// The same for a person's shell.
 pub fn table_commands(changes: &[TableChange]) -> Result<Vec<String>, Unwritable> {
     let deleted = |change: &TableChange| match (&change.old, &change.new) {
-        (Some(old), None) => Some(format!("nft delete table {} {}", old.family, old.name)),
+        (Some(old), None) => Some(format!("nft delete table {} {}", old.family, quoted(&old.name))),
         (Some(_) | None, _) => None,
     };
     if let Some(lines) = changes.iter().map(deleted).collect::<Option<Vec<String>>>() {

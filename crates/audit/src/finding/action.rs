@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::change::{self, RuleChange, TableChange};
+use crate::quoted;
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -222,14 +223,17 @@ impl Action {
 
 /// What was patched over was not read.
 fn unread(resource: &str, namespace: Option<&str>, name: &str) -> Instruction {
-    let of = namespace.map_or_else(String::new, |namespace| format!(" -n {namespace}"));
+    let of = namespace.map_or_else(String::new, |one| format!(" -n {}", quoted(one)));
     match resource {
         // Kubernetes keeps the revisions of these.
         "deployment" | "daemonset" | "statefulset" => {
-            Instruction::Command(format!("kubectl rollout undo {resource}/{name}{of}"))
+            let what = quoted(&format!("{resource}/{name}"));
+            Instruction::Command(format!("kubectl rollout undo {what}{of}"))
         }
         _ => Instruction::Sentence(format!(
-            "{resource} {name} as it was before: save it first (kubectl get {resource} {name}{of} -o yaml)."
+            "{resource} {name} as it was before: save it first (kubectl get {} {}{of} -o yaml).",
+            quoted(resource),
+            quoted(name)
         )),
     }
 }

@@ -35,7 +35,7 @@ use crate::judge::Suspect;
 use crate::matrix::{Cell, Client, Entry, Outside, Placement};
 use crate::{
     Action, Cause, Confidence, Edit, FindingId, Instruction, Owner, Program, Remedy, Requirement,
-    Step, Syntax, Workload, WorkloadKind,
+    Step, Syntax, Workload, WorkloadKind, quoted,
 };
 
 /// What a person reads of a finding.
@@ -192,8 +192,9 @@ pub(super) fn patch_command(
     name: &str,
     patch: &str,
 ) -> Instruction {
-    let namespace = namespace.map_or_else(String::new, |one| format!(" -n {one}"));
-    command(format!("kubectl{namespace} patch {resource} {name} --type=merge -p '{patch}'"))
+    let namespace = namespace.map_or_else(String::new, |one| format!(" -n {}", quoted(one)));
+    let (name, patch) = (quoted(name), quoted(patch));
+    command(format!("kubectl{namespace} patch {resource} {name} --type=merge -p {patch}"))
 }
 
 /// Something that is known to hold, or not to.
@@ -294,6 +295,7 @@ fn way_back() -> Requirement {
 
 /// Everything of a node starts anew.
 pub(super) fn restart_of_node(node: &str) -> Instruction {
+    let node = quoted(node);
     command(format!(
         "kubectl drain {node} --ignore-daemonsets && ssh {node} reboot   # then: kubectl uncordon {node}"
     ))
@@ -309,10 +311,10 @@ fn rollout(workload: &Workload, meanwhile: &str) -> Step {
         }
         WorkloadKind::Deployment => "a few at a time",
     };
-    let namespace = &workload.namespace;
+    let (namespace, name) = (quoted(&workload.namespace), quoted(&workload.to_string()));
     by_hand(
         format!("That restarts the pods of {workload}, {how}. {meanwhile}. Watch it to its end"),
-        [command(format!("kubectl rollout status {workload} -n {namespace}"))],
+        [command(format!("kubectl rollout status {name} -n {namespace}"))],
     )
 }
 

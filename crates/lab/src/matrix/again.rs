@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use unmasq_audit::quoted;
 
 use unmasq_model::packet::{Family, Protocol};
 
@@ -52,15 +53,6 @@ pub(super) fn end(address: IpAddr, port: Option<u16>) -> String {
         Some(port) => SocketAddr::new(address, port).to_string(),
         None => address.to_string(),
     }
-}
-
-/// A word as a POSIX shell takes it; brackets are patterns there.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:-@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

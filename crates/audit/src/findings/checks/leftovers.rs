@@ -12,14 +12,16 @@ use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Backend, Chain, ChainId, Table, TableFamily};
 
-use super::super::describe::{Described, by_hand, command, count, few, title, undone, unseen};
+use super::super::describe::{
+    Described, by_hand, command, count, few, restart_of_node, title, undone, unseen,
+};
 use super::super::{Context, Group};
 use super::{finding, known};
 use crate::judge::Suspect;
 use crate::matrix::{Cause as Rewriter, Why};
 use crate::{
     Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, RuleText, Severity, Step,
-    chain_owner, label, owner, short_text,
+    chain_owner, label, owner, quoted, short_text,
 };
 
 /// Whose they are.
@@ -298,13 +300,15 @@ fn removal(what: Left, table: &Table) -> Option<String> {
         (Backend::Legacy, TableFamily::Ip6) => "ip6tables-legacy",
         (Backend::IptablesNft, TableFamily::Ip) => "iptables-nft",
         (Backend::IptablesNft, TableFamily::Ip6) => "ip6tables-nft",
-        (Backend::Nft, family) => return Some(format!("nft delete table {family} {}", table.name)),
+        (Backend::Nft, family) => {
+            return Some(format!("nft delete table {family} {}", quoted(&table.name)));
+        }
         (
             Backend::Legacy | Backend::IptablesNft,
             TableFamily::Inet | TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev,
         ) => return None,
     };
-    let name = &table.name;
+    let name = quoted(&table.name);
     Some(match what {
         Left::Calico => {
             format!("{program}-save -t {name} | grep -v cali | {program}-restore -T {name}")
@@ -322,9 +326,7 @@ fn restart(nodes: &[String]) -> Remedy {
         title: "Or restart the nodes".to_owned(),
         steps: vec![by_hand(
             "Rules that no file keeps are gone after a restart; one node after the other",
-            nodes.iter().map(|name| {
-                command(format!("kubectl drain {name} --ignore-daemonsets && ssh {name} reboot   # then: kubectl uncordon {name}"))
-            }),
+            nodes.iter().map(|name| restart_of_node(name)),
         )],
         requires: Vec::new(),
     }

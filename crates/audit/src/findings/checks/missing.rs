@@ -13,7 +13,7 @@ use super::super::Context;
 use super::super::describe::{Described, by_hand, command, few, title};
 use super::finding;
 use crate::matrix::{Fate, Row};
-use crate::{Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
+use crate::{Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, quoted};
 
 /// A file of a node in a capture.
 struct Part {
@@ -94,9 +94,13 @@ fn hangs_on(why: &str, node: &Node) -> bool {
 
 fn of_whole(context: &Context<'_, '_>, nodes: &[String], rows: Vec<usize>) -> Finding {
     let what = format!("The state of {}", few(nodes));
-    let collect =
-        nodes.iter().map(|node| command(format!("unmasq collect -o {node}/ --node {node}")));
-    let join = nodes.iter().map(|node| command(format!("mv {node}/nodes/{node} CAPTURE/nodes/")));
+    let collect = nodes.iter().map(|node| {
+        let folder = quoted(&format!("{node}/"));
+        command(format!("unmasq collect -o {folder} --node {}", quoted(node)))
+    });
+    let join = nodes.iter().map(|node| {
+        command(format!("mv {} CAPTURE/nodes/", quoted(&format!("{node}/nodes/{node}"))))
+    });
     let steps = vec![
         by_hand("On each of them, as root; it changes nothing there", collect),
         by_hand("Then put it beside the others in the capture", join),
@@ -107,9 +111,10 @@ fn of_whole(context: &Context<'_, '_>, nodes: &[String], rows: Vec<usize>) -> Fi
 fn of_part(context: &Context<'_, '_>, part: &Part, nodes: &[String], rows: Vec<usize>) -> Finding {
     let Part { file, command: program, .. } = part;
     let what = format!("{file} of {}", few(nodes));
-    let collect = nodes
-        .iter()
-        .map(|node| command(format!("{program} > CAPTURE/nodes/{node}/{file}   # on {node}")));
+    let collect = nodes.iter().map(|node| {
+        let to = quoted(&format!("CAPTURE/nodes/{node}/{file}"));
+        command(format!("{program} > {to}   # on {}", quoted(node)))
+    });
     let steps = vec![by_hand(
         "On each of them, as root (or all anew: unmasq collect). A command that fails leaves no file: \
          an empty one would say that there is nothing",

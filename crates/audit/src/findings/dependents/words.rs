@@ -14,7 +14,7 @@ use super::super::describe::{
 };
 use super::{Case, Known};
 use crate::dependent::{Dependence, Kind};
-use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner};
+use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner, quoted};
 
 /// What differs from kind to kind.
 struct Words {
@@ -79,6 +79,12 @@ impl Case<'_> {
         name.split_once('/').unwrap_or(("default", name))
     }
 
+    /// The same as words of a command.
+    fn words(&self) -> (String, String) {
+        let (namespace, name) = self.name();
+        (quoted(namespace), quoted(name))
+    }
+
     /// Who comes as whom.
     fn callers(&self) -> String {
         match self.callers[..] {
@@ -133,16 +139,19 @@ fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>, dependences: &[Depen
         enforcers(case)
     );
     let title = format!("{object} can't match {}: they come as {seen}", few(&case.networks()));
-    let (namespace, name) = case.name();
+    let (namespace, name) = case.words();
     let mut steps = earlier(context, case);
     let rules: BTreeSet<String> =
         case.parts.iter().filter_map(|(_, one)| peers(&one.field)).collect();
+    let (of, policy) = (&namespace, &name);
     let adding = rules.iter().flat_map(|peers| {
         case.seen.iter().map(move |seen| {
             let block = IpNet::from(*seen);
-            command(format!(
-                r#"kubectl -n {namespace} patch networkpolicy {name} --type=json -p '[{{"op":"add","path":"{peers}/-","value":{{"ipBlock":{{"cidr":"{block}"}}}}}}]'"#
-            ))
+            let patch = format!(
+                r#"[{{"op":"add","path":"{peers}/-","value":{{"ipBlock":{{"cidr":"{block}"}}}}}}]"#
+            );
+            let patch = quoted(&patch);
+            command(format!("kubectl -n {of} patch networkpolicy {policy} --type=json -p {patch}"))
         })
     });
     steps.push(undone(
@@ -177,7 +186,7 @@ fn allows(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
          addresses in it. So does everybody who comes by way of such a node.{}",
         enforcers(case)
     );
-    let (namespace, name) = case.name();
+    let (namespace, name) = case.words();
     let mut steps = earlier(context, case);
     steps.push(undone(
         format!(
@@ -318,7 +327,7 @@ fn trusts_everybody(case: &Case<'_>) -> Words {
         )],
         requires: vec![unseen(
             "the controller sees the proxy's own address, and not a node's in its place",
-            command(format!("kubectl -n {namespace} logs POD-OF-THE-CONTROLLER")),
+            command(format!("kubectl -n {} logs POD-OF-THE-CONTROLLER", quoted(namespace))),
         )],
     };
     Words {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::change::{self, RuleChange};
 use crate::matrix::Entry;
-use crate::{Action, Edit, Remedy, Requirement, Step, Syntax};
+use crate::{Action, Edit, Remedy, Requirement, Step, Syntax, quoted};
 
 /// The files that rules are loaded from at boot, and the family that one is of.
 const PERSISTED: [(&str, Option<Family>); 5] = [
@@ -285,7 +285,10 @@ fn kept_somewhere(node: &str, changes: &[RuleChange]) -> Step {
                     Family::V4 => ("/etc/sysconfig/iptables", "/etc/iptables/rules.v4"),
                     Family::V6 => ("/etc/sysconfig/ip6tables", "/etc/iptables/rules.v6"),
                 };
-                lines.push(command(format!("{save} -t nat | grep -e '^-A {} '", change.chain)));
+                lines.push(command(format!(
+                    "{save} -t nat | grep -e {}",
+                    quoted(&format!("^-A {} ", change.chain))
+                )));
                 lines.push(sentence(format!(
                     "What of it is the host's own goes into the table nat of {red_hat} \
                      (iptables-services: RHEL, CentOS) or {debian} (iptables-persistent: Debian, \

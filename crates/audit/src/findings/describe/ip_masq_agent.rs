@@ -8,7 +8,7 @@ use super::{
     Context, Described, Group, Known, cause, command, json, literal, networks, patch, pin, rules,
     step, title, undone, unseen,
 };
-use crate::{Owner, Remedy, Step};
+use crate::{Owner, Remedy, Step, quoted};
 
 pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let agent = &context.cluster.settings.ip_masq_agent;
@@ -104,10 +104,12 @@ fn listed(context: &Context<'_, '_>, owner: Owner, has: &[IpNet], nets: &[IpNet]
     let before = map.and_then(|map| map.data.get(key)).map_or("", String::as_str);
     let text = config(before, nets);
     if map.is_none() {
-        let configmap = format!("kubectl -n {namespace}");
+        let configmap = format!("kubectl -n {}", quoted(namespace));
+        let list = quoted(&format!("--from-literal={key}={text}"));
+        let name = quoted(name);
         return undone(
             "Give ip-masq-agent a list; it reads it every minute",
-            [command(format!("{configmap} create configmap {name} --from-literal={key}='{text}'"))],
+            [command(format!("{configmap} create configmap {name} {list}"))],
             [command(format!("{configmap} delete configmap {name}"))],
         );
     }

@@ -8,7 +8,7 @@ use super::{
     Context, Described, Group, Known, argument, by_hand, cause, command, computed, literal,
     networks, of_node, rollout, sentence, step, title, undone, unseen, workload,
 };
-use crate::{Action, Program, Remedy, Requirement, Step, Workload, WorkloadKind};
+use crate::{Action, Program, Remedy, Requirement, Step, Workload, WorkloadKind, quoted};
 
 /// The ranges that kube-proxy takes for pods', and those that pods have.
 pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -133,9 +133,11 @@ fn told(context: &Context<'_, '_>, value: &str, before: &str) -> Vec<Step> {
 /// One line of a configuration in a ConfigMap's key.
 fn edit_config_map(namespace: &str, name: &str, key: &str, (old, new): (&str, &str)) -> Step {
     let change = |value: &str| {
-        format!(
-            "kubectl -n {namespace} get configmap {name} -o yaml | sed 's#^\\( *{key}:\\).*#\\1 {value}#'"
-        )
+        // A replacement's own signs, each behind a backslash.
+        let value = value.replace('\\', r"\\").replace('#', r"\#").replace('&', r"\&");
+        let sed = quoted(&format!(r"s#^\( *{key}:\).*#\1 {value}#"));
+        let (namespace, name) = (quoted(namespace), quoted(name));
+        format!("kubectl -n {namespace} get configmap {name} -o yaml | sed {sed}")
     };
     let (there, back) = (change(new), change(old));
     undone(

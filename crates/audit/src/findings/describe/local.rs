@@ -10,7 +10,7 @@ use super::{
     Context, Described, Group, command, computed, few, generic, literal, patch, sentence, step,
     title, undone, unseen,
 };
-use crate::{Cause, Confidence, Remedy};
+use crate::{Cause, Confidence, Remedy, quoted};
 
 /// No more nodes than this get a command each.
 const FEW: usize = 4;
@@ -96,7 +96,10 @@ pub(in crate::findings) fn internal(service: &Service, nodes: &[String]) -> Desc
         )],
         requires: vec![unseen(
             "something on these nodes calls the cluster IP",
-            command(format!("kubectl get pods -A -o wide | grep -w -e {}", nodes.join(" -e "))),
+            command(format!(
+                "kubectl get pods -A -o wide | grep -w -e {}",
+                nodes.iter().map(|one| quoted(one)).collect::<Vec<_>>().join(" -e ")
+            )),
         )],
     };
     Described {

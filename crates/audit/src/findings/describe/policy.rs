@@ -9,7 +9,7 @@ use super::{
     Context, Described, Group, Known, by_hand, cause, command, computed, count, few, literal,
     patch, patch_command, sentence, step, title, undone, unseen,
 };
-use crate::{Remedy, Requirement, Step};
+use crate::{Remedy, Requirement, Step, quoted};
 
 pub(super) const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
 pub(super) const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
@@ -27,7 +27,7 @@ const FEW: usize = 5;
 
 pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let services = affected(context, group);
-    let names: Vec<String> = services.iter().map(|one| one.full_name()).collect();
+    let names: Vec<String> = services.iter().map(|one| quoted(&one.full_name())).collect();
     let who = match &names[..] {
         [one] => format!("Service {one} hides its clients"),
         [] => "Services hide their clients".to_owned(),
@@ -100,7 +100,8 @@ fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
             ));
         }
     } else {
-        let list = services.iter().map(|one| one.full_name()).collect::<Vec<_>>().join(" ");
+        let list =
+            services.iter().map(|one| quoted(&one.full_name())).collect::<Vec<_>>().join(" ");
         let each = |policy: &str| {
             command(format!(
                 "for service in {list}; do kubectl -n \"${{service%/*}}\" patch service \
@@ -123,7 +124,8 @@ fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
     let mut all = Vec::new();
     let balanced = |kind: ServiceType| spreads.iter().find(|(one, _)| one.spec.kind == kind);
     if let Some((service, _)) = balanced(ServiceType::LoadBalancer) {
-        let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
+        let (namespace, name) =
+            (quoted(&service.metadata.namespace), quoted(&service.metadata.name));
         all.push(unseen(
             "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod",
             command(format!(
@@ -197,7 +199,7 @@ pub(in crate::findings) fn apart(
         None => undone(
             format!("{text}. Their Deployment or StatefulSet was not seen"),
             [patch_command("deployment", Some(namespace), "NAME", &affinity)],
-            [command(format!("kubectl rollout undo deployment/NAME -n {namespace}"))],
+            [command(format!("kubectl rollout undo deployment/NAME -n {}", quoted(namespace)))],
         ),
     }
 }

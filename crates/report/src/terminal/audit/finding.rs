@@ -288,7 +288,7 @@ fn instructed(text: &mut String, indent: &str, instruction: &Instruction, paint:
 /// broken inside of quotes, nor between a flag and its value.
 /// One of several lines (a document for a command's input) stands at the left, as it must be typed.
 pub(in crate::terminal) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
-    if command.contains('\n') {
+    if is_document(command) {
         for line in command.lines() {
             let _ = writeln!(text, "{}", clean(line));
         }
@@ -297,7 +297,7 @@ pub(in crate::terminal) fn command(text: &mut String, indent: &str, command: &st
     let mut line = indent.to_owned();
     let mut used = columns(indent);
     let start = used;
-    for word in words(&clean(command)) {
+    for word in words(&clean(&command.replace('\n', "\u{fffd}"))) {
         let wide = columns(&word);
         if used > start {
             // Two columns are kept for the backslash.
@@ -314,6 +314,15 @@ pub(in crate::terminal) fn command(text: &mut String, indent: &str, command: &st
         used += wide;
     }
     let _ = writeln!(text, "{line}");
+}
+
+/// Whether it has lines behind `<<`, the last of which ends them. No other command has several: a
+/// line break of a capture's never begins one.
+fn is_document(command: &str) -> bool {
+    let mut lines = command.lines();
+    lines.any(|line| line.ends_with(" <<'EOF'") || line.ends_with(" <<EOF"))
+        && lines.filter(|line| *line == "EOF").count() == 1
+        && command.ends_with("\nEOF")
 }
 
 /// Words of a command line, each with its quotes.

@@ -9,7 +9,9 @@ use unmasq_cluster::read::Problem;
 use super::super::super::describe::{Described, by_hand, command, sentence, title, undone, unseen};
 use super::super::finding;
 use super::of_service;
-use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
+use crate::{
+    Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, quoted,
+};
 
 const EXTERNAL: &str = "spec.externalTrafficPolicy";
 const INTERNAL: &str = "spec.internalTrafficPolicy";
@@ -100,8 +102,8 @@ fn of_problem(problem: &Problem, wrong: &Wrong) -> Option<Finding> {
     let namespace = wrong.namespace.as_deref().unwrap_or("default");
     let name = format!("{namespace}/{}", wrong.name.as_deref().unwrap_or("without a name"));
     let value = wrong.value.as_deref().unwrap_or("null");
-    let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let text = quoted.filter(|text| !text.contains('\\'));
+    let string = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let text = string.filter(|text| !text.contains('\\'));
     let shown = text.unwrap_or(value);
     let meant = ["Local", "Cluster"].into_iter().find(|one| shown.trim().eq_ignore_ascii_case(one));
     let line = match meant {
@@ -143,7 +145,7 @@ fn of_problem(problem: &Problem, wrong: &Wrong) -> Option<Finding> {
             title: format!("Write {line}"),
             steps: vec![undone(
                 format!("In {at}: {line} in place of `{field}: {shown}`"),
-                [command(format!("{DRY_RUN} {}", problem.file))],
+                [command(format!("{DRY_RUN} {}", quoted(&problem.file)))],
                 [sentence("The manifest as it was.")],
             )],
             requires: vec![unseen(
