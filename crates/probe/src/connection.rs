@@ -54,6 +54,8 @@ pub enum Unanswered {
     Header,
     /// It speaks no HTTP where nothing else is spoken.
     NotHttp,
+    /// Its HTTP head is malformed or too long; it was answered with status 400.
+    BadHttp,
     /// It was reset.
     Broken,
     /// Enough were answered.
@@ -69,6 +71,7 @@ impl fmt::Display for Unanswered {
             Unanswered::TooLong => "its request is too long",
             Unanswered::Header => "it has no PROXY protocol header, or a malformed one",
             Unanswered::NotHttp => "it speaks no HTTP",
+            Unanswered::BadHttp => "its HTTP head is malformed or too long",
             Unanswered::Broken => "it was reset",
             Unanswered::Enough => "no more are answered",
         })

@@ -115,7 +115,11 @@ impl Reports {
                 self.answer(&report, |json| http::response(200, &headers, json.as_bytes()))
             }
             Parsed::Incomplete => Step::Wait,
-            Parsed::Malformed => Step::Answer(http::response(400, &[], &[])),
+            Parsed::Malformed => {
+                let Report { source, destination, .. } = report;
+                self.witness.unanswered(&Ends { source, destination }, Unanswered::BadHttp);
+                Step::Answer(http::response(400, &[], &[]))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::trials::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("answers::both_families_on_one_port", both_families),
     ("answers::forwarded_headers", forwarded),
-    ("answers::malformed_proxy_headers", malformed),
+    ("answers::malformed_requests", malformed),
     ("answers::those_who_take_their_time_block_nobody", slow),
     ("answers::ends", ends),
     ("answers::nobody_reads", nobody_reads),
@@ -97,6 +97,15 @@ fn malformed() -> Result<()> {
         let line: Value = serde_json::from_str(&json.line()?)?;
         ensure!(line["unanswered"] == "header", "{line}");
     }
+    // A head of more bytes than any may have.
+    let mut stream = connect(&row, "10.1.0.2:28080")?;
+    let head = [&b"GET / HTTP/1.1\r\nCookie: "[..], &[b'x'; 17 << 10], b"\r\n\r\n"].concat();
+    stream.write_all(&head)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let line = text.line()?;
+    ensure!(line.contains("its HTTP head is malformed or too long"), "{line}");
     // Those without a header are answered still.
     row.says("10.1.0.2:28080", 0, &["preserved"]).map(drop)
 }
@@ -153,7 +162,8 @@ fn ends() -> Result<()> {
 /// As with `| head -1`.
 fn nobody_reads() -> Result<()> {
     let row = Row::new()?;
-    let script = format!("{UNMASQ} echo | head -1");
+    let script = format!("{UNMASQ} echo --for 20s | head -1");
+    let started = Instant::now();
     let head = Echo::run(&row.host, Command::new("sh").args(["-c", &script]), 4)?;
     row.says("10.1.0.2:28080", 0, &["preserved"])?;
     // What ends first, the reader or the next request, is chance.
@@ -162,6 +172,7 @@ fn nobody_reads() -> Result<()> {
         if output.status.code() == Some(3) {
             let (code, lines, _) = head.end()?;
             ensure!(code == Some(0) && lines.len() == 1, "{code:?} {lines:?}");
+            ensure!(started.elapsed() < PATIENT, "after {:?}", started.elapsed());
             return Ok(());
         }
     }

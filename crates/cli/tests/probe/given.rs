@@ -107,7 +107,13 @@ pub(crate) struct Echo {
 impl Echo {
     /// Starts it in a namespace, and waits until it listens at so many places.
     pub(crate) fn start(namespace: &Namespace, arguments: &str, places: usize) -> Result<Echo> {
-        Echo::run(namespace, command().arg("echo").args(arguments.split_whitespace()), places)
+        let mut command = command();
+        command.arg("echo").args(arguments.split_whitespace());
+        if !arguments.contains("--for") {
+            // One that should have ended before fails its test instead of keeping it.
+            command.args(["--for", "60s"]);
+        }
+        Echo::run(namespace, &mut command, places)
     }
 
     pub(crate) fn run(namespace: &Namespace, command: &mut Command, places: usize) -> Result<Echo> {
