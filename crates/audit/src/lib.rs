@@ -30,7 +30,7 @@ pub use finding::{
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};
 pub use owner::{Owner, chain_owner, owner};
-pub use shell::quoted;
+pub use shell::{quoted, steers};
 
 /// What was found in a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]

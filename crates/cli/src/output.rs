@@ -68,10 +68,7 @@ pub(crate) fn verbatim(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Text of a node, whose control characters must not reach a terminal.
-pub(crate) fn clean(text: &str) -> String {
-    text.replace('\n', "; ").replace(|c: char| c.is_control(), "\u{fffd}")
-}
+pub(crate) use unmasq_report::terminal::clean;
 
 /// How standard output wants it.
 pub(crate) fn style(verbose: bool) -> Style {

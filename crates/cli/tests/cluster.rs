@@ -231,15 +231,36 @@ fn an_answer_says_that_it_rests_on_the_addresses_of_services() {
 
 /// The example without one of its files of objects.
 fn audited_without(left_out: &str) -> String {
+    audited(|capture| {
+        std::fs::remove_file(capture.join("kubernetes").join(left_out)).unwrap();
+    })
+}
+
+/// The example with something done to it.
+fn audited(change: impl Fn(&std::path::Path)) -> String {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(EXAMPLE).arg(folder.path()).status().unwrap();
     assert!(copied.success());
     let capture = folder.path().join("kube-proxy-cluster-policy");
-    std::fs::remove_file(capture.join("kubernetes").join(left_out)).unwrap();
+    change(&capture);
     let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
     let output = command.arg("audit").arg(&capture).output().unwrap();
     exits_with(&output, 0);
     stdout(&output)
+}
+
+#[test]
+fn lines_of_a_node_that_cannot_be_read_are_told() {
+    let line = "lines that can't be read:";
+    let text = audited(|_| {});
+    assert!(!text.contains(line), "{text}");
+    let text = audited(|capture| {
+        let nodes = std::fs::read_dir(capture.join("nodes")).unwrap();
+        let node = nodes.map(|node| node.unwrap().path()).min().unwrap();
+        std::fs::write(node.join("ip-neigh.json"), "[{\"dst\": 5}]\n").unwrap();
+    });
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(line) && words.contains("/ip-neigh.json:1:"), "{text}");
 }
 
 #[test]

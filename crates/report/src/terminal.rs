@@ -33,6 +33,7 @@ use paint::{Colour, Paint};
 pub use audit::{Extent, audit};
 pub use hosts::path_of_hosts;
 pub(crate) use hosts::probability;
+pub use paint::clean;
 pub use plan::{difference, plan, refusal};
 
 use crate::json::ends;

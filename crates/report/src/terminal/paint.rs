@@ -1,6 +1,7 @@
 //! Colour, width, and text from captures made safe to print.
 
 use super::Style;
+use unmasq_audit::steers;
 
 /// A colour with a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,8 +165,25 @@ pub(super) fn columns(text: &str) -> usize {
     plain + parts.map(behind).sum::<usize>()
 }
 
-/// Text of a capture, whose control characters must not reach a terminal.
-pub(super) fn clean(text: &str) -> String {
-    let text = text.replace('\n', "; ");
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// Text of a capture, without the characters that steer a terminal.
+pub fn clean(text: &str) -> String {
+    text.replace('\n', "; ").replace(steers, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean;
+
+    #[test]
+    fn nothing_of_a_capture_steers_a_terminal() {
+        for (text, expected) in [
+            ("pool-1", "pool-1"),
+            ("größe", "größe"),
+            ("a\nb", "a; b"),
+            ("\u{1b}[31m\u{7}\u{9b}", "\u{fffd}[31m\u{fffd}\u{fffd}"),
+            ("a\u{202e}txt.exe\u{2069}\u{200f}", "a\u{fffd}txt.exe\u{fffd}\u{fffd}"),
+        ] {
+            assert_eq!(clean(text), expected);
+        }
+    }
 }

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::ServiceType;
+use unmasq_cluster::{Cluster, PodState};
+use unmasq_model::host::Host;
+use unmasq_model::origin::Diagnostic;
 
 use super::super::describe::{count, few};
 
@@ -18,7 +20,38 @@ pub(in crate::findings) fn unseen(cluster: &Cluster) -> Vec<String> {
     all.extend(pools(cluster));
     all.extend(settings(cluster));
     all.extend(pods(cluster));
+    all.extend(unread(cluster));
     all
+}
+
+/// Lines of nodes' files that can't be read. What they would have said is unknown where a walk asks
+/// for it; a line of a file that no walk asks is told here alone.
+fn unread(cluster: &Cluster) -> Vec<String> {
+    let of = |name: &str, host: &Host, diagnostics: &[Diagnostic]| {
+        // What is said of a file as a whole stands in the manifest.
+        let lines = diagnostics.iter().map(|one| (host.file(one.origin.file), one));
+        let mut lines = lines.filter(|(file, _)| !file.ends_with("capture.json"));
+        let (file, first) = lines.next()?;
+        let more = match lines.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let Diagnostic { origin, message } = first;
+        Some(format!("{name}: {file}:{}: {message}{more}", origin.line))
+    };
+    let each = cluster.nodes.iter().flat_map(|node| {
+        let own = node.host.as_ref().and_then(|host| of(&node.name, host, &node.diagnostics));
+        let pod = |pod: &PodState| {
+            let name = format!("{}/{} on {}", pod.namespace, pod.name, node.name);
+            of(&name, &pod.host, &pod.diagnostics)
+        };
+        own.into_iter().chain(node.pods.iter().filter_map(pod))
+    });
+    let all: Vec<String> = each.collect();
+    match &all[..] {
+        [] => Vec::new(),
+        some => vec![format!("lines that can't be read: {}", few(some))],
+    }
 }
 
 /// Nodes that have an object and no state.

@@ -32,7 +32,9 @@ pub(super) fn pool_and_clients(
     subject: &str,
     group: &Group,
 ) -> Described {
-    let Some(pool) = find(context, subject) else { return unknown_pool(group) };
+    let Some(pool) = find(context, subject) else {
+        return unknown_pool(group, !context.cluster.objects.ip_pools.is_empty());
+    };
     let pods = networks::pods(context.cluster).filter(|pod| pool.spec.cidr.contains(pod)).count();
     match pods {
         0 => unused(context, pool, group),
@@ -230,12 +232,15 @@ fn overlapping(context: &Context<'_, '_>, pool: &IpPool, pods: usize, group: &Gr
     }
 }
 
-/// The rule was seen, and no pool.
-fn unknown_pool(group: &Group) -> Described {
+/// The rule was seen, and no pool that its clients are in. `captured`: others were.
+fn unknown_pool(group: &Group, captured: bool) -> Described {
+    let pools = match captured {
+        true => "none of the IPPools that were captured has these clients' addresses",
+        false => "the IPPools were not captured",
+    };
     let text = format!(
         "Calico's rule {} masquerades what comes from a pool with natOutgoing and goes to an address \
-         outside of all pools. Clients outside have addresses in such a pool; the IPPools were not \
-         captured.",
+         outside of all pools. Clients outside get masqueraded by it; {pools}.",
         group.suspect.cause.rule
     );
     let (confidence, cause) = cause(group, text, None);
