@@ -315,18 +315,19 @@ fn possible(
     remedy: &Remedy,
     accepted: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
-    let mut why = None;
     let mut can = false;
     let mut drafter = Drafter::new(state);
     for step in &remedy.steps {
         match drafter.deeds(&step.action) {
             Ok(_) => can = true,
             Err(CannotDo::Person) => {}
-            Err(CannotDo::Not(reason)) => why = why.or(Some(reason)),
+            Err(CannotDo::Not(why)) => {
+                return Err(Refusal::ByHand { finding: finding.clone(), why });
+            }
         }
     }
     if !can {
-        let why = why.unwrap_or_else(|| format!("“{}” has no step for a program", remedy.title));
+        let why = format!("“{}” has no step for a program", remedy.title);
         return Err(Refusal::ByHand { finding: finding.clone(), why });
     }
     let unmet = remedy.requires.iter().find(|one| one.holds == Some(false));
