@@ -149,7 +149,7 @@ pub enum Refusal {
         there: Vec<FindingName>,
     },
     /// Nothing was found that could be mended.
-    #[error("nothing was found that a remedy could mend")]
+    #[error("nothing was found that a program could mend: unmasq audit says what a person can")]
     NothingFound,
     /// There is no remedy of that number.
     #[error("{finding} has {count} remedies, and no number {number}")]
