@@ -16,6 +16,7 @@ mod clients;
 mod named;
 mod pods;
 mod questions;
+mod stand_in;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use unmasq_audit::expect::Expectations;
-use unmasq_audit::matrix::Fate;
+use unmasq_audit::matrix::{Client, Entry, Fate, Row};
 use unmasq_audit::{Audit, Owner, Request, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
 
@@ -79,6 +79,21 @@ fn rewritten(audit: &Audit) -> usize {
         | Fate::Unknown(_) => false,
     };
     audit.matrix.rows.iter().filter(|row| by_planted(&row.cell.fate)).map(|row| row.count).sum()
+}
+
+/// Without Kubernetes objects, those on a host's bridges call.
+#[test]
+fn a_host_alone_is_asked_for_what_is_on_its_bridges() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flannel-host");
+    let mut files = captured::files(&root);
+    files.retain(|name, _| name.starts_with("nodes/hdss7-21/") || name == "capture.json");
+    let audit = audited(files);
+    let outside = |row: &&Row| row.cell.entry == Entry::Outside && row.cell.client == Client::Pod;
+    let fates = audit.matrix.rows.iter().filter(outside).map(|row| &row.cell.fate);
+    let fates: Vec<&Fate> = fates.collect();
+    assert!(matches!(fates[..], [Fate::Rewritten(_)]), "{fates:?}");
+    let stands_in = |one: &String| one.contains("docker0 (172.7.21.0/24)");
+    assert!(audit.assumptions.iter().any(stands_in), "{:?}", audit.assumptions);
 }
 
 #[test]

@@ -229,6 +229,12 @@ impl<'c> Paths<'c> {
         address.ok_or_else(|| format!("node {name} has no address or route towards {to}"))
     }
 
+    /// The device that a node's routes lead to, towards a destination; `None`: there is none, or it
+    /// can't be told which.
+    pub fn device_towards(&self, node: usize, to: IpAddr) -> Option<Box<str>> {
+        self.evaluators[self.wires.captured(node).ok()?].device_towards(to).ok()
+    }
+
     /// Everything that can happen to a call; `Err`: it can't even begin, and why.
     pub fn ways(&self, call: &Call) -> Result<Vec<Way>, String> {
         let (host, query) = self.opening(call)?;

@@ -32,6 +32,8 @@ pub fn build(
         part
     });
     parts.into_iter().for_each(|part| first.add(part));
+    let assumptions = &mut first.teller.assumptions;
+    assumptions.extend(questions.assumptions.iter().map(|one| (one.clone(), first.asked)));
     first.matrix()
 }
 

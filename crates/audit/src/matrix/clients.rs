@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use unmasq_cluster::Cluster;
+use unmasq_cluster::kubernetes::Service;
 use unmasq_model::expr::End;
 use unmasq_model::link::Address;
 
@@ -15,11 +16,15 @@ use super::named::{self, Group};
 use super::pods::{self, NamedCall, NamedPod, Pods};
 use super::{Outside, first_and_more};
 use crate::label::short_text;
+use crate::owner::{Owner, program};
 
 /// No more networks that rules name than this: each is a question for every Service.
 const MAX_NAMED: usize = 8;
 /// No more networks that settings name than this, for the same reason.
 const MAX_OF_SETTINGS: usize = 16;
+
+/// No more of a Service's `loadBalancerSourceRanges` than this, for the same reason.
+pub(super) const MAX_RANGES: usize = 4;
 
 /// Addresses that belong to nobody (RFC 5737, RFC 3849): anybody.
 pub(super) const ANYBODY: [IpAddr; 2] = [
@@ -58,6 +63,7 @@ impl Clients {
         clients.callers.extend(ANYBODY.map(|address| (Outside::Anybody, address)));
         clients.destinations.extend(ANYBODY);
         let mut asked = Asked::new(cluster, &clients.networks(cluster).inside);
+        let mut called = Asked::new(cluster, &clients.networks(cluster).inside);
         let pods = Pods::new(cluster);
         let mut of_pods = pods::Named::default();
         let mut untold = BTreeMap::new();
@@ -73,16 +79,24 @@ impl Clients {
                     let rule = || format!("{} on {}", short_text(one.rule), host.name);
                     untold.entry(&*one.rule.text).or_insert_with(rule);
                 }
+                // kube-proxy's own rules are about Services, which are asked for.
+                if program(one.table, one.chain, one.rule) != Some(Owner::KubeProxy) {
+                    let to = named::end(host, one.table, one.rule, End::Destination);
+                    to.groups.iter().for_each(|group| called.add(group));
+                }
                 of_pods.add(&pods, node, host, &one, &source);
             }
         }
-        clients.add_named(cluster, asked.named);
+        let (callers, called) = (asked.named, called.named);
+        clients.add_named(cluster, callers);
+        clients.add_called(cluster, called);
         if !untold.is_empty() {
             clients.left_out.push(format!(
                 "whose source these rules are about can't be told, so nobody was asked for them: {}",
                 first_and_more(untold.into_values())
             ));
         }
+        clients.left_out.extend(ranges_left_out(cluster));
         (clients.pods, clients.calls) = of_pods.bounded(&mut clients.left_out);
         clients
     }
@@ -102,6 +116,22 @@ impl Clients {
         if !left.is_empty() {
             self.left_out.push(format!(
                 "clients of these networks, which rules name as a source, were not asked: {}",
+                first_and_more(left)
+            ));
+        }
+    }
+
+    fn add_called(&mut self, cluster: &Cluster, named: BTreeSet<IpNet>) {
+        let mut left: Vec<String> = Vec::new();
+        for (number, net) in named.into_iter().enumerate() {
+            match number < MAX_NAMED {
+                true => self.add_destination(cluster, net),
+                false => left.push(net.to_string()),
+            }
+        }
+        if !left.is_empty() {
+            self.left_out.push(format!(
+                "calls to these networks, which rules name as a destination, were not asked: {}",
                 first_and_more(left)
             ));
         }
@@ -183,6 +213,20 @@ impl<'n> Asked<'n> {
             && travels(net.addr())
             && !self.inside.iter().any(ours)
     }
+}
+
+/// Which Services have more ranges than clients are asked for.
+fn ranges_left_out(cluster: &Cluster) -> Option<String> {
+    let many = |service: &&Service| service.spec.load_balancer_source_ranges.len() > MAX_RANGES;
+    let names = cluster.objects.services.iter().filter(many).map(Service::full_name);
+    let names: Vec<String> = names.collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "clients of the first {MAX_RANGES} loadBalancerSourceRanges only were asked for these \
+             Services: {}",
+            first_and_more(names)
+        )
+    })
 }
 
 /// Whether packets from there are on the wire at all.
@@ -304,6 +348,39 @@ mod tests {
         let named = Clients::of(&cluster).callers.into_iter().map(|(outside, _)| outside);
         let named: Vec<Outside> = named.filter(|one| *one != Outside::Anybody).collect();
         assert_eq!(named, [Outside::NamedByRule("172.16.0.0/12".parse().unwrap())]);
+    }
+
+    /// A rule that is about where a packet goes shows only to somebody who is called there.
+    #[test]
+    fn pods_call_the_networks_that_rules_name() {
+        let rules = "*nat\n:POSTROUTING ACCEPT [0:0]\n\
+            -A POSTROUTING -d 198.51.100.0/24 -j MASQUERADE\nCOMMIT\n";
+        let files = BTreeMap::from([("nodes/n1/iptables-save".to_owned(), rules.into())]);
+        let contents = read::capture(&files).unwrap();
+        let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+        let net: IpNet = "198.51.100.0/24".parse().unwrap();
+        let destinations = Clients::of(&cluster).destinations;
+        assert_eq!(destinations.iter().filter(|one| net.contains(*one)).count(), 1);
+    }
+
+    #[test]
+    fn ranges_that_nobody_asks_for_are_told() {
+        let ranges = |count: usize| {
+            let ranges: Vec<String> = (0..count).map(|n| format!("\"192.0.2.{n}/32\"")).collect();
+            let service = format!(
+                r#"{{"kind": "Service", "apiVersion": "v1",
+                "metadata": {{"name": "web", "namespace": "shop"}},
+                "spec": {{"loadBalancerSourceRanges": [{}]}}}}"#,
+                ranges.join(",")
+            );
+            let service = BTreeMap::from([("kubernetes/web.json".to_owned(), service.into())]);
+            let contents = read::capture(&service).unwrap();
+            let cluster = Cluster::new(contents.nodes, contents.objects, Overrides::default());
+            Clients::of(&cluster).left_out
+        };
+        assert_eq!(ranges(4), [""; 0]);
+        let told = ranges(5);
+        assert!(told.len() == 1 && told[0].ends_with("these Services: shop/web"), "{told:?}");
     }
 
     /// Of a node 10.0.0.11 with pods of 10.244.1.0/24: who else is named by rules about a range?

@@ -11,7 +11,9 @@ use unmasq_cluster::kubernetes::{self, IpMode, Service, ServiceType};
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_model::packet::{Family, Protocol};
 
+use super::clients::MAX_RANGES;
 use super::pods::{NamedCall, NamedPod};
+use super::stand_in;
 use super::{Clients, Entry, Outside, Policy};
 
 /// Both families.
@@ -46,8 +48,11 @@ pub(super) struct Questions<'p, 'c> {
     nodes: Vec<usize>,
     /// Of each node of the cluster: its place among those that were captured.
     places: Vec<Option<usize>>,
-    /// The objects of nodes that have one.
-    objects: BTreeMap<usize, &'c kubernetes::Node>,
+    /// Of each node, addresses that no known pod has, to call from where no pod is known: one of its
+    /// pods' network for each family, or one of each bridge.
+    spares: Vec<Vec<IpAddr>>,
+    /// What is taken for granted of whom is asked for.
+    pub(super) assumptions: Vec<String>,
     /// Pods by node: address by family.
     pods: BTreeMap<usize, [Vec<IpAddr>; 2]>,
     /// Nodes' own addresses, by family.
@@ -108,7 +113,30 @@ impl<'p, 'c> Questions<'p, 'c> {
             let found = slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
             all.extend(found);
         }
-        Questions { cluster, clients, nodes, places, objects, pods, addresses, endpoints }
+        let mut assumptions = Vec::new();
+        let mut spares = vec![Vec::new(); cluster.nodes.len()];
+        for node in &nodes {
+            spares[*node] = match objects.get(node) {
+                Some(object) => first_of_each_family(object),
+                None if pods.contains_key(node) => Vec::new(),
+                None => {
+                    let bridges = stand_in::bridges(paths, *node);
+                    assumptions.extend(stand_in::assumption(&cluster.nodes[*node].name, &bridges));
+                    bridges.iter().map(|bridge| bridge.somebody).collect()
+                }
+            };
+        }
+        Questions {
+            assumptions,
+            cluster,
+            clients,
+            nodes,
+            places,
+            spares,
+            pods,
+            addresses,
+            endpoints,
+        }
     }
 
     /// What is asked of a Service.
@@ -207,11 +235,13 @@ impl<'p, 'c> Questions<'p, 'c> {
         other.into_iter().chain(own).collect()
     }
 
-    /// An address of the node's pod network that no known pod has.
+    /// An address that no known pod of the node has.
     fn spare(&self, node: usize, family: Family) -> Option<IpAddr> {
-        let mut nets =
-            self.objects.get(&node)?.pod_cidrs().filter(|net| Family::of(net.addr()) == family);
-        super::clients::somebody(nets.next()?, &[])
+        self.spares_of(node, family).next()
+    }
+
+    fn spares_of(&self, node: usize, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        self.spares[node].iter().copied().filter(move |address| Family::of(*address) == family)
     }
 
     fn asked_inside(
@@ -239,7 +269,7 @@ impl<'p, 'c> Questions<'p, 'c> {
         all: &mut Vec<Question>,
     ) {
         let ranges = service.spec.load_balancer_source_ranges.iter();
-        let of_ranges = ranges.take(4).filter_map(|net| {
+        let of_ranges = ranges.take(MAX_RANGES).filter_map(|net| {
             Some((Outside::NamedBySetting(*net), super::clients::somebody(*net, &[])?))
         });
         for (outside, address) in self.clients.callers.iter().cloned().chain(of_ranges) {
@@ -273,7 +303,7 @@ impl<'p, 'c> Questions<'p, 'c> {
 
     fn asked_by_node(&self, node: usize, family: Family, all: &mut Vec<Question>) {
         let pods = self.pods_of(node, family);
-        let from = self.caller(node, family, None);
+        let callers = self.callers_of(node, family);
         for other in [node].into_iter().chain(self.neighbours(node)) {
             let called = match other == node {
                 true => pods.get(1),
@@ -281,16 +311,12 @@ impl<'p, 'c> Questions<'p, 'c> {
             };
             if let Some(pod) = called {
                 let target = direct(*pod, Protocol::TCP, POD_PORT);
-                let callers = from.clone().into_iter().chain([Caller::Node(node)]);
+                let callers = callers.iter().cloned().chain([Caller::Node(node)]);
                 all.extend(callers.map(|from| target.asked(from, Entry::Pod, None)));
             }
-            if let Some(from) = &from {
-                self.asked_of_node(other, from, family, all);
-            }
+            callers.iter().for_each(|from| self.asked_of_node(other, from, family, all));
         }
-        if let Some(from) = &from {
-            self.asked_beyond(from, family, all);
-        }
+        callers.iter().for_each(|from| self.asked_beyond(from, family, all));
         if let Some(pod) = pods.first() {
             self.asked_by_clients(node, &direct(*pod, Protocol::TCP, POD_PORT), all);
         }
@@ -299,6 +325,14 @@ impl<'p, 'c> Questions<'p, 'c> {
     /// Pods of a node.
     fn pods_of(&self, node: usize, family: Family) -> &[IpAddr] {
         self.pods.get(&node).map_or(&[], |pods| &pods[at(family)])
+    }
+
+    /// Who calls from a node: a pod of it, or whoever stands for its pods.
+    fn callers_of(&self, node: usize, family: Family) -> Vec<Caller> {
+        let known = self.pods_of(node, family).first().copied();
+        let spares = self.spares_of(node, family).filter(|_| known.is_none());
+        let callers = known.into_iter().chain(spares);
+        callers.map(|address| Caller::Pod { node, address }).collect()
     }
 
     /// A pod of a node that calls, and isn't this one.
@@ -411,6 +445,13 @@ impl<'p, 'c> Questions<'p, 'c> {
         let all = nodes.iter().copied().chain(others);
         all.filter(|node| self.places[*node].is_some()).collect()
     }
+}
+
+/// An address of a node's pod network for each family.
+fn first_of_each_family(node: &kubernetes::Node) -> Vec<IpAddr> {
+    let of = |family| node.pod_cidrs().find(|net| Family::of(net.addr()) == family);
+    let somebody = |net| super::clients::somebody(net, &[]);
+    FAMILIES.into_iter().filter_map(of).filter_map(somebody).collect()
 }
 
 /// A pod or a node by its own address.

@@ -97,15 +97,14 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     text
 }
 
-/// What the answers rest on, in one line.
+/// What the answers rest on, in two lines at most.
 fn taken(text: &mut String, audit: &Audit, paint: &Paint) {
     let [first, rest @ ..] = &audit.assumptions[..] else { return };
     let more = match rest.len() {
         0 => String::new(),
-        count => format!(" (and {count} more)"),
+        count => format!(" (this and {count} more)"),
     };
-    let line = format!("Taken for granted: {}", clean(first));
-    let _ = writeln!(text, "{}{more}", paint.line(&line, columns(&more)));
+    text.push_str(&paint.brief("", &format!("Taken for granted{more}: {}", clean(first))));
 }
 
 /// The verdict in one sentence.

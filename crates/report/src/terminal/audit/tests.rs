@@ -264,13 +264,18 @@ fn rows_that_differ_in_family_and_protocol_share_a_line() {
 }
 
 #[test]
-fn the_first_screen_says_what_is_taken_for_granted_in_one_line() {
+fn the_first_screen_says_what_is_taken_for_granted_in_two_lines() {
     let mut audit = fixture::audit();
-    let long = "a sentence that is far longer than a line of eighty columns can be, and goes on";
-    audit.assumptions = vec![long.to_owned(), "b".to_owned(), "c".to_owned()];
+    let long = "a sentence of many words, which goes on ".repeat(8);
+    audit.assumptions = vec![long, "b".to_owned(), "c".to_owned()];
     let text = show(&audit, Extent::FirstScreen, &STYLE);
-    let line = text.lines().find(|line| line.starts_with("Taken for granted: ")).unwrap();
-    assert!(line.ends_with("… (and 2 more)") && line.chars().count() <= 80, "{line}");
+    let told = text.lines().skip_while(|line| !line.starts_with("Taken for granted (this and 2 "));
+    let told: Vec<&str> = told.take(3).collect();
+    let fits = told.iter().all(|line| line.chars().count() <= 80);
+    assert!(
+        told[1].ends_with('…') && fits && told.get(2).is_none_or(|next| !next.starts_with(' ')),
+        "{told:?}"
+    );
     let without = show(&fixture::healthy(), Extent::FirstScreen, &STYLE);
     assert!(!without.contains("Taken for granted"), "{without}");
 }
