@@ -96,6 +96,9 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
+/// By which a user says that the steps of a person were done.
+const BY_HAND: &str = "by-hand";
+
 /// Plans and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(journal) = &args.undo {
@@ -135,6 +138,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let Ok(plan) = &planned else { return Ok(Exit::NotAsExpected) };
     if !args.apply {
         return Ok(Exit::Done);
+    }
+    if let Some((place, step)) =
+        plan.first_by_hand(&apply::this_host()).filter(|_| !wanted.accepted.contains(BY_HAND))
+    {
+        output::warn(&format!(
+            "error: nothing was done: step {} is done by a person, and a later one builds on it: {}\n\
+             Do it, then: --apply --accept {BY_HAND}",
+            place + 1,
+            output::clean(&step.text)
+        ));
+        return Ok(Exit::NotAsExpected);
     }
     let again =
         |cluster: Cluster| audit::ask(&cluster, &expectations, Request { strict: args.strict });

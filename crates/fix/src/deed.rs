@@ -143,6 +143,16 @@ impl Deed {
         }
     }
 
+    /// The node that it is for; `None`: it is for the cluster.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Deed::Rules(rules) => Some(&rules.node),
+            Deed::Table(table) => Some(&table.node),
+            Deed::File(file) => Some(&file.node),
+            Deed::Object(_) => None,
+        }
+    }
+
     /// What it is about, in a few words.
     pub fn subject(&self) -> String {
         match self {

@@ -78,7 +78,10 @@ impl Drafter {
                 program: Program::Workload(workload),
                 argument: Some(argument),
                 old: _,
-            } => self.in_containers(workload, |containers| set_argument(containers, argument)),
+            } => {
+                let of = workload.container.as_deref();
+                self.in_containers(workload, |containers| set_argument(containers, of, argument))
+            }
             Action::Environment { value: None, .. }
             | Action::Argument { .. }
             | Action::Restart { .. }
@@ -260,30 +263,58 @@ fn set_variable(containers: &mut [Value], of: &str, name: &str, value: &str) -> 
     Ok(())
 }
 
-/// Sets a flag where it stands; else adds it to the arguments of the container that has some.
-fn set_argument(containers: &mut [Value], argument: &str) -> Result<(), String> {
+/// Sets a program's flag where it stands; else adds it to the arguments of its container. `of`: that
+/// one's name; `None`: it is the only one, or the only one that has the flag.
+fn set_argument(containers: &mut [Value], of: Option<&str>, argument: &str) -> Result<(), String> {
     let flag = argument.split('=').next().unwrap_or(argument);
     let is_it = |text: &str| text == flag || text.starts_with(&format!("{flag}="));
-    for container in &mut *containers {
-        for list in ["args", "command"] {
-            let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) else {
-                continue;
-            };
-            if let Some(there) = words.iter_mut().find(|word| word.as_str().is_some_and(is_it)) {
-                *there = json!(argument);
-                return Ok(());
+    let has = |one: &Value| words_of(one, "args").chain(words_of(one, "command")).any(is_it);
+    let container = match (of, containers) {
+        (Some(name), all) => container(all, name)?,
+        (None, [one]) => one,
+        (None, all) => {
+            let mut with = all.iter_mut().filter(|one| has(one));
+            match (with.next(), with.next()) {
+                (Some(one), None) => one,
+                (None, _) | (Some(_), Some(_)) => {
+                    return Err(format!("which of its containers takes {flag} can't be told"));
+                }
             }
         }
+    };
+    if words_of(container, "command").any(|word| word == "-c") {
+        return Err("its container starts the program by a shell's command line".to_owned());
     }
-    for container in containers {
-        for list in ["args", "command"] {
-            if let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) {
-                words.push(json!(argument));
-                return Ok(());
-            }
+    for list in ["args", "command"] {
+        let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let place = words.iter().position(|word| word.as_str().is_some_and(is_it));
+        let Some(place) = place else { continue };
+        // `--flag value`, but not `--flag --other`.
+        let is_apart = words[place] == json!(flag)
+            && words
+                .get(place + 1)
+                .and_then(Value::as_str)
+                .is_some_and(|next| !next.starts_with('-'));
+        words[place] = json!(argument);
+        if is_apart {
+            words.remove(place + 1);
+        }
+        return Ok(());
+    }
+    // Arguments stand behind those of the command.
+    for list in ["args", "command"] {
+        if let Some(words) = container.get_mut(list).and_then(Value::as_array_mut) {
+            words.push(json!(argument));
+            return Ok(());
         }
     }
-    Err("no container of it has arguments".to_owned())
+    merge(container, &json!({"args": [argument]}));
+    Ok(())
+}
+
+fn words_of<'c>(container: &'c Value, list: &str) -> impl Iterator<Item = &'c str> {
+    let words = container.get(list).and_then(Value::as_array);
+    words.into_iter().flatten().filter_map(Value::as_str)
 }
 
 #[cfg(test)]
@@ -309,23 +340,42 @@ mod tests {
 
     #[test]
     fn a_flag_is_set_where_it_stands() {
-        let set = |mut containers: Value, argument: &str| {
-            set_argument(containers.as_array_mut().unwrap(), argument).map(|()| containers)
+        let off = "--egress=false";
+        let set = |mut containers: Value, of: Option<&str>| {
+            let list = containers.as_array_mut().unwrap();
+            set_argument(list, of, off).map(|()| containers)
         };
-        let off = "--enable-pod-egress=false";
-        assert_eq!(
-            set(json!([{"name": "a"}, {"name": "b", "args": ["--x", "--enable-pod-egress"]}]), off),
-            Ok(json!([{"name": "a"}, {"name": "b", "args": ["--x", off]}])),
-        );
-        assert_eq!(
-            set(json!([{"command": ["router", "--enable-pod-egress=true"]}]), off),
-            Ok(json!([{"command": ["router", off]}])),
-        );
-        assert_eq!(
-            set(json!([{"args": ["--enable-pod-egress-x"]}]), off),
-            Ok(json!([{"args": ["--enable-pod-egress-x", off]}])),
-        );
-        assert!(set(json!([{"name": "a"}]), off).is_err());
+        let router = Some("router");
+        for (of, before, after) in [
+            (
+                router,
+                json!([{"name": "a", "args": ["--egress"]}, {"name": "router", "args": ["--egress"]}]),
+                json!([{"name": "a", "args": ["--egress"]}, {"name": "router", "args": [off]}]),
+            ),
+            (
+                None,
+                json!([{"command": ["router", "--egress=true"]}]),
+                json!([{"command": ["router", off]}]),
+            ),
+            (
+                None,
+                json!([{"name": "a", "args": ["--x"]}, {"args": ["--egress"]}]),
+                json!([{"name": "a", "args": ["--x"]}, {"args": [off]}]),
+            ),
+            (None, json!([{"args": ["--egress-x"]}]), json!([{"args": ["--egress-x", off]}])),
+            (None, json!([{"args": ["--egress", "true", "--y"]}]), json!([{"args": [off, "--y"]}])),
+            (router, json!([{"name": "router"}]), json!([{"name": "router", "args": [off]}])),
+        ] {
+            assert_eq!(set(before, of), Ok(after));
+        }
+        // None of it, several that may be meant, and a shell, whose argument it would be.
+        for (of, containers) in [
+            (router, json!([{"name": "a", "args": ["--egress"]}])),
+            (None, json!([{"args": ["--x"]}, {"args": ["--y"]}])),
+            (router, json!([{"name": "router", "command": ["/bin/sh", "-c", "exec router"]}])),
+        ] {
+            assert!(set(containers.clone(), of).is_err(), "{containers}");
+        }
     }
 
     #[test]

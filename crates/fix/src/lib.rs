@@ -24,7 +24,7 @@ mod worse;
 pub use difference::{Difference, difference};
 pub use manifests::{Manifests, ObjectName, merge};
 pub use owner::{Reaction, Reactions, Unforeseen};
-pub use plan::{By, FindingName, Mended, Plan, Refusal, Step, Wanted, plan};
+pub use plan::{By, FindingName, Mended, Passed, Plan, Refusal, Step, Unmet, Wanted, plan};
 pub use state::{DraftError, State};
 pub use transplant::Strange;
 pub use worse::Worse;

@@ -86,10 +86,37 @@ pub struct Plan {
     pub returns: Vec<FindingName>,
     /// What was not found before and is found after, no errors.
     pub new: Vec<Finding>,
+    /// Of all findings, those that are left as they are.
+    pub passed: Vec<Passed>,
     /// The cluster as it is then.
     pub after: State,
     /// The audit of it.
     pub audit: Audit,
+}
+
+/// A finding that a plan for all leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// Which.
+    pub finding: FindingName,
+    /// Why, as the refusal of a plan for it alone says.
+    pub why: String,
+}
+
+/// `calico-unused-pool/x is left as it is: …`
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is left as it is: {}", self.finding, self.why)
+    }
+}
+
+/// A requirement that doesn't hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    /// By this name it can be accepted.
+    pub name: String,
+    /// The requirement, a sentence.
+    pub text: String,
 }
 
 /// A finding and its remedy.
@@ -131,6 +158,20 @@ impl Plan {
         self.steps.iter().flat_map(of).collect()
     }
 
+    /// The first step that a person does and that a later one of Unmasq's on a node, for the same
+    /// finding, builds on, with its place in [`Plan::steps`].
+    pub fn first_by_hand(&self, node: &str) -> Option<(usize, &Step)> {
+        let acts = |step: &Step| match &step.by {
+            By::Unmasq(deeds) => deeds.iter().any(|deed| deed.node() == Some(node)),
+            By::Person(_) => false,
+        };
+        self.steps.iter().enumerate().find(|(place, step)| {
+            let later = &self.steps[place + 1..];
+            matches!(step.by, By::Person(_))
+                && later.iter().any(|one| one.mended == step.mended && acts(one))
+        })
+    }
+
     /// What else must hold.
     pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
         self.mended.iter().flat_map(|mended| &mended.remedy.requires)
@@ -150,7 +191,10 @@ pub enum Refusal {
     },
     /// Nothing was found that could be mended.
     #[error("nothing was found that a program could mend: unmasq audit says what a person can")]
-    NothingFound,
+    NothingFound {
+        /// What was found, and why it is left.
+        passed: Vec<Passed>,
+    },
     /// There is no remedy of that number.
     #[error("{finding} has {count} remedies, and no number {number}")]
     NoRemedy {
@@ -170,14 +214,12 @@ pub enum Refusal {
         why: String,
     },
     /// What must hold doesn't.
-    #[error("{finding}: what must hold first doesn't: {requirement}")]
+    #[error("{finding}: what must hold first doesn't")]
     Unmet {
         /// The finding.
         finding: FindingName,
-        /// What.
-        requirement: String,
-        /// By this name it can be accepted.
-        name: String,
+        /// What, each by itself.
+        unmet: Vec<Unmet>,
     },
     /// It can't be tried out.
     #[error("it can't be foretold: {0}")]
@@ -209,7 +251,39 @@ pub fn plan(
     wanted: &Wanted,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Plan, Refusal> {
-    let mended = choose(state, found, wanted)?;
+    let (mut mended, mut passed) = choose(state, found, wanted)?;
+    let draw = |mended: &[Mended]| drawn(state, found, expectations, wanted, mended, progress);
+    let mut drawn = draw(&mended);
+    // Of all, one that can't be mended stands in no other's way.
+    if wanted.findings.is_empty() && drawn.is_err() && mended.len() > 1 {
+        let alone = |one: &Mended| draw(std::slice::from_ref(one)).err();
+        let refused: Vec<Option<Refusal>> = mended.iter().map(alone).collect();
+        let mut refused = refused.into_iter();
+        mended.retain(|one| match refused.next().flatten() {
+            Some(refusal) => {
+                passed.push(Passed::new(&one.finding, &refusal));
+                false
+            }
+            None => true,
+        });
+        if mended.is_empty() {
+            return Err(Refusal::NothingFound { passed });
+        }
+        drawn = draw(&mended);
+    }
+    Ok(Plan { passed, ..drawn? })
+}
+
+/// The plan that mends these findings.
+fn drawn(
+    state: &State,
+    found: &Audit,
+    expectations: &Expectations,
+    wanted: &Wanted,
+    mended: &[Mended],
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Plan, Refusal> {
+    let mended = mended.to_vec();
     let steps = steps(state, &mended)?;
     let deeds: Vec<Deed> = steps
         .iter()
@@ -251,13 +325,39 @@ pub fn plan(
         restart,
         returns,
         new,
+        passed: Vec::new(),
         after,
         audit: audited,
     })
 }
 
-/// The findings, each with a remedy.
-fn choose(state: &State, found: &Audit, wanted: &Wanted) -> Result<Vec<Mended>, Refusal> {
+impl Passed {
+    fn new(finding: &Finding, refusal: &Refusal) -> Passed {
+        let why = match refusal {
+            Refusal::ByHand { why, .. } => format!("only a person can mend it: {why}"),
+            Refusal::Unmet { unmet, .. } => {
+                let texts: Vec<&str> = unmet.iter().map(|one| one.text.as_str()).collect();
+                format!("what must hold first doesn't: {}", texts.join("; "))
+            }
+            Refusal::NoFinding { .. }
+            | Refusal::NothingFound { .. }
+            | Refusal::NoRemedy { .. }
+            | Refusal::Draft(_)
+            | Refusal::Unforeseen(_)
+            | Refusal::StillThere { .. }
+            | Refusal::NewError(_)
+            | Refusal::Worse(_) => refusal.to_string(),
+        };
+        Passed { finding: FindingName::of(finding), why }
+    }
+}
+
+/// The findings, each with a remedy, and of all those that are left.
+fn choose(
+    state: &State,
+    found: &Audit,
+    wanted: &Wanted,
+) -> Result<(Vec<Mended>, Vec<Passed>), Refusal> {
     let names = || found.findings.iter().map(FindingName::of).collect();
     for name in &wanted.findings {
         if !found.findings.iter().any(|finding| name.is_of(finding)) {
@@ -265,7 +365,7 @@ fn choose(state: &State, found: &Audit, wanted: &Wanted) -> Result<Vec<Mended>, 
         }
     }
     let all = wanted.findings.is_empty();
-    let mut mended: Vec<Mended> = Vec::new();
+    let (mut mended, mut passed) = (Vec::new(), Vec::new());
     for finding in &found.findings {
         let named = wanted.findings.iter().any(|name| name.is_of(finding));
         let meant = named || (all && finding.severity >= Severity::Warning);
@@ -274,15 +374,15 @@ fn choose(state: &State, found: &Audit, wanted: &Wanted) -> Result<Vec<Mended>, 
         }
         match remedy(state, finding, wanted) {
             // Of all, those that can be mended are.
-            Err(Refusal::ByHand { .. } | Refusal::Unmet { .. }) if all => {}
+            Err(refusal) if all => passed.push(Passed::new(finding, &refusal)),
             Err(refusal) => return Err(refusal),
             Ok(remedy) => mended.push(Mended { finding: finding.clone(), remedy: remedy.clone() }),
         }
     }
     if mended.is_empty() {
-        return Err(Refusal::NothingFound);
+        return Err(Refusal::NothingFound { passed });
     }
-    Ok(mended)
+    Ok((mended, passed))
 }
 
 /// The remedy that was asked for; else the first that can be done and whose conditions aren't known
@@ -330,20 +430,16 @@ fn possible(
         let why = format!("“{}” has no step for a program", remedy.title);
         return Err(Refusal::ByHand { finding: finding.clone(), why });
     }
-    let unmet = remedy.requires.iter().find(|one| one.holds == Some(false));
-    match unmet {
-        Some(one) if !accepted.contains(&requirement_name(finding)) => Err(Refusal::Unmet {
-            finding: finding.clone(),
-            requirement: one.text.clone(),
-            name: requirement_name(finding),
-        }),
-        Some(_) | None => Ok(()),
+    let numbered = (1..).zip(&remedy.requires);
+    let unmet = numbered.filter(|(_, one)| one.holds == Some(false)).map(|(number, one)| Unmet {
+        name: format!("unmet/{finding}/{number}"),
+        text: one.text.clone(),
+    });
+    let unmet: Vec<Unmet> = unmet.filter(|one| !accepted.contains(&one.name)).collect();
+    match unmet.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::Unmet { finding: finding.clone(), unmet }),
     }
-}
-
-/// By which an unmet requirement of a finding is accepted.
-fn requirement_name(finding: &FindingName) -> String {
-    format!("unmet/{}", finding.id)
 }
 
 fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {

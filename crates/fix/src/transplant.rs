@@ -78,6 +78,15 @@ pub(crate) fn transplant(
     Ok(())
 }
 
+/// How many chains of a captured table have just the rules that a writer gives them.
+pub(crate) fn agreeing(captured: &Table, written: &Table) -> usize {
+    let agrees = |chain: &&Chain| {
+        let there = captured.chain_by_name(&chain.name).map(|id| captured.chain(id));
+        there.is_some_and(|there| keys(&there.rules) == keys(&chain.rules))
+    };
+    written.chains.iter().filter(agrees).count()
+}
+
 /// Edits one chain, whose rules are those of `before`, by their texts. `new` has the rules that
 /// come, in order, in a chain of the same name.
 pub(crate) fn edit(

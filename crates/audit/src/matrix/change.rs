@@ -10,8 +10,8 @@
 //! both, rules, settings and policies may differ. Rows would not do: a row is a count, and says
 //! nothing of where its answers went.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::paths::{Call, Paths};
@@ -76,25 +76,50 @@ pub struct Outcome {
 /// Whether a change is for the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// The worst that can happen is no longer so bad.
+    /// The worst or the best that can happen is less bad, and neither is worse.
     Better,
     /// As good as before: another rule, another node, another reason.
     Even,
-    /// The worst that can happen is worse: a source that was kept is rewritten, what was answered
-    /// is dropped, what was known can't be told.
+    /// What was dropped or rejected is answered: meant to be, or a gap in a firewall.
+    Opened,
+    /// Somebody outside gets the caller's own address and not a node's: good where that network has
+    /// a way back to it.
+    Revealed,
+    /// The worst or the best that can happen is worse: a source that was kept is rewritten, what was
+    /// answered is dropped, what was known can't be told.
     Worse,
 }
 
 impl Turn {
-    /// Whether it is for the better.
+    /// Whether it is for the better. Outcomes are compared all together, and those of the same
+    /// client and placement by themselves: one endpoint that can't be reached hides no other.
     pub fn direction(&self) -> Direction {
-        let worst = |all: &[Outcome]| {
-            all.iter().map(|outcome| outcome.fate.harm()).max().unwrap_or(Harm::None)
+        let place = |outcome: &Outcome| (outcome.client.clone(), outcome.placement);
+        let places: BTreeSet<_> = self.before.iter().map(place).collect();
+        let of_place = places.iter().filter_map(|place| {
+            let of = |all: &[Outcome]| {
+                bounds(all.iter().filter(|one| (&one.client, one.placement) == (&place.0, place.1)))
+            };
+            Some((of(&self.before)?, of(&self.after)?))
+        });
+        let whole = bounds(&self.before).zip(bounds(&self.after));
+        let pairs: Vec<_> = of_place.chain(whole).collect();
+        let any = |holds: fn(Harm, Harm) -> bool| {
+            pairs.iter().any(|(old, new)| holds(old.0, new.0) || holds(old.1, new.1))
         };
-        match worst(&self.after).cmp(&worst(&self.before)) {
-            std::cmp::Ordering::Less => Direction::Better,
-            std::cmp::Ordering::Equal => Direction::Even,
-            std::cmp::Ordering::Greater => Direction::Worse,
+        let fates = |all: &[Outcome], is: fn(&Fate) -> bool| all.iter().any(|one| is(&one.fate));
+        let refused = |fate: &Fate| matches!(fate, Fate::Dropped(_) | Fate::Rejected(_));
+        let rewritten = |fate: &Fate| matches!(fate, Fate::Rewritten(_));
+        if any(|old, new| new > old) {
+            Direction::Worse
+        } else if !any(|old, new| new < old) {
+            Direction::Even
+        } else if fates(&self.before, refused) && !fates(&self.after, refused) {
+            Direction::Opened
+        } else if self.entry == Entry::Outside && fates(&self.before, rewritten) {
+            Direction::Revealed
+        } else {
+            Direction::Better
         }
     }
 
@@ -102,6 +127,15 @@ impl Turn {
     pub fn client(&self) -> Option<&Client> {
         self.before.first().or(self.after.first()).map(|outcome| &outcome.client)
     }
+}
+
+/// The best and the worst that can happen.
+fn bounds<'o>(outcomes: impl IntoIterator<Item = &'o Outcome>) -> Option<(Harm, Harm)> {
+    let harms = outcomes.into_iter().map(|outcome| outcome.fate.harm());
+    harms.fold(None, |all, harm| {
+        let (best, worst) = all.unwrap_or((harm, harm));
+        Some((harm.min(best), harm.max(worst)))
+    })
 }
 
 /// How bad a fate is.
@@ -226,4 +260,50 @@ fn outcomes(teller: &mut Teller<'_, '_>, question: &Question) -> Vec<Outcome> {
     all.sort();
     all.dedup();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(fate: Fate, placement: Placement) -> Outcome {
+        Outcome { client: Client::Pod, placement, fate, hops: 0 }
+    }
+
+    #[test]
+    fn what_was_kept_and_no_longer_can_be_is_worse_whatever_else_happens() {
+        use Placement::{Elsewhere, Here};
+        let kept = |place| of(Fate::Preserved, place);
+        let lost = |place| of(Fate::Rewritten(Vec::new()), place);
+        let refusal = super::super::Refusal { reason: None, owner: None };
+        let dropped = |place| of(Fate::Dropped(refusal.clone()), place);
+        for (before, after, direction) in [
+            (vec![kept(Here)], vec![lost(Here)], Direction::Worse),
+            (vec![kept(Here), lost(Here)], vec![lost(Here)], Direction::Worse),
+            (
+                vec![kept(Here), dropped(Elsewhere)],
+                vec![lost(Here), dropped(Elsewhere)],
+                Direction::Worse,
+            ),
+            (vec![lost(Here), lost(Elsewhere)], vec![kept(Here)], Direction::Better),
+            (vec![lost(Here)], vec![kept(Here), lost(Here)], Direction::Better),
+            (vec![lost(Here)], vec![lost(Elsewhere)], Direction::Even),
+            (vec![dropped(Here)], vec![kept(Here)], Direction::Opened),
+        ] {
+            let turn = |entry| Turn {
+                entry,
+                family: Family::V4,
+                protocol: Protocol::TCP,
+                destination: None,
+                before: before.clone(),
+                after: after.clone(),
+            };
+            assert_eq!(turn(Entry::ClusterIp).direction(), direction, "{before:?} -> {after:?}");
+            let outside = match direction {
+                Direction::Better => Direction::Revealed,
+                other => other,
+            };
+            assert_eq!(turn(Entry::Outside).direction(), outside, "{before:?} -> {after:?}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(super) fn apply(
 ) -> anyhow::Result<Exit> {
     let target = Local { node: this_host() };
     let (deeds, others): (Vec<Deed>, Vec<Deed>) =
-        plan.deeds().into_iter().partition(|deed| node(deed) == Some(&*target.node));
+        plan.deeds().into_iter().partition(|deed| deed.node() == Some(&*target.node));
     if deeds.is_empty() {
         let others: BTreeSet<String> = others.iter().map(Deed::subject).collect();
         let others = Vec::from_iter(others).join("; ");
@@ -133,26 +133,16 @@ fn tell(entry: &Entry) {
     output::warn(&format!("{what}: {}", output::clean(&entry.subject)));
 }
 
-/// The node that a deed is for; `None`: it is for the cluster.
-fn node(deed: &Deed) -> Option<&str> {
-    match deed {
-        Deed::Rules(rules) => Some(&rules.node),
-        Deed::Table(table) => Some(&table.node),
-        Deed::File(file) => Some(&file.node),
-        Deed::Object(_) => None,
-    }
-}
-
 /// This host, for which all deeds of the journal have to be.
 fn of_this_host(journal: &Journal) -> anyhow::Result<Local> {
     let host = this_host();
-    match journal.head().deeds.iter().find(|deed| node(deed) != Some(&*host)) {
+    match journal.head().deeds.iter().find(|deed| deed.node() != Some(&*host)) {
         Some(other) => bail!("this journal is about {}, and this host is {host}", other.subject()),
         None => Ok(Local { node: host }),
     }
 }
 
-fn this_host() -> String {
+pub(super) fn this_host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 

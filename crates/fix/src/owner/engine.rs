@@ -5,6 +5,7 @@ use unmasq_audit::Owner;
 use unmasq_cluster::Cluster;
 use unmasq_model::host::Host;
 use unmasq_model::rule::{Action, NatKind, Rule, Step};
+use unmasq_model::ruleset::Table;
 
 use super::Reactions;
 
@@ -30,8 +31,15 @@ pub(super) fn restart(before: &Cluster, after: &mut Cluster, reactions: &mut Rea
 /// Whether a rule that the engine writes was there before and isn't now.
 fn write_again(before: &Host, host: &mut Host) -> bool {
     let mut written = false;
-    for (old, table) in before.ruleset.tables.iter().zip(&mut host.ruleset.tables) {
-        for (old, chain) in old.chains.iter().zip(&mut table.chains) {
+    for table in &mut host.ruleset.tables {
+        let same = |old: &&Table| {
+            (old.backend, old.family, &old.name) == (table.backend, table.family, &table.name)
+        };
+        let Some(old) = before.ruleset.tables.iter().find(same) else { continue };
+        for chain in &mut table.chains {
+            let Some(old) = old.chain_by_name(&chain.name).map(|id| old.chain(id)) else {
+                continue;
+            };
             for rule in old.rules.iter().filter(|rule| is_the_engines(rule)) {
                 if !chain.rules.iter().any(|there| there.text == rule.text) {
                     chain.rules.insert(0, rule.clone());

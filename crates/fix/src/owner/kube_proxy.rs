@@ -11,7 +11,7 @@ use unmasq_parse::{iptables, nft};
 use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, rules};
 
 use super::{Reactions, foretold};
-use crate::transplant::{Strange, transplant};
+use crate::transplant::{Strange, agreeing, transplant};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -46,17 +46,30 @@ fn on_node(before: &Cluster, after: &Cluster, node: &str, host: &mut Host) -> Re
         };
     };
     let mut strange = None;
+    let mut fitting: Vec<(usize, Vec<Table>)> = Vec::new();
     for (old, new) in configs(before, after, node, mode)? {
         let mut tables = host.ruleset.tables.clone();
         let file = foretold(host);
         let change = Change { before: &before.objects, after: &after.objects, old, new, file };
         match change.carry_over(&mut tables) {
-            Ok(()) => {
-                host.ruleset.tables = tables;
-                return Ok(true);
-            }
+            Ok(()) => fitting.push((change.agreeing(&host.ruleset.tables), tables)),
             Err(why) => strange = strange.or(Some(why)),
         }
+    }
+    // Of settings that were not seen, those that all the other rules were written by.
+    let most = fitting.iter().map(|(agreeing, _)| *agreeing).max();
+    fitting.retain(|(agreeing, _)| Some(*agreeing) == most);
+    if let Some((_, tables)) = fitting.pop() {
+        if fitting.iter().any(|(_, others)| *others != tables) {
+            return Err(
+                "which range it takes for pods wasn't captured and can't be told from its \
+                        rules, and what it writes depends on it: kubectl -n kube-system get \
+                        configmap kube-proxy -o json > kubernetes/kube-proxy.json"
+                    .to_owned(),
+            );
+        }
+        host.ruleset.tables = tables;
+        return Ok(true);
     }
     Err(match strange {
         Some(why) => format!(
@@ -145,6 +158,17 @@ impl Change<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How many chains of the captured tables are as these settings have them.
+    fn agreeing(&self, captured: &[Table]) -> usize {
+        let of = |family| {
+            let old = self.tables(&rules(self.before, &self.old, family), family);
+            let there = |old: &Table| captured.iter().find(|table| same(table, old));
+            let agreeing = |old: &Table| there(old).map_or(0, |there| agreeing(there, old));
+            old.iter().map(agreeing).sum::<usize>()
+        };
+        FAMILIES.into_iter().map(of).sum()
     }
 
     fn tables(&self, text: &str, family: Family) -> Vec<Table> {

@@ -7,7 +7,9 @@ use serde::Serialize;
 use unmasq_audit::Finding;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
 use unmasq_fix::deed::Deed;
-use unmasq_fix::{By, FindingName, Mended, Plan, Reaction, Reactions, Refusal, Step, Worse};
+use unmasq_fix::{
+    By, FindingName, Mended, Passed, Plan, Reaction, Reactions, Refusal, Step, Worse,
+};
 
 use super::audit::{
     ClientView, InstructionView, RequirementView, client, entry_name, fate_name, instruction,
@@ -34,6 +36,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>) -> impl Serialize {
             changes: plan.changes.rows.iter().map(|one| change(one, subject)).collect(),
             worse: plan.worse.iter().map(worse).collect(),
             new_findings: plan.new.iter().map(found).collect(),
+            passed_over: plan.passed.iter().map(passed).collect(),
         }),
         refusal: None,
     }
@@ -45,10 +48,15 @@ pub fn refusal(refusal: &Refusal, subject: &Subject<'_>) -> impl Serialize {
         Refusal::NoFinding { there, .. } => {
             ("no_finding", Vec::new(), there.iter().map(ToString::to_string).collect())
         }
-        Refusal::NothingFound => ("nothing_found", Vec::new(), Vec::new()),
+        Refusal::NothingFound { passed } => {
+            ("nothing_found", Vec::new(), passed.iter().map(ToString::to_string).collect())
+        }
         Refusal::NoRemedy { .. } => ("no_remedy", Vec::new(), Vec::new()),
         Refusal::ByHand { .. } => ("by_hand", Vec::new(), Vec::new()),
-        Refusal::Unmet { name, .. } => ("unmet", vec![name.clone()], Vec::new()),
+        Refusal::Unmet { unmet, .. } => {
+            let names = unmet.iter().map(|one| one.name.clone()).collect();
+            ("unmet", names, unmet.iter().map(|one| one.text.clone()).collect())
+        }
         Refusal::Draft(_) => ("not_foretold", Vec::new(), Vec::new()),
         Refusal::Unforeseen(all) => {
             let line = |one: &unmasq_fix::Unforeseen| {
@@ -95,6 +103,7 @@ struct PlanView {
     changes: Vec<ChangeView>,
     worse: Vec<WorseView>,
     new_findings: Vec<FoundView>,
+    passed_over: Vec<PassedView>,
 }
 
 #[derive(Serialize)]
@@ -158,6 +167,12 @@ struct WorseView {
 }
 
 #[derive(Serialize)]
+struct PassedView {
+    finding: String,
+    why: String,
+}
+
+#[derive(Serialize)]
 struct FoundView {
     finding: String,
     severity: &'static str,
@@ -207,6 +222,8 @@ fn change(change: &Change, subject: &Subject<'_>) -> ChangeView {
         direction: match turn.direction() {
             Direction::Better => "better",
             Direction::Even => "even",
+            Direction::Opened => "opened",
+            Direction::Revealed => "revealed",
             Direction::Worse => "worse",
         },
         before: outcomes(&turn.before),
@@ -224,6 +241,10 @@ fn outcome(outcome: &Outcome) -> OutcomeView {
 fn worse(worse: &Worse) -> WorseView {
     let Worse { name, text, count, named } = worse.clone();
     WorseView { name, text, count, named }
+}
+
+fn passed(passed: &Passed) -> PassedView {
+    PassedView { finding: passed.finding.to_string(), why: passed.why.clone() }
 }
 
 fn found(finding: &Finding) -> FoundView {

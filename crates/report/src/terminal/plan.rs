@@ -46,27 +46,61 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>, style: &Style) -> String {
     changes(&mut text, &plan.changes.rows, subject, &paint);
     worse(&mut text, &plan.worse, &paint);
     afterwards(&mut text, plan, &paint);
+    if !plan.passed.is_empty() {
+        heading(&mut text, "Not in this plan", &paint);
+        plan.passed.iter().for_each(|one| paint.wrap(&mut text, "  ", &clean(&one.to_string())));
+    }
     text
 }
 
 fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
     let count = plan.mended.len();
     let better = answers(plan, Direction::Better);
+    let (number, turn) = match better {
+        0 => (plan.changes.rows.iter().map(|row| row.count).sum(), "change"),
+        _ => (better, "get better"),
+    };
     let line = format!(
-        "PLAN: mends {count} {}; {better} of {} answers get better. Nothing is changed yet.",
+        "PLAN: mends {count} {}; {number} of {} answers {turn}. Nothing is changed yet.",
         plural(count, "finding", "findings"),
         plan.changes.asked
     );
     for line in paint.wrapped("", &line).lines() {
         let _ = writeln!(text, "{}", paint.colour(Colour::Green, line));
     }
+    let mut note = |line: &str| {
+        for line in paint.wrapped("", &clean(line)).lines() {
+            let _ = writeln!(text, "{}", paint.colour(Colour::Yellow, line));
+        }
+    };
+    let passing = |count: usize, what: &str| match count {
+        0 => None,
+        _ => Some(format!("{count} {} {what}", plural(count, "answer", "answers"))),
+    };
+    for line in [
+        passing(
+            answers(plan, Direction::Opened),
+            "that a rule dropped or rejected would get through: see that it is meant so.",
+        ),
+        passing(
+            answers(plan, Direction::Revealed),
+            "would reach the outside with a pod's own address: networks there must know the way back.",
+        ),
+    ] {
+        line.iter().for_each(|line| note(line));
+    }
+    for one in plan.mended.iter().filter(|one| !one.remedy.lasting) {
+        note(&format!(
+            "{} is not mended for good: this lasts until the rules are loaded or written again, at a \
+             reboot at the latest.",
+            FindingName::of(&one.finding)
+        ));
+    }
     for name in &plan.returns {
         let line = format!(
             "{name} comes back when its program starts again: as it is planned, this works until then."
         );
-        for line in paint.wrapped("", &clean(&line)).lines() {
-            let _ = writeln!(text, "{}", paint.colour(Colour::Yellow, line));
-        }
+        note(&line);
     }
 }
 
@@ -109,7 +143,7 @@ fn write_deed(text: &mut String, deed: &Deed, paint: &Paint) {
     }
 }
 
-/// The fields that a patch changes, and the command for who does it by hand.
+/// The fields that a patch changes.
 fn of_object(text: &mut String, object: &ObjectDeed, paint: &Paint) {
     let (mut before, mut after) = (String::new(), String::new());
     fields(&object.back, "", &mut before);
@@ -149,7 +183,8 @@ fn lines_of(text: &mut String, before: &str, after: &str, paint: &Paint) {
                     similar::ChangeTag::Insert => ('+', Some(Colour::Green)),
                     similar::ChangeTag::Equal => (' ', None),
                 };
-                let line = format!("{sign} {}", clean(change.value().trim_end_matches('\n')));
+                let value = change.value().trim_end_matches('\n').replace('\t', "    ");
+                let line = format!("{sign} {}", clean(&value));
                 let line = colour.map_or(line.clone(), |colour| paint.colour(colour, &line));
                 let _ = writeln!(text, "       {line}");
             }
@@ -211,6 +246,7 @@ fn write_change(text: &mut String, change: &Change, subject: &Subject<'_>, paint
     let (sign, colour) = match turn.direction() {
         Direction::Better => ('+', Some(Colour::Green)),
         Direction::Even => (' ', None),
+        Direction::Opened | Direction::Revealed => ('~', Some(Colour::Yellow)),
         Direction::Worse => ('!', Some(Colour::Red)),
     };
     let words = |outcomes: &[Outcome]| {
@@ -286,9 +322,16 @@ pub fn refusal(refusal: &Refusal, style: &Style) -> String {
             say("An audit finds:");
             there.iter().for_each(|name| say(&format!("  {name}")));
         }
-        Refusal::Unmet { name, .. } => {
-            say(&format!("If you know better, or want it all the same: --accept {name}"));
+        Refusal::Unmet { unmet, .. } => {
+            for one in unmet {
+                say(&one.text);
+            }
+            say("If you know better, or want it all the same:");
+            for one in unmet {
+                command(&mut text, "  ", &format!("--accept {}", one.name), &paint);
+            }
         }
+        Refusal::NothingFound { passed } => passed.iter().for_each(|one| say(&one.to_string())),
         Refusal::Unforeseen(all) => {
             for one in all {
                 say(&format!("{} on {}: {}", one.owner, one.node, one.why));
@@ -306,8 +349,7 @@ pub fn refusal(refusal: &Refusal, style: &Style) -> String {
             let name = FindingName::of(finding);
             say(&format!("If you want it all the same: --accept {name}"));
         }
-        Refusal::NothingFound
-        | Refusal::NoRemedy { .. }
+        Refusal::NoRemedy { .. }
         | Refusal::ByHand { .. }
         | Refusal::Draft(_)
         | Refusal::StillThere { .. } => {}
