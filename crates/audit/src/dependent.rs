@@ -11,6 +11,7 @@ mod find;
 mod judge;
 mod traefik;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -22,7 +23,7 @@ use crate::expect::ToldBy;
 use crate::matrix::Clients;
 
 pub use find::dependences;
-pub(crate) use find::{Controller, controller_of};
+pub(crate) use find::{Controller, controller_of, dependences_by};
 pub use judge::broken;
 
 /// A setting whose effect depends on the source.
@@ -105,6 +106,15 @@ pub fn add_to(dependences: &[Dependence], cluster: &Cluster, clients: &mut Clien
     });
     let networks = named.flat_map(|one| &one.networks).filter(|net| net.prefix_len() > 0);
     clients.add_of_settings(cluster, &networks.copied().collect());
+}
+
+/// Settings by the Services behind or in front of which they act: their indices, in order.
+pub(crate) fn by_service(dependences: &[Dependence]) -> BTreeMap<u32, Vec<usize>> {
+    let mut all: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (index, one) in dependences.iter().enumerate() {
+        one.services.iter().for_each(|service| all.entry(*service).or_default().push(index));
+    }
+    all
 }
 
 /// Settings that nobody was seen to use, a sentence each.

@@ -16,14 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::{IpPool, Service, ServiceType};
+use unmasq_cluster::kubernetes::{IpPool, Lookup, Service, ServiceType};
 use unmasq_cluster::networks::NetworkKind;
 use unmasq_cluster::paths::{self, Caller, Paths};
 use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Protocol};
 
-use crate::dependent::{self, Broken};
+use crate::dependent::{self, Broken, Dependence};
 use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
 use crate::matrix::{self, Cell, Client, Clients, Entry, Matrix, Row};
@@ -46,16 +46,19 @@ pub fn audit(
     request: Request,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Audit {
-    let dependences = dependent::dependences(cluster);
-    let clients = clients(cluster, expectations);
+    let lookup = Lookup::new(&cluster.objects);
+    let dependences = dependent::dependences_by(&lookup, cluster);
+    let clients = clients(cluster, expectations, &dependences);
     let paths = Paths::new(cluster, Options { strict: request.strict, ..Options::default() });
     let matrix = matrix::build(&paths, &clients, progress);
-    let context = Context { cluster, expectations, paths: &paths, matrix: &matrix };
+    let context =
+        Context { cluster, lookup: &lookup, expectations, paths: &paths, matrix: &matrix };
     let broken = dependent::broken(cluster, &matrix, &dependences);
     let mut groups: BTreeMap<(FindingId, String), Group> = BTreeMap::new();
-    let mut totals = totals(cluster);
+    let mut totals = totals(&context);
+    let breaking = breaking(&broken);
     for (index, row) in matrix.rows.iter().enumerate() {
-        let judgement = context.judge(index, row, &broken);
+        let judgement = context.judge(row, breaking.get(&index).map_or(&[], Vec::as_slice));
         *totals.of(&judgement) += row.count;
         let Judged::Found { suspect, severity, breaks } = judgement else { continue };
         let subject = context.subject(row, &suspect);
@@ -83,11 +86,15 @@ pub fn audit(
 }
 
 /// Whom an audit asks about outside: anybody, and everybody whom a rule, a setting or an expectation
-/// names.
-pub fn clients(cluster: &Cluster, expectations: &Expectations) -> Clients {
+/// names. `dependences` are the settings that depend on the source.
+pub fn clients(
+    cluster: &Cluster,
+    expectations: &Expectations,
+    dependences: &[Dependence],
+) -> Clients {
     let mut clients = Clients::of(cluster);
     expectations.add_to(cluster, &mut clients);
-    dependent::add_to(&dependent::dependences(cluster), cluster, &mut clients);
+    dependent::add_to(dependences, cluster, &mut clients);
     clients
 }
 
@@ -188,6 +195,7 @@ fn name(finding: &Finding) -> (FindingId, &str) {
 /// What findings are made from.
 pub(crate) struct Context<'a, 'c> {
     pub(crate) cluster: &'c Cluster,
+    pub(crate) lookup: &'a Lookup<'c>,
     pub(crate) expectations: &'a Expectations,
     pub(crate) paths: &'a Paths<'c>,
     pub(crate) matrix: &'a Matrix,
@@ -200,25 +208,41 @@ pub(crate) struct Group {
     pub(crate) severity: Severity,
     pub(crate) rows: Vec<usize>,
     pub(crate) families: BTreeSet<Family>,
-    pub(crate) breaks: Vec<String>,
+    /// Sentences, with the place of each.
+    pub(crate) breaks: BTreeMap<String, usize>,
 }
 
 impl Group {
     fn new(suspect: Suspect, severity: Severity) -> Group {
-        let (rows, families, breaks) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let (rows, families, breaks) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
         Group { suspect, severity, rows, families, breaks }
     }
 
     fn add(&mut self, index: usize, row: &Row, severity: Severity, breaks: Vec<String>) {
         self.severity = self.severity.max(severity);
         for sentence in breaks {
-            if !self.breaks.contains(&sentence) {
-                self.breaks.push(sentence);
-            }
+            let next = self.breaks.len();
+            self.breaks.entry(sentence).or_insert(next);
         }
         self.rows.push(index);
         self.families.insert(row.cell.family);
     }
+
+    /// The sentences in the order in which they were added.
+    fn breaks(&self) -> Vec<String> {
+        let mut all: Vec<(&String, &usize)> = self.breaks.iter().collect();
+        all.sort_by_key(|(_, place)| **place);
+        all.into_iter().map(|(sentence, _)| sentence.clone()).collect()
+    }
+}
+
+/// Settings that rewriting breaks, by the rows that show it.
+fn breaking(broken: &[Broken]) -> BTreeMap<usize, Vec<&Broken>> {
+    let mut all: BTreeMap<usize, Vec<&Broken>> = BTreeMap::new();
+    for one in broken.iter().filter(|one| one.by_rewriting) {
+        one.rows.iter().for_each(|row| all.entry(*row).or_default().push(one));
+    }
+    all
 }
 
 /// What a row means once expectations and settings are heard.
@@ -232,9 +256,9 @@ enum Judged {
 
 impl<'c> Context<'_, 'c> {
     /// Judges a row by itself, by what is expected, and by the settings that it breaks.
-    fn judge(&self, index: usize, row: &Row, broken: &[Broken]) -> Judged {
+    fn judge(&self, row: &Row, broken: &[&Broken]) -> Judged {
         let expected = self.expectations.broken(self.cluster, row);
-        let settings = broken.iter().filter(|one| one.by_rewriting && one.rows.contains(&index));
+        let settings = broken.iter().copied();
         let mut breaks: Vec<String> = expected.into_iter().map(|breach| breach.sentence).collect();
         breaks.extend(settings.map(dependents::told));
         let raised = |suspect: Suspect, severity: Option<Severity>| {
@@ -285,7 +309,7 @@ impl<'c> Context<'_, 'c> {
         };
         let service = |index: &u32| self.cluster.objects.services.get(*index as usize);
         // Nobody is there who could see a source.
-        let empty = |one: &Service| self.cluster.objects.has_endpoint(one) == Some(false);
+        let empty = |one: &Service| self.lookup.has_endpoint(one) == Some(false);
         let hurt = |index: &u32| {
             !service(index).is_some_and(empty)
                 && (!without_endpoint || service(index).is_some_and(balanced))
@@ -405,7 +429,7 @@ impl<'c> Context<'_, 'c> {
             owner: group.suspect.cause.owner,
             families: group.families.iter().copied().collect(),
             affected: self.affected(group),
-            breaks: group.breaks.clone(),
+            breaks: group.breaks(),
             caused_by: Vec::new(),
             evidence: self.evidence(&group.rows),
             cause: described.cause,
@@ -546,7 +570,8 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-fn totals(cluster: &Cluster) -> Totals {
+fn totals(context: &Context<'_, '_>) -> Totals {
+    let cluster = context.cluster;
     let captured = cluster.nodes.iter().filter_map(|node| node.host.as_ref());
     let rules = |host: &Host| -> usize {
         let chains = host.ruleset.tables.iter().flat_map(|table| &table.chains);
@@ -555,7 +580,7 @@ fn totals(cluster: &Cluster) -> Totals {
     let nodes = captured.clone().count();
     let is_empty = |one: &&Service| {
         one.spec.kind != ServiceType::ExternalName
-            && cluster.objects.has_endpoint(one) == Some(false)
+            && context.lookup.has_endpoint(one) == Some(false)
     };
     Totals {
         nodes,

@@ -13,6 +13,7 @@ mod endpoint_slice;
 mod endpoints;
 mod field;
 mod ingress;
+mod lookup;
 mod network_policy;
 mod node;
 mod plain;
@@ -21,7 +22,7 @@ mod selector;
 mod service;
 mod traefik;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -38,6 +39,7 @@ pub use ingress::{
     Backend, BackendPort, ClientRule, ClientRuleKind, HostRule, Ingress, IngressSpec, PathRule,
     Paths, ServiceBackend,
 };
+pub use lookup::Lookup;
 pub use network_policy::{
     EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort,
     PolicyType,
@@ -147,35 +149,6 @@ impl Objects {
         self.namespaces.iter().find(|namespace| namespace.metadata.name == name)
     }
 
-    /// The workloads whose pods a Service selects, with their kinds.
-    pub fn workloads_of<'a>(
-        &'a self,
-        service: &'a Service,
-    ) -> impl Iterator<Item = (&'static str, &'a Workload)> {
-        let all = [
-            ("Deployment", &self.deployments),
-            ("DaemonSet", &self.daemon_sets),
-            ("StatefulSet", &self.stateful_sets),
-        ];
-        let all = all.into_iter().flat_map(|(kind, all)| all.iter().map(move |one| (kind, one)));
-        all.filter(|(_, one)| {
-            one.metadata.namespace == service.metadata.namespace
-                && service.selects(&one.spec.template.metadata.labels)
-        })
-    }
-
-    /// The EndpointSlices of a Service.
-    pub fn slices_of<'a>(
-        &'a self,
-        service: &'a Service,
-    ) -> impl Iterator<Item = &'a EndpointSlice> {
-        let of = &service.metadata;
-        let is_its = |slice: &&EndpointSlice| {
-            slice.metadata.namespace == of.namespace && slice.service() == Some(&of.name)
-        };
-        self.endpoint_slices.iter().filter(is_its)
-    }
-
     /// To be called when all objects were added: of objects that were read twice the last is kept,
     /// and Endpoints become EndpointSlices for Services that have none. The objects of which there
     /// were two that differ are given back by `Kind namespace/name`.
@@ -257,12 +230,12 @@ fn keep_last<T: PartialEq>(
         return;
     }
     let mut kept: Vec<T> = Vec::with_capacity(distinct);
+    let mut told = BTreeSet::new();
     for (object, place) in std::mem::take(objects).into_iter().zip(place) {
         match kept.get_mut(place) {
             Some(before) => {
-                let name = format!("{kind} {}", metadata(&object).full_name());
-                if *before != object && !differing.contains(&name) {
-                    differing.push(name);
+                if *before != object && told.insert(place) {
+                    differing.push(format!("{kind} {}", metadata(&object).full_name()));
                 }
                 *before = object;
             }

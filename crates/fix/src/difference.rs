@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use unmasq_audit::clients;
+use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Changes};
 use unmasq_cluster::paths::Paths;
@@ -180,7 +181,7 @@ fn answers(
         );
     }
     let paths = |cluster| Paths::new(cluster, Options::default());
-    let clients = clients(old, expectations);
+    let clients = clients(old, expectations, &dependences(old));
     Ok(change::changes(&paths(old), &paths(later), &clients, progress))
 }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
 use unmasq_audit::{
@@ -301,7 +302,7 @@ fn drawn(
     still_there(&mended, &audited)?;
     let new = new_findings(found, &audited, &wanted.accepted)?;
     let options = || Options { strict: wanted.strict, ..Options::default() };
-    let clients = clients(&state.cluster, expectations);
+    let clients = clients(&state.cluster, expectations, &dependences(&state.cluster));
     let (old, later) =
         (Paths::new(&state.cluster, options()), Paths::new(&after.cluster, options()));
     let changes = change::changes(&old, &later, &clients, progress);

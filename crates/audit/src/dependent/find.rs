@@ -1,11 +1,13 @@
 //! Which settings depend on the source, as objects say.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{
-    ClientRule, ClientRuleKind, ConfigMap, IpBlock, NetworkPolicy, Pod, Service, ServiceType,
+    ClientRule, ClientRuleKind, ConfigMap, IpBlock, Lookup, NetworkPolicy, Pod, Service,
+    ServiceType,
 };
 use unmasq_model::packet::Family;
 
@@ -14,45 +16,43 @@ use crate::expect::ToldBy;
 
 /// The settings of a cluster that depend on the source, in order of kinds and objects.
 pub fn dependences(cluster: &Cluster) -> Vec<Dependence> {
+    dependences_by(&Lookup::new(&cluster.objects), cluster)
+}
+
+/// The same, with what was made already.
+pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
     let mut all = Vec::new();
     for policy in cluster.objects.network_policies.iter().filter(|one| one.is_for_ingress()) {
-        of_policy(cluster, policy, &mut all);
+        of_policy(lookup, policy, &mut all);
     }
     for (index, service) in (0..).zip(&cluster.objects.services) {
         all.extend(of_service(index, service));
     }
+    let mut controllers = BTreeMap::new();
     for ingress in &cluster.objects.ingresses {
         for rule in ingress.client_rules() {
-            all.push(of_ingress(cluster, &ingress.metadata.full_name(), rule));
+            let prefix = rule.annotation.split_once('/').map_or("", |(prefix, _)| prefix);
+            let behind = controllers.entry(prefix).or_insert_with(|| {
+                let services = controller(cluster, names(prefix));
+                let told_by = told_by(cluster, &services);
+                (services, told_by)
+            });
+            all.push(of_ingress(&ingress.metadata.full_name(), rule, behind.clone()));
         }
     }
-    all.extend(traefik::dependences(cluster));
+    all.extend(traefik::dependences(lookup, cluster));
     for config in &cluster.objects.config_maps {
         all.extend(trusted_proxies(cluster, config));
     }
     all
 }
 
-fn of_policy(cluster: &Cluster, policy: &NetworkPolicy, all: &mut Vec<Dependence>) {
-    let namespace = &policy.metadata.namespace;
-    let selected: Vec<&Pod> = cluster
-        .objects
-        .pods
-        .iter()
-        // A policy has no say over pods of the node's own network.
-        .filter(|pod| pod.metadata.namespace == *namespace && !pod.spec.host_network)
-        .filter(|pod| policy.spec.pod_selector.matches(&pod.metadata.labels))
-        .collect();
+fn of_policy(lookup: &Lookup<'_>, policy: &NetworkPolicy, all: &mut Vec<Dependence>) {
+    let selected = lookup.pods_of(&policy.metadata.namespace, &policy.spec.pod_selector);
+    // A policy has no say over pods of the node's own network.
+    let selected: Vec<&Pod> = selected.filter(|pod| !pod.spec.host_network).collect();
     let pods: Vec<IpAddr> = selected.iter().flat_map(|pod| pod.ips()).collect();
-    let has_them = |service: &Service| {
-        let mut slices = cluster.objects.slices_of(service).flat_map(|slice| &slice.endpoints);
-        service.metadata.namespace == *namespace
-            && (selected.iter().any(|pod| service.selects(&pod.metadata.labels))
-                || slices.any(|one| one.addresses.iter().any(|address| pods.contains(address))))
-    };
-    let services = (0..).zip(&cluster.objects.services);
-    let services: Vec<u32> =
-        services.filter(|(_, one)| has_them(one)).map(|(index, _)| index).collect();
+    let services: Vec<u32> = lookup.services_of(selected).into_iter().collect();
     for (number, rule) in policy.spec.ingress.iter().enumerate() {
         for (at, peer) in rule.from.iter().enumerate() {
             let Some(IpBlock { cidr, except }) = &peer.ip_block else { continue };
@@ -89,9 +89,12 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
     })
 }
 
-fn of_ingress(cluster: &Cluster, ingress: &str, rule: ClientRule<'_>) -> Dependence {
-    let prefix = rule.annotation.split_once('/').map_or("", |(prefix, _)| prefix);
-    let services = controller(cluster, names(prefix));
+/// With the Services of its controller, and how that one is told clients' addresses.
+fn of_ingress(
+    ingress: &str,
+    rule: ClientRule<'_>,
+    (services, told_by): (Vec<u32>, Option<ToldBy>),
+) -> Dependence {
     let networks: Vec<IpNet> = match rule.kind {
         ClientRuleKind::AllowList | ClientRuleKind::DenyList => networks(rule.value),
         ClientRuleKind::RateLimit => Vec::new(),
@@ -105,7 +108,6 @@ fn of_ingress(cluster: &Cluster, ingress: &str, rule: ClientRule<'_>) -> Depende
         }
         ClientRuleKind::RateLimit => ("it counts requests by client", Kind::IngressRateLimit),
     };
-    let told_by = told_by(cluster, &services);
     Dependence {
         what: what.to_owned(),
         object: format!("Ingress {ingress}"),
@@ -181,12 +183,9 @@ pub(crate) enum Controller {
 
 /// The ingress controller behind a Service, by the labels of the Service, those that it selects,
 /// or those of its pods.
-pub(crate) fn controller_of(cluster: &Cluster, service: &Service) -> Option<Controller> {
-    let of = &service.metadata;
-    let pods = cluster.objects.pods.iter().filter(|pod| {
-        pod.metadata.namespace == of.namespace && service.selects(&pod.metadata.labels)
-    });
-    let all = [&of.labels, &service.spec.selector].into_iter();
+pub(crate) fn controller_of(lookup: &Lookup<'_>, service: &Service) -> Option<Controller> {
+    let pods = lookup.pods_behind(service);
+    let all = [&service.metadata.labels, &service.spec.selector].into_iter();
     let mut names =
         all.chain(pods.map(|pod| &pod.metadata.labels)).filter_map(|labels| labels.get(NAME));
     names.find_map(|name| match name.as_str() {

@@ -18,16 +18,17 @@ use crate::{FindingId, Owner};
 /// The settings that can't work, in their order.
 pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) -> Vec<Broken> {
     let mut all = Vec::new();
+    let nodes: Vec<IpAddr> = node_addresses(cluster).collect();
+    let rows = Rows::of(matrix);
     for (index, dependence) in dependences.iter().enumerate() {
         let mut found: BTreeMap<(FindingId, bool), Broken> = BTreeMap::new();
-        for (number, row) in matrix.rows.iter().enumerate() {
-            let of = |service: &&u32| dependence.services.contains(service);
-            let services: Vec<u32> = row.services.iter().filter(of).copied().collect();
-            let (Some(caller), false) = (outside(row), services.is_empty()) else { continue };
+        for (number, services) in rows.about(&dependence.services) {
+            let row = &matrix.rows[number];
+            let Some(caller) = outside(row) else { continue };
             if !dependence.families.contains(&row.cell.family) {
                 continue;
             }
-            let Some(judged) = judge(cluster, dependence, row, caller) else { continue };
+            let Some(judged) = judge(&nodes, dependence, row, caller) else { continue };
             let Judged { finding, by_rewriting, why } = judged;
             let broken = found.entry((finding, by_rewriting)).or_insert_with(|| Broken {
                 dependence: index,
@@ -47,6 +48,31 @@ pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) ->
         }));
     }
     all
+}
+
+/// Rows of callers outside by the Services that they are about.
+struct Rows(BTreeMap<u32, Vec<usize>>);
+
+impl Rows {
+    fn of(matrix: &Matrix) -> Rows {
+        let mut all: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let rows = matrix.rows.iter().enumerate().filter(|(_, row)| outside(row).is_some());
+        for (number, row) in rows {
+            row.services.iter().for_each(|one| all.entry(*one).or_default().push(number));
+        }
+        Rows(all)
+    }
+
+    /// Those that are about some of these Services, in order, each with these.
+    fn about(&self, services: &[u32]) -> BTreeMap<usize, Vec<u32>> {
+        let mut all: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for service in services {
+            for number in self.0.get(service).into_iter().flatten() {
+                all.entry(*number).or_default().push(*service);
+            }
+        }
+        all
+    }
 }
 
 /// What is wrong with a setting, by one row.
@@ -75,9 +101,9 @@ fn outside(row: &Row) -> Option<IpAddr> {
     }
 }
 
-fn judge(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
+fn judge(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     match dependence.kind {
-        Kind::NetworkPolicy => policy(cluster, dependence, row, caller),
+        Kind::NetworkPolicy => policy(nodes, dependence, row, caller),
         Kind::SourceRanges => {
             let early = row.cell.entry == Entry::LoadBalancer && is_rewritten_in_a_pod(row);
             (early && dependence.names(caller)).then(|| {
@@ -95,7 +121,7 @@ fn judge(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr) 
     }
 }
 
-fn policy(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
+fn policy(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     if !is_rewritten_before_its_node(row) {
         return None;
     }
@@ -115,12 +141,11 @@ fn policy(cluster: &Cluster, dependence: &Dependence, row: &Row, caller: IpAddr)
     }
     // Somebody whom it doesn't name gets in by the address of a node.
     let seen = seen?;
-    let nodes = || node_addresses(cluster);
     let allowed = match dependence.names(seen) {
         true => Some(seen),
         false => {
-            let node = nodes().any(|address| address == seen);
-            nodes().find(|address| node && dependence.names(*address))
+            let named = || nodes.iter().find(|address| dependence.names(**address)).copied();
+            nodes.contains(&seen).then(named).flatten()
         }
     }?;
     let why = format!(

@@ -2,10 +2,10 @@
 //!
 //! One that no route, no chain and no entry point refers to does nothing, and is not judged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Middleware, MiddlewareRef};
+use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Lookup, Middleware, MiddlewareRef};
 
 use super::find::{controller, families, names, networks};
 use super::{Dependence, Kind};
@@ -14,17 +14,19 @@ use crate::expect::ToldBy;
 const PREFIX: &str = "traefik.ingress.kubernetes.io";
 
 /// Those that somebody refers to.
-pub(super) fn dependences(cluster: &Cluster) -> Vec<Dependence> {
+pub(super) fn dependences(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
     let used = used(cluster);
+    let traefik = Traefik::of(lookup, cluster);
     let all = cluster.objects.middlewares.iter().filter(|one| used.contains(&name(one)));
-    all.flat_map(|one| of_middleware(cluster, one)).collect()
+    all.flat_map(|one| of_middleware(&traefik, one)).collect()
 }
 
 /// Those that nobody refers to, as far as was seen, a sentence each.
 pub(super) fn unused(cluster: &Cluster) -> Vec<String> {
     let used = used(cluster);
     let all = cluster.objects.middlewares.iter().filter(|one| !used.contains(&name(one)));
-    let judging = all.filter(|one| !of_middleware(cluster, one).is_empty());
+    let anybody = Traefik { services: Vec::new(), proxied: None };
+    let judging = all.filter(|one| !of_middleware(&anybody, one).is_empty());
     let sentence = |one: &Middleware| {
         let what = "ingressroutes.traefik.io";
         format!(
@@ -63,16 +65,21 @@ fn used(cluster: &Cluster) -> BTreeSet<Name> {
             texts.extend(value.split(','));
         }
     }
-    let is_named = |one: &Middleware, text: &str| {
-        let own = format!("{}-{}", one.metadata.namespace, one.metadata.name);
-        text.trim().strip_suffix("@kubernetescrd") == Some(&*own)
-    };
     let all = &objects.middlewares;
-    let by_text = all.iter().filter(|one| texts.iter().any(|text| is_named(one, text)));
-    let mut used: BTreeSet<Name> = by_text.map(name).collect();
+    let mut named: BTreeMap<String, Vec<&Middleware>> = BTreeMap::new();
+    for one in all {
+        let own = format!("{}-{}", one.metadata.namespace, one.metadata.name);
+        named.entry(own).or_default().push(one);
+    }
+    let by_text = |text: &str| -> &[&Middleware] {
+        let own = text.trim().strip_suffix("@kubernetescrd");
+        own.and_then(|own| named.get(own)).map_or(&[], Vec::as_slice)
+    };
+    let found = texts.iter().flat_map(|text| by_text(text));
+    let mut used: BTreeSet<Name> = found.map(|one| name(one)).collect();
     let mut refer = |namespace: &str, reference: &MiddlewareRef| {
         let own = || reference.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-        match all.iter().find(|one| is_named(one, &reference.name)) {
+        match by_text(&reference.name).first() {
             Some(found) => used.insert(name(found)),
             None => used.insert((own(), reference.name.clone())),
         }
@@ -103,20 +110,19 @@ fn used(cluster: &Cluster) -> BTreeSet<Name> {
     used
 }
 
-fn of_middleware(cluster: &Cluster, one: &Middleware) -> Vec<Dependence> {
+fn of_middleware(traefik: &Traefik, one: &Middleware) -> Vec<Dependence> {
     let spec = &one.spec;
-    let services = controller(cluster, names(PREFIX));
     let made = |what: &str, field: &str, kind, listed: &[String], strategy: Option<&IpStrategy>| {
         let networks = networks(&listed.join(","));
         // Without a strategy it is the address of the connection, whatever headers are believed.
         let by_header = strategy.is_some_and(IpStrategy::is_by_header);
-        let told = by_header.then_some(ToldBy::ForwardedFor).or_else(|| proxied(cluster));
+        let told = by_header.then_some(ToldBy::ForwardedFor).or(traefik.proxied);
         Dependence {
             what: what.to_owned(),
             object: format!("Middleware {}", one.metadata.full_name()),
             field: format!("spec.{field}"),
             kind,
-            services: services.clone(),
+            services: traefik.services.clone(),
             pods: Vec::new(),
             families: families(&networks),
             networks,
@@ -151,15 +157,24 @@ fn of_middleware(cluster: &Cluster, one: &Middleware) -> Vec<Dependence> {
     all
 }
 
-/// Whether Traefik takes the address from the PROXY protocol, on any of its entry points.
-fn proxied(cluster: &Cluster) -> Option<ToldBy> {
-    let objects = &cluster.objects;
-    let services = controller(cluster, names(PREFIX));
-    let services = services.iter().filter_map(|index| objects.services.get(*index as usize));
-    let workloads = services.flat_map(|service| objects.workloads_of(service));
-    let mut words = workloads
-        .flat_map(|(_, one)| one.spec.template.spec.all_containers())
-        .flat_map(|container| container.words());
-    let is_on = |word: &str| word.to_lowercase().contains(".proxyprotocol.");
-    words.any(is_on).then_some(ToldBy::ProxyProtocol)
+/// Traefik itself.
+struct Traefik {
+    /// By which it is called.
+    services: Vec<u32>,
+    /// Whether it takes the address from the PROXY protocol, on any of its entry points.
+    proxied: Option<ToldBy>,
+}
+
+impl Traefik {
+    fn of(lookup: &Lookup<'_>, cluster: &Cluster) -> Traefik {
+        let services = controller(cluster, names(PREFIX));
+        let own = services.iter().filter_map(|one| cluster.objects.services.get(*one as usize));
+        let mut words = own
+            .flat_map(|service| lookup.workloads_of(service))
+            .flat_map(|(_, one)| one.spec.template.spec.all_containers())
+            .flat_map(|container| container.words());
+        let is_on = |word: &str| word.to_lowercase().contains(".proxyprotocol.");
+        let proxied = words.any(is_on).then_some(ToldBy::ProxyProtocol);
+        Traefik { services, proxied }
+    }
 }

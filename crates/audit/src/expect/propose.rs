@@ -14,7 +14,7 @@ use unmasq_model::packet::Family;
 
 use super::judge::is_private;
 use super::{SCHEMA, is_external};
-use crate::dependent::{Dependence, Kind};
+use crate::dependent::{Dependence, Kind, by_service};
 use crate::expect::ToldBy;
 use crate::matrix::{Client, Entry, Fate, Matrix, Row};
 
@@ -35,8 +35,10 @@ const OUTSIDE: &str = "\
 pub fn propose(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) -> String {
     let mut text = format!("{HEAD}schema: {SCHEMA}\n");
     let mut preserved = String::new();
+    let behind = by_service(dependences);
     for (index, service) in services(cluster) {
-        preserved.push_str(&of_service(index, service, dependences));
+        let its = behind.get(&index).into_iter().flatten().map(|one| &dependences[*one]);
+        preserved.push_str(&of_service(service, &its.collect::<Vec<_>>()));
     }
     let egress = egress(matrix);
     preserved.push_str(&of_egress(&egress, Egress::Preserved));
@@ -79,8 +81,8 @@ fn services(cluster: &Cluster) -> Vec<(u32, &Service)> {
     all
 }
 
-/// The line of a Service whose clients matter to some setting.
-fn of_service(index: u32, service: &Service, dependences: &[Dependence]) -> String {
+/// The line of a Service whose clients matter to some of its settings.
+fn of_service(service: &Service, dependences: &[&Dependence]) -> String {
     if !is_external(service) {
         return String::new();
     }
@@ -88,8 +90,7 @@ fn of_service(index: u32, service: &Service, dependences: &[Dependence]) -> Stri
     if service.spec.external_traffic_policy == TrafficPolicy::Local {
         why.push("externalTrafficPolicy: Local asks for its clients' addresses.".to_owned());
     }
-    let of = || dependences.iter().filter(|one| one.services.contains(&index));
-    for dependence in of() {
+    for dependence in dependences {
         let note = match dependence.kind {
             // These are judged before kube-proxy rewrites anything.
             Kind::SourceRanges => ". Delete this line if the pods needn't see clients too.",
@@ -108,10 +109,11 @@ fn of_service(index: u32, service: &Service, dependences: &[Dependence]) -> Stri
     let _ = writeln!(text, "  - name: {}", quoted(&format!("clients of {name}")));
     let _ = writeln!(text, "    from: [outside]");
     let _ = writeln!(text, "    to: [{}]", quoted(&format!("service/{name}")));
-    let told = of().find_map(|dependence| dependence.told_by).map(|told| match told {
-        ToldBy::ProxyProtocol => "proxy-protocol",
-        ToldBy::ForwardedFor => "forwarded-for",
-    });
+    let told =
+        dependences.iter().find_map(|dependence| dependence.told_by).map(|told| match told {
+            ToldBy::ProxyProtocol => "proxy-protocol",
+            ToldBy::ForwardedFor => "forwarded-for",
+        });
     if let Some(told) = told {
         add_comment(&mut text, "Its ConfigMap says that a proxy in front tells the address.");
         let _ = writeln!(text, "    told-by: {told}");

@@ -14,7 +14,7 @@ use unmasq_eval::trace::RuleId;
 
 use super::checks::finding;
 use super::{Context, order};
-use crate::dependent::{Broken, Dependence, Kind};
+use crate::dependent::{Broken, Dependence, Kind, by_service};
 use crate::matrix::{Fate, Row};
 use crate::{Confidence, Finding, FindingId, Owner, Reference, Severity};
 
@@ -72,14 +72,16 @@ pub(super) fn of(
         true => Confidence::Likely,
         false => words::enforced(context),
     };
+    let settings = Settings { all: dependences, behind: by_service(dependences) };
+    let mut blamed = Blamed::of(context, findings);
     let mut following = Vec::new();
     let mut alone = Vec::new();
     for ((id, object, by_rewriting), parts) in objects {
         let mut case = Case { enforced, ..Case::new(context, id, object, parts) };
         if by_rewriting {
-            case.causes = raise(context, &case, findings);
+            case.causes = blamed.raise(context, &case, findings);
         }
-        let found = made(context, &case, dependences);
+        let found = made(context, &case, &settings);
         match found.caused_by.is_empty() {
             true => alone.push(found),
             false => following.push(found),
@@ -92,16 +94,48 @@ pub(super) fn of(
 
 /// Puts findings right behind those that they follow from.
 pub(super) fn put_behind(following: Vec<Finding>, findings: &mut Vec<Finding>) {
+    // The first stands for the front of the list, where those go that follow from nothing.
+    let mut behind: Vec<Vec<Finding>> = (0..=findings.len()).map(|_| Vec::new()).collect();
+    // By name: the last place where the finding is, or one that follows from it.
+    let named = (1..).zip(&*findings);
+    let name = |one: &Finding| Reference { id: one.id, subject: one.subject.clone() };
+    let mut places: BTreeMap<Reference, usize> =
+        named.map(|(place, one)| (name(one), place)).collect();
     for finding in following {
-        let is_near = |other: &Finding| {
-            let mut causes = finding.caused_by.iter();
-            causes.any(|cause| {
-                (cause.id == other.id && cause.subject == other.subject)
-                    || other.caused_by.contains(cause)
-            })
-        };
-        let last = findings.iter().rposition(is_near);
-        findings.insert(last.map_or(0, |last| last + 1), finding);
+        let names = finding.caused_by.clone();
+        let place = names.iter().filter_map(|name| places.get(name)).max().copied().unwrap_or(0);
+        let is_near =
+            |other: &Finding| finding.caused_by.iter().any(|cause| other.caused_by.contains(cause));
+        let last = behind[place].iter().rposition(is_near);
+        behind[place].insert(last.map_or(0, |last| last + 1), finding);
+        for name in names {
+            let known = places.entry(name).or_insert(place);
+            *known = place.max(*known);
+        }
+    }
+    let mut all: Vec<Finding> = Vec::new();
+    let mut behind = behind.into_iter();
+    all.extend(behind.next().into_iter().flatten());
+    for (finding, behind) in std::mem::take(findings).into_iter().zip(behind) {
+        all.push(finding);
+        all.extend(behind);
+    }
+    *findings = all;
+}
+
+/// All settings, and which of them each Service has: their indices.
+struct Settings<'a> {
+    all: &'a [Dependence],
+    behind: BTreeMap<u32, Vec<usize>>,
+}
+
+impl<'a> Settings<'a> {
+    /// The settings of some of a case's Services, in order.
+    fn of(&self, case: &Case<'_>) -> impl Iterator<Item = &'a Dependence> {
+        let its = case.services.iter().filter_map(|service| self.behind.get(service)).flatten();
+        let its: BTreeSet<usize> = its.copied().collect();
+        let all = self.all;
+        its.into_iter().filter_map(move |index| all.get(index))
     }
 }
 
@@ -126,51 +160,74 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The findings of what rewrites in these rows, which break the setting: they become errors.
-fn raise(context: &Context<'_, '_>, case: &Case<'_>, findings: &mut [Finding]) -> Vec<Known> {
-    let to_blame = to_blame(context, &case.rows, findings);
-    let mut causes = Vec::new();
-    for index in to_blame {
-        let finding = &mut findings[index];
-        finding.severity = Severity::Error;
-        for sentence in case.parts.iter().map(|(broken, _)| told(broken)) {
-            if !finding.breaks.contains(&sentence) {
-                finding.breaks.push(sentence);
-            }
-        }
-        let name = Reference { id: finding.id, subject: finding.subject.clone() };
-        let remedy = finding.remedies.iter().find(|one| one.lasting);
-        causes.push(Known {
-            name,
-            title: finding.title.clone(),
-            owner: finding.owner,
-            nodes: finding.affected.nodes.clone(),
-            remedy: remedy.map(|remedy| remedy.title.clone()),
-        });
-    }
-    causes
+/// Findings by what they are about: indices, in order.
+struct Blamed {
+    rows: BTreeMap<usize, Vec<usize>>,
+    rules: BTreeMap<(usize, RuleId), BTreeSet<usize>>,
+    /// What each breaks, once it was asked.
+    breaks: BTreeMap<usize, BTreeSet<String>>,
 }
 
-/// Which findings are about the rewriting in rows, by index.
-fn to_blame(context: &Context<'_, '_>, rows: &[usize], findings: &[Finding]) -> Vec<usize> {
-    let row = |index: &usize| context.matrix.rows.get(*index);
-    let having = |wanted: &dyn Fn(&usize) -> bool| -> Vec<usize> {
-        let all = (0..).zip(findings);
-        let all = all.filter(|(_, one)| one.affected.rows.iter().any(wanted));
-        all.map(|(index, _)| index).collect()
-    };
-    let direct = having(&|index| rows.contains(index) && row(index).is_some_and(arrives_rewritten));
-    if !direct.is_empty() {
-        return direct;
+impl Blamed {
+    fn of(context: &Context<'_, '_>, findings: &[Finding]) -> Blamed {
+        let breaks = BTreeMap::new();
+        let mut blamed = Blamed { rows: BTreeMap::new(), rules: BTreeMap::new(), breaks };
+        for (index, finding) in findings.iter().enumerate() {
+            for number in &finding.affected.rows {
+                let row = context.matrix.rows.get(*number).filter(|row| arrives_rewritten(row));
+                let Some(row) = row else { continue };
+                blamed.rows.entry(*number).or_default().push(index);
+                for rule in &row.witness.rewriters {
+                    blamed.rules.entry(*rule).or_default().insert(index);
+                }
+            }
+        }
+        blamed
     }
-    // What was dropped on its way is in no such finding; it met the rule that others met.
-    let rules: BTreeSet<(usize, RuleId)> =
-        rows.iter().filter_map(row).flat_map(|row| row.witness.rewriters.clone()).collect();
-    having(&|index| {
-        row(index).is_some_and(|row| {
-            arrives_rewritten(row) && row.witness.rewriters.iter().any(|one| rules.contains(one))
-        })
-    })
+
+    /// The findings of what rewrites in a case's rows, which break the setting: they become errors.
+    fn raise(
+        &mut self,
+        context: &Context<'_, '_>,
+        case: &Case<'_>,
+        findings: &mut [Finding],
+    ) -> Vec<Known> {
+        let mut causes = Vec::new();
+        for index in self.to_blame(context, &case.rows) {
+            let finding = &mut findings[index];
+            finding.severity = Severity::Error;
+            let known = self.breaks.entry(index);
+            let known = known.or_insert_with(|| finding.breaks.iter().cloned().collect());
+            for sentence in case.parts.iter().map(|(broken, _)| told(broken)) {
+                if known.insert(sentence.clone()) {
+                    finding.breaks.push(sentence);
+                }
+            }
+            let name = Reference { id: finding.id, subject: finding.subject.clone() };
+            let remedy = finding.remedies.iter().find(|one| one.lasting);
+            causes.push(Known {
+                name,
+                title: finding.title.clone(),
+                owner: finding.owner,
+                nodes: finding.affected.nodes.clone(),
+                remedy: remedy.map(|remedy| remedy.title.clone()),
+            });
+        }
+        causes
+    }
+
+    /// Which findings are about the rewriting in rows, by index.
+    fn to_blame(&self, context: &Context<'_, '_>, rows: &[usize]) -> BTreeSet<usize> {
+        let direct = rows.iter().filter_map(|row| self.rows.get(row)).flatten();
+        let direct: BTreeSet<usize> = direct.copied().collect();
+        if !direct.is_empty() {
+            return direct;
+        }
+        // What was dropped on its way is in no such finding; it met the rule that others met.
+        let rows = rows.iter().filter_map(|index| context.matrix.rows.get(*index));
+        let rules = rows.flat_map(|row| &row.witness.rewriters);
+        rules.filter_map(|rule| self.rules.get(rule)).flatten().copied().collect()
+    }
 }
 
 fn arrives_rewritten(row: &Row) -> bool {
@@ -185,10 +242,10 @@ fn arrives_rewritten(row: &Row) -> bool {
     }
 }
 
-fn made(context: &Context<'_, '_>, case: &Case<'_>, dependences: &[Dependence]) -> Finding {
-    let described = words::describe(context, case, dependences);
+fn made(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> Finding {
+    let described = words::describe(context, case, settings);
     let owner = case.causes.first().map_or(Owner::Unclaimed, |cause| cause.owner);
-    let severity = severity(case, dependences);
+    let severity = severity(case, settings);
     let mut found = finding(case.id, case.object.to_owned(), severity, owner, described);
     found.affected = context.affected_by(&case.rows, case.services.clone());
     let nodes = &mut found.affected.nodes;
@@ -206,15 +263,13 @@ fn made(context: &Context<'_, '_>, case: &Case<'_>, dependences: &[Dependence]) 
 
 /// A setting that can't work is an error. Whose word is believed is one if something is judged by
 /// it.
-fn severity(case: &Case<'_>, dependences: &[Dependence]) -> Severity {
+fn severity(case: &Case<'_>, settings: &Settings<'_>) -> Severity {
     let believed = case.parts.iter().all(|(one, _)| !one.by_rewriting);
-    let judges = |one: &&Dependence| match one.kind {
-        Kind::IngressAllowList | Kind::IngressRateLimit => {
-            one.services.iter().any(|service| case.services.contains(service))
-        }
+    let judges = |one: &Dependence| match one.kind {
+        Kind::IngressAllowList | Kind::IngressRateLimit => true,
         Kind::NetworkPolicy | Kind::SourceRanges | Kind::TrustedProxies => false,
     };
-    match believed && !dependences.iter().any(|one| judges(&one)) {
+    match believed && !settings.of(case).any(judges) {
         true => Severity::Warning,
         false => Severity::Error,
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use unmasq_model::packet::Family;
 
 use super::field::{nullable, optional_port};
-use super::{Metadata, Objects, Protocol, Service};
+use super::{Metadata, Protocol};
 
 /// Some of a Service's endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -28,23 +28,6 @@ impl EndpointSlice {
     /// The name of its Service.
     pub fn service(&self) -> Option<&str> {
         self.metadata.labels.get(super::endpoints::SERVICE_NAME).map(String::as_str)
-    }
-}
-
-impl Objects {
-    /// Whether a Service has an endpoint that may take connections: one that is ready or is still
-    /// served while it ends. `None`: no EndpointSlice was captured, of any Service.
-    pub fn has_endpoint(&self, service: &Service) -> Option<bool> {
-        let of = &service.metadata;
-        let its = |slice: &&EndpointSlice| {
-            slice.metadata.namespace == of.namespace && slice.service() == Some(&of.name)
-        };
-        let may_take = |one: &Endpoint| {
-            !one.addresses.is_empty()
-                && (one.conditions.ready != Some(false) || one.conditions.serving == Some(true))
-        };
-        let mut endpoints = self.endpoint_slices.iter().filter(its).flat_map(|one| &one.endpoints);
-        (!self.endpoint_slices.is_empty()).then(|| endpoints.any(may_take))
     }
 }
 

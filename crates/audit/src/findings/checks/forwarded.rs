@@ -6,7 +6,6 @@
 //! error each: the line is broken. Other controllers aren't judged, and neither is whether the
 //! proxy in front does its part.
 
-use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{ConfigMap, Container, Service};
 
 use super::super::Context;
@@ -19,9 +18,8 @@ use crate::expect::{Destination, Flow, ToldBy};
 use crate::{Affected, Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity, Step};
 
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
-    let cluster = context.cluster;
-    for service in &cluster.objects.services {
-        let Some(controller) = controller_of(cluster, service) else { continue };
+    for service in &context.cluster.objects.services {
+        let Some(controller) = controller_of(context.lookup, service) else { continue };
         for told in [ToldBy::ForwardedFor, ToldBy::ProxyProtocol] {
             let lines = context.expectations.flows();
             let lines = lines.filter(|flow| flow.told_by == Some(told) && names(flow, service));
@@ -30,8 +28,8 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
                 continue;
             }
             let described = match controller {
-                Controller::IngressNginx => nginx(cluster, service, told),
-                Controller::Traefik => traefik(cluster, service, told),
+                Controller::IngressNginx => nginx(context, service, told),
+                Controller::Traefik => traefik(context, service, told),
             };
             let Some(described) = described else { continue };
             let said = describe_told(told);
@@ -83,29 +81,25 @@ fn describe_told(told: ToldBy) -> &'static str {
 }
 
 /// The containers of whatever runs the Service's pods.
-fn containers<'c>(cluster: &'c Cluster, service: &'c Service) -> Vec<&'c Container> {
-    let objects = &cluster.objects;
-    let workloads = objects.workloads_of(service).map(|(_, one)| one);
-    let pods = objects.pods.iter().filter(|pod| {
-        pod.metadata.namespace == service.metadata.namespace
-            && service.selects(&pod.metadata.labels)
-    });
+fn containers<'c>(context: &Context<'_, 'c>, service: &Service) -> Vec<&'c Container> {
+    let workloads = context.lookup.workloads_of(service).map(|(_, one)| one);
+    let pods = context.lookup.pods_behind(service);
     let of_workloads = workloads.flat_map(|one| one.spec.template.spec.all_containers());
     of_workloads.chain(pods.flat_map(|pod| pod.spec.all_containers())).collect()
 }
 
 /// The name of ingress-nginx's ConfigMap, as its argument says, and the ConfigMap if it was seen.
 fn config<'c>(
-    cluster: &'c Cluster,
-    service: &'c Service,
+    context: &Context<'_, 'c>,
+    service: &Service,
 ) -> (Option<String>, Option<&'c ConfigMap>) {
     let namespace = &service.metadata.namespace;
-    let words = containers(cluster, service).into_iter().flat_map(Container::words);
+    let words = containers(context, service).into_iter().flat_map(Container::words);
     let mut named =
         words.filter_map(|word| word.trim_start_matches('-').strip_prefix("configmap="));
     // `$(POD_NAMESPACE)/NAME`
     let name = named.next().map(|one| one.rsplit('/').next().unwrap_or(one).to_owned());
-    let maps = &cluster.objects.config_maps;
+    let objects = &context.cluster.objects;
     let by_label = |map: &&ConfigMap| {
         map.metadata.namespace == *namespace
             && map
@@ -115,20 +109,20 @@ fn config<'c>(
                 .is_some_and(|one| one == "ingress-nginx")
     };
     let map = match &name {
-        Some(name) => cluster.objects.config_map(namespace, name),
-        None => maps.iter().find(by_label),
+        Some(name) => objects.config_map(namespace, name),
+        None => objects.config_maps.iter().find(by_label),
     };
     (name.or_else(|| map.map(|map| map.metadata.name.clone())), map)
 }
 
 /// Both settings are `false` without a word (internal/ingress/controller/config/config.go of
 /// kubernetes/ingress-nginx).
-fn nginx(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described> {
+fn nginx(context: &Context<'_, '_>, service: &Service, told: ToldBy) -> Option<Described> {
     let key = match told {
         ToldBy::ProxyProtocol => "use-proxy-protocol",
         ToldBy::ForwardedFor => "use-forwarded-headers",
     };
-    let (name, map) = config(cluster, service);
+    let (name, map) = config(context, service);
     let value = map.and_then(|map| map.data.get(key));
     if value.is_some_and(|value| value == "true") {
         return None;
@@ -192,13 +186,13 @@ fn serde_text(value: &str) -> String {
 
 /// Traefik believes nobody without these (pkg/config/static/entrypoints.go of traefik/traefik). It
 /// may also have a file, which isn't seen.
-fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Described> {
+fn traefik(context: &Context<'_, '_>, service: &Service, told: ToldBy) -> Option<Described> {
     let part = match told {
         ToldBy::ProxyProtocol => "proxyProtocol",
         ToldBy::ForwardedFor => "forwardedHeaders",
     };
     let wanted = format!(".{part}.").to_lowercase();
-    let containers = containers(cluster, service);
+    let containers = containers(context, service);
     let mut words = containers.iter().flat_map(|one| one.words());
     // Without its arguments nothing is known.
     if containers.is_empty() || words.any(|word| word.to_lowercase().contains(&wanted)) {
@@ -207,7 +201,7 @@ fn traefik(cluster: &Cluster, service: &Service, told: ToldBy) -> Option<Describ
     let full = service.full_name();
     let namespace = &service.metadata.namespace;
     let flag = format!("--entryPoints.NAME.{part}.trustedIPs=PROXY-RANGE");
-    let whose = match cluster.objects.workloads_of(service).next() {
+    let whose = match context.lookup.workloads_of(service).next() {
         Some((kind, workload)) => {
             format!("{}/{} in {namespace}", kind.to_lowercase(), workload.metadata.name)
         }

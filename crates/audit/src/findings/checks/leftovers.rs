@@ -352,7 +352,7 @@ fn stale_flannel(context: &Context<'_, '_>) -> Option<Finding> {
         severity: Severity::Warning,
         rows: Vec::new(),
         families,
-        breaks: Vec::new(),
+        breaks: BTreeMap::new(),
     };
     let mut found = context.finding("", &group);
     found.evidence = rules

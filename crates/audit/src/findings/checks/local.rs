@@ -10,9 +10,8 @@
 
 mod invalid;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
 use unmasq_model::packet::Family;
 
@@ -21,7 +20,7 @@ use super::super::describe::spread::Spread;
 use super::super::describe::{
     Described, command, computed, few, local, policy, sentence, title, undone,
 };
-use super::{finding, known};
+use super::finding;
 use crate::{Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity};
 
 pub(in super::super) use invalid::is_misspelt;
@@ -33,28 +32,36 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 const HOT: usize = 15;
 
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
+    let of_rows = (0..).zip(&*findings).filter(|(_, one)| one.id == FindingId::LocalPolicyUnsafe);
+    let known: BTreeMap<String, usize> =
+        of_rows.map(|(index, one)| (one.subject.clone(), index)).collect();
     for service in &context.cluster.objects.services {
         if service.spec.external_traffic_policy == TrafficPolicy::Local {
             match policy::may_be_local(service) {
                 true => {
-                    add_unsafe(context, service, findings);
+                    add_unsafe(context, service, &known, findings);
                     findings.extend(imbalance(context, service));
                 }
                 false => findings.extend(invalid::misplaced(service)),
             }
         }
-        findings.extend(internal(context.cluster, service));
+        findings.extend(internal(context, service));
     }
     findings.extend(invalid::misspelt(&context.cluster.problems));
 }
 
-fn add_unsafe(context: &Context<'_, '_>, service: &Service, findings: &mut Vec<Finding>) {
-    let cluster = context.cluster;
-    let spread = Spread::of(cluster, service);
+/// `known`: the findings of rows by subject.
+fn add_unsafe(
+    context: &Context<'_, '_>,
+    service: &Service,
+    known: &BTreeMap<String, usize>,
+    findings: &mut Vec<Finding>,
+) {
+    let spread = Spread::of(context, service);
     let balanced = service.spec.kind == ServiceType::LoadBalancer;
     let unasked = balanced && context.expectations.health_checks(service) == Some(false);
     let empty: Vec<String> =
-        spread.without.iter().filter(|node| !is_excluded(cluster, node)).cloned().collect();
+        spread.without.iter().filter(|node| !is_excluded(context, node)).cloned().collect();
     let nodes: Vec<&String> = spread.on.keys().collect();
     let (severity, described, nodes) = match nodes[..] {
         // Without any endpoint the policy makes no difference: every node refuses.
@@ -62,17 +69,16 @@ fn add_unsafe(context: &Context<'_, '_>, service: &Service, findings: &mut Vec<F
         [..] if unasked && !empty.is_empty() => {
             (Severity::Warning, local::sent_nowhere(context, service, &empty), empty)
         }
-        [node] if cluster.nodes.len() > 1 => {
+        [node] if context.cluster.nodes.len() > 1 => {
             (Severity::Info, local::one_node(context, service, node), vec![node.clone()])
         }
         [..] => return,
     };
-    let subject = service.full_name();
     let mut found = of_service(FindingId::LocalPolicyUnsafe, service, severity, described);
-    found.families = families(cluster, service);
+    found.families = families(context, service);
     found.affected.nodes = nodes;
     found.evidence.push(placed(&spread));
-    match known(findings, FindingId::LocalPolicyUnsafe, &subject) {
+    match known.get(&service.full_name()).and_then(|index| findings.get_mut(*index)) {
         // Rows that break an expectation made it already: it only learns where pods are.
         Some(before) => {
             before.evidence.extend(found.evidence);
@@ -84,8 +90,8 @@ fn add_unsafe(context: &Context<'_, '_>, service: &Service, findings: &mut Vec<F
     }
 }
 
-fn is_excluded(cluster: &Cluster, node: &str) -> bool {
-    cluster.objects.node(node).is_some_and(|one| one.metadata.labels.contains_key(EXCLUDED))
+fn is_excluded(context: &Context<'_, '_>, node: &str) -> bool {
+    context.lookup.node(node).is_some_and(|one| one.metadata.labels.contains_key(EXCLUDED))
 }
 
 fn placed(spread: &Spread) -> Evidence {
@@ -100,8 +106,8 @@ fn placed(spread: &Spread) -> Evidence {
 }
 
 /// The families that it has ready endpoints of.
-fn families(cluster: &Cluster, service: &Service) -> Vec<Family> {
-    let has = |family: &Family| !Spread::of_family(cluster, service, *family).on.is_empty();
+fn families(context: &Context<'_, '_>, service: &Service) -> Vec<Family> {
+    let has = |family: &Family| !Spread::of_family(context, service, *family).on.is_empty();
     [Family::V4, Family::V6].into_iter().filter(has).collect()
 }
 
@@ -121,7 +127,7 @@ fn imbalance(context: &Context<'_, '_>, service: &Service) -> Option<Finding> {
     let hot: Vec<(Family, Spread, usize)> = [Family::V4, Family::V6]
         .into_iter()
         .filter_map(|family| {
-            let spread = Spread::of_family(cluster, service, family);
+            let spread = Spread::of_family(context, service, family);
             let hottest = spread.hottest().filter(|tenths| *tenths >= HOT)?;
             Some((family, spread, hottest))
         })
@@ -230,17 +236,17 @@ fn times(tenths: usize) -> String {
 }
 
 /// Nodes from which nobody reaches the cluster IP.
-fn internal(cluster: &Cluster, service: &Service) -> Option<Finding> {
+fn internal(context: &Context<'_, '_>, service: &Service) -> Option<Finding> {
     let has_address = !service.spec.cluster_ips.is_empty() || service.spec.cluster_ip.is_some();
     let wanted = service.spec.internal_traffic_policy == TrafficPolicy::Local && has_address;
-    let spread = wanted.then(|| Spread::of(cluster, service))?;
+    let spread = wanted.then(|| Spread::of(context, service))?;
     if spread.on.is_empty() || spread.without.is_empty() {
         return None;
     }
     let described = local::internal(service, &spread.without);
     let mut found = of_service(FindingId::LocalPolicyUnsafe, service, Severity::Info, described);
     found.subject = format!("{}, cluster IP", service.full_name());
-    found.families = families(cluster, service);
+    found.families = families(context, service);
     found.evidence.push(placed(&spread));
     found.affected.nodes = spread.without;
     Some(found)

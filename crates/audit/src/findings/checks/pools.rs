@@ -1,6 +1,6 @@
 //! Calico's pools that masquerade and that no pod uses, where no client in them was asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use unmasq_cluster::networks::{NetworkKind, Pool};
 use unmasq_model::packet::Family;
@@ -32,7 +32,7 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
             severity: Severity::Warning,
             rows: Vec::new(),
             families: BTreeSet::from([family]),
-            breaks: Vec::new(),
+            breaks: BTreeMap::new(),
         };
         let mut found = context.finding(name, &group);
         let text =

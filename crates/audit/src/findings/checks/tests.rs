@@ -8,6 +8,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 
+use unmasq_cluster::kubernetes::Lookup;
 use unmasq_cluster::paths::Paths;
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
@@ -40,7 +41,8 @@ fn expected(lines: &str) -> Expectations {
 fn added(cluster: &Cluster, expectations: &Expectations, before: Vec<Finding>) -> Vec<Finding> {
     let paths = Paths::new(cluster, Options::default());
     let matrix = Matrix::default();
-    let context = Context { cluster, paths: &paths, matrix: &matrix, expectations };
+    let lookup = &Lookup::new(&cluster.objects);
+    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations };
     let mut findings = before;
     add(&context, &mut findings);
     for finding in &findings {

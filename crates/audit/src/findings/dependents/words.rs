@@ -12,8 +12,8 @@ use super::super::Context;
 use super::super::describe::{
     Described, by_hand, command, few, patch_command, sentence, title, undone, unseen,
 };
-use super::{Case, Known};
-use crate::dependent::{Dependence, Kind};
+use super::{Case, Known, Settings};
+use crate::dependent::Kind;
 use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner, quoted};
 
 /// What differs from kind to kind.
@@ -28,11 +28,11 @@ struct Words {
 pub(super) fn describe(
     context: &Context<'_, '_>,
     case: &Case<'_>,
-    dependences: &[Dependence],
+    settings: &Settings<'_>,
 ) -> Described {
     let Words { title: long, text, confidence, remedy } = match case.kind() {
         Kind::NetworkPolicy if case.id == FindingId::PolicyAllowsNode => allows(context, case),
-        Kind::NetworkPolicy => cannot_match(context, case, dependences),
+        Kind::NetworkPolicy => cannot_match(context, case, settings),
         Kind::SourceRanges | Kind::IngressAllowList | Kind::IngressRateLimit => {
             judges_another(context, case)
         }
@@ -117,13 +117,11 @@ fn mend(cause: &Known) -> Remedy {
     }
 }
 
-fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>, dependences: &[Dependence]) -> Words {
+fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> Words {
     let (object, callers, seen) = (case.object, case.callers(), case.seen());
     // Policies add up: who is let in by one is in.
-    let mut others = dependences.iter().filter(|one| {
-        one.kind == Kind::NetworkPolicy
-            && one.services.iter().any(|service| case.services.contains(service))
-            && case.seen.iter().any(|seen| one.names(*seen))
+    let mut others = settings.of(case).filter(|one| {
+        one.kind == Kind::NetworkPolicy && case.seen.iter().any(|seen| one.names(*seen))
     });
     let fate = match (others.next(), case.seen.is_empty()) {
         (Some(other), _) => format!(

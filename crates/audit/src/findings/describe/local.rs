@@ -17,11 +17,10 @@ const FEW: usize = 4;
 
 /// Rows of connections that a node dropped because it has no endpoint.
 pub(super) fn dropped(context: &Context<'_, '_>, subject: &str, group: &Group) -> Described {
-    let services = &context.cluster.objects.services;
-    let Some(service) = services.iter().find(|one| one.full_name() == subject) else {
-        return generic(group);
-    };
-    let spread = Spread::of(context.cluster, service);
+    let index = subject.split_once('/').and_then(|(of, name)| context.lookup.service(of, name));
+    let service = index.and_then(|index| context.cluster.objects.services.get(index as usize));
+    let Some(service) = service else { return generic(group) };
+    let spread = Spread::of(context, service);
     sent_nowhere(context, service, &spread.without)
 }
 
@@ -182,7 +181,7 @@ fn more_pods(context: &Context<'_, '_>, service: &Service) -> Remedy {
          them",
         service.full_name()
     );
-    let most = Spread::of(context.cluster, service).on.values().sum::<usize>();
+    let most = Spread::of(context, service).on.values().sum::<usize>();
     Remedy {
         lasting: true,
         title: "Pods on every node that is sent connections".to_owned(),

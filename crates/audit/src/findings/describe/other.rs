@@ -149,11 +149,8 @@ fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
     let mut steps = Vec::new();
     for service in services {
         let namespace = &service.metadata.namespace;
-        let its = objects.deployments.iter().filter(|one| {
-            one.metadata.namespace == *namespace
-                && service.selects(&one.spec.template.metadata.labels)
-        });
-        for one in its {
+        let its = context.lookup.workloads_of(service).filter(|(kind, _)| *kind == "Deployment");
+        for (_, one) in its {
             let name = &one.metadata.name;
             let text = format!("Pods of {namespace}/{name} restart with it, a few at a time");
             let before = one.spec.template.metadata.annotations.get(MODE);

@@ -86,7 +86,7 @@ fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
         return None;
     }
     let spreads: Vec<(&Service, Spread)> =
-        services.iter().map(|one| (*one, Spread::of(context.cluster, one))).collect();
+        services.iter().map(|one| (*one, Spread::of(context, one))).collect();
     let mut steps = Vec::new();
     if services.len() <= FEW {
         for (service, spread) in spreads.iter().filter(|(_, spread)| !spread.is_even()) {
@@ -190,7 +190,7 @@ pub(in crate::findings) fn apart(
     );
     let namespace = &*service.metadata.namespace;
     // A DaemonSet has one on each node anyway.
-    let mut workloads = context.cluster.objects.workloads_of(service);
+    let mut workloads = context.lookup.workloads_of(service);
     match workloads.find(|(kind, _)| *kind != "DaemonSet") {
         Some((kind, found)) => step(
             text,

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::Service;
 use unmasq_model::packet::Family;
+
+use super::Context;
 
 /// Ready endpoints of a Service by node.
 pub(in crate::findings) struct Spread {
@@ -16,24 +17,24 @@ pub(in crate::findings) struct Spread {
 }
 
 impl Spread {
-    pub(in crate::findings) fn of(cluster: &Cluster, service: &Service) -> Spread {
+    pub(in crate::findings) fn of(context: &Context<'_, '_>, service: &Service) -> Spread {
         // A pod of two families is in two slices: the family that has more of a node's counts.
-        let mut on = Spread::of_family(cluster, service, Family::V4).on;
-        for (node, count) in Spread::of_family(cluster, service, Family::V6).on {
+        let mut on = Spread::of_family(context, service, Family::V4).on;
+        for (node, count) in Spread::of_family(context, service, Family::V6).on {
             let known = on.entry(node).or_default();
             *known = count.max(*known);
         }
-        Spread::over(cluster, on)
+        Spread::over(context, on)
     }
 
     /// The endpoints of one family.
     pub(in crate::findings) fn of_family(
-        cluster: &Cluster,
+        context: &Context<'_, '_>,
         service: &Service,
         family: Family,
     ) -> Spread {
         let mut pods: BTreeSet<(&str, std::net::IpAddr)> = BTreeSet::new();
-        for slice in cluster.objects.slices_of(service) {
+        for slice in context.lookup.slices_of(service) {
             let ready = slice.endpoints.iter().filter(|one| one.conditions.ready != Some(false));
             for endpoint in ready {
                 let address = endpoint.addresses.first();
@@ -46,11 +47,11 @@ impl Spread {
         for (node, _) in pods.into_iter().filter(|(_, one)| Family::of(*one) == family) {
             *on.entry(node.to_owned()).or_default() += 1;
         }
-        Spread::over(cluster, on)
+        Spread::over(context, on)
     }
 
-    fn over(cluster: &Cluster, on: BTreeMap<String, usize>) -> Spread {
-        let names = cluster.nodes.iter().map(|node| node.name.clone());
+    fn over(context: &Context<'_, '_>, on: BTreeMap<String, usize>) -> Spread {
+        let names = context.cluster.nodes.iter().map(|node| node.name.clone());
         let without = names.filter(|name| !on.contains_key(name)).collect();
         Spread { on, without }
     }

@@ -6,6 +6,7 @@ mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use unmasq_cluster::kubernetes::Lookup;
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
@@ -50,11 +51,17 @@ fn of(
         severity: Severity::Info,
         rows: (0..rows.len()).collect(),
         families,
-        breaks: Vec::new(),
+        breaks: BTreeMap::new(),
     };
     let matrix = Matrix { rows, ..Matrix::default() };
     let expectations = crate::expect::Expectations::default();
-    let context = Context { cluster, paths: &paths, matrix: &matrix, expectations: &expectations };
+    let context = Context {
+        cluster,
+        lookup: &Lookup::new(&cluster.objects),
+        paths: &paths,
+        matrix: &matrix,
+        expectations: &expectations,
+    };
     let described = describe(&context, subject, &group);
     assert!(described.title.chars().count() <= TITLE, "{}", described.title);
     for action in actions(&described) {

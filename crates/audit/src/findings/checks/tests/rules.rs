@@ -101,8 +101,13 @@ fn what_hides_answers_is_worse() {
         ..Matrix::default()
     };
     let expectations = Expectations::default();
-    let context =
-        Context { cluster: &cluster, paths: &paths, matrix: &matrix, expectations: &expectations };
+    let context = Context {
+        cluster: &cluster,
+        lookup: &Lookup::new(&cluster.objects),
+        paths: &paths,
+        matrix: &matrix,
+        expectations: &expectations,
+    };
     let mut findings = Vec::new();
     opaque::add(&context, &mut findings);
     assert_eq!(names(&findings), [(FindingId::OpaqueDataplane, "IPVS", Severity::Warning)]);
