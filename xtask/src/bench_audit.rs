@@ -80,10 +80,12 @@ fn audited(program: &Path, size: &Size, args: &Args) -> Result<(u64, Runs)> {
 mod tests {
     use super::*;
     use crate::generate_node::Mode;
+    use crate::generate_node::cluster::Shape;
 
     #[test]
     fn the_default_grows_as_documented() {
-        let size = Size { nodes: 10, services: 10_000, endpoints: 3, mode: Mode::Iptables };
+        let (mode, shape) = (Mode::Iptables, Shape::Mixed);
+        let size = Size { nodes: 10, services: 10_000, endpoints: 3, mode, shape };
         let sizes: Vec<_> = growing(&size).iter().map(|size| (size.nodes, size.services)).collect();
         assert_eq!(
             sizes,

@@ -4,7 +4,8 @@
 //! rules that kube-proxy 1.36 programs on that node, its own addresses, routes and pods, and the
 //! Kubernetes objects that all of it follows from. Services are ClusterIPs; every tenth has a node
 //! port, of which every second has policy Local; every fiftieth has a load balancer's address, half
-//! of those with policy Local. IPv4 only. The same arguments always give the same bytes.
+//! of those with policy Local; or all are alike, for what costs most where there are many of it
+//! ([`Shape`]). IPv4 only. The same arguments always give the same bytes.
 //!
 //! ```text
 //! generate_node::cluster ─┬▶ generate_node ─▶ nodes/n001 …
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::generate_node::cluster::{Cluster, MOST_NODES, PODS_OF_A_NAMESPACE};
+use crate::generate_node::cluster::{Cluster, MOST_NODES, Shape};
 use crate::generate_node::{Mode, file, write_node};
 
 /// Arguments of `cargo xtask generate-cluster`.
@@ -43,18 +44,25 @@ pub(crate) struct Size {
     /// How many Services
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) services: u32,
-    /// How many endpoints each Service has; at most ten for each node
+    /// How many endpoints each Service has; at most ten for each node, if the shape is mixed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) endpoints: u32,
     /// kube-proxy's mode; both: one is a leftover of the other
     #[arg(long, value_enum, default_value_t = Mode::Iptables)]
     pub(crate) mode: Mode,
+    /// What the Services are like
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) shape: Shape,
 }
 
 impl fmt::Display for Size {
-    /// `iptables-10-10000x3`
+    /// `iptables-10-10000x3`, `iptables-10-10000x3-local`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}x{}", self.mode, self.nodes, self.services, self.endpoints)
+        write!(f, "{}-{}-{}x{}", self.mode, self.nodes, self.services, self.endpoints)?;
+        match self.shape {
+            Shape::Mixed => Ok(()),
+            Shape::Local | Shape::Policies => write!(f, "-{}", self.shape),
+        }
     }
 }
 
@@ -74,14 +82,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Writes the capture; gives the number of rules of all nodes.
 pub(crate) fn write(size: &Size, folder: &Path) -> Result<u64> {
-    if size.endpoints > size.nodes * PODS_OF_A_NAMESPACE {
+    let cluster = Cluster::whole(size.services, size.endpoints, size.nodes).of_shape(size.shape);
+    let (endpoints, services) = cluster.room();
+    if size.endpoints > endpoints || size.services > services {
         bail!(
-            "{} endpoints on {} nodes: a node has {PODS_OF_A_NAMESPACE} pods of a namespace",
+            "{} Services of {} endpoints on {} nodes: there is room for {endpoints} endpoints of a \
+             Service, and then for {services} Services",
+            size.services,
             size.endpoints,
             size.nodes
         );
     }
-    let cluster = Cluster::whole(size.services, size.endpoints, size.nodes);
     let mut rules = 0;
     for node in 0..size.nodes {
         let name = objects::node_name(node);

@@ -2,8 +2,9 @@
 //! an object a line.
 //!
 //! In: a cluster. Out: `PLURAL.json` for nodes, pods, Services, EndpointSlices and ConfigMaps, with
-//! the fields that tell something about the network. Services have no selectors: a pod is an
-//! endpoint of many of them.
+//! the fields that tell something about the network. Services of the mixed shape have no selectors:
+//! a pod is an endpoint of many of them. In the others each has pods of its own, a Deployment, and
+//! perhaps a NetworkPolicy.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,8 +13,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::generate_node::cluster::{
-    Cluster, NAMESPACES, POD_NETWORK, PODS_OF_A_NODE, PORT, Service, TARGET_PORT, namespace,
-    node_address, pod_address, pod_network,
+    Cluster, NAMESPACES, POD_NETWORK, PORT, Service, Shape, TARGET_PORT, namespace, node_address,
 };
 use crate::generate_node::{Mode, file};
 
@@ -29,10 +29,22 @@ pub(super) fn write(cluster: &Cluster, mode: Mode, folder: &Path) -> Result<()> 
     let write = |plural: &str, items: &mut dyn Iterator<Item = Value>| {
         file(folder, &format!("{plural}.json"), |out| list(items, out))
     };
-    write("nodes", &mut nodes().map(node))?;
-    let pods = nodes().flat_map(|node| (0..PODS_OF_A_NODE).map(move |number| pod(node, number)));
+    write("nodes", &mut nodes().map(|number| node(&cluster, number)))?;
+    let pods = nodes().flat_map(|node| {
+        let all = cluster.pods(node).into_iter();
+        all.map(move |(number, service)| pod(&cluster, node, number, service))
+    });
     write("pods", &mut pods.chain(nodes().map(proxy_pod)))?;
-    write("services", &mut cluster.services().map(|found| service(&found)))?;
+    write("services", &mut cluster.services().map(|found| service(&cluster, &found)))?;
+    if cluster.shape != Shape::Mixed {
+        write("deployments.apps", &mut cluster.services().map(|found| deployment(&found)))?;
+    }
+    if cluster.shape == Shape::Policies {
+        let of_services = cluster.services().map(|found| policy(&found));
+        let of_namespaces = (0..NAMESPACES).map(policy_of_namespace);
+        let policies = &mut of_services.chain(of_namespaces);
+        write("networkpolicies.networking.k8s.io", policies)?;
+    }
     let slices = cluster.services().map(|found| endpoint_slice(&cluster, &found));
     write("endpointslices.discovery.k8s.io", &mut { slices })?;
     write("configmaps", &mut [proxy_configuration(mode)].into_iter())
@@ -48,8 +60,8 @@ fn list(items: &mut dyn Iterator<Item = Value>, out: &mut dyn Write) -> io::Resu
     out.write_all(b"\n]}\n")
 }
 
-fn node(number: u32) -> Value {
-    let (name, network) = (node_name(number), pod_network(number));
+fn node(cluster: &Cluster, number: u32) -> Value {
+    let (name, network) = (node_name(number), cluster.pod_network(number));
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
@@ -65,17 +77,63 @@ fn node(number: u32) -> Value {
     })
 }
 
-/// A pod that is an endpoint of Services of its namespace.
-fn pod(node: u32, number: u32) -> Value {
+/// A pod that is an endpoint of Services of its namespace, or of one alone.
+fn pod(cluster: &Cluster, node: u32, number: u32, service: Option<Service>) -> Value {
     let name = pod_name(node, number);
-    let labels = json!({"app": "server"});
+    let (namespace, labels) = match service {
+        Some(service) => (service.namespace(), labels(&service)),
+        None => (namespace(number % NAMESPACES), json!({"app": "server"})),
+    };
     let container = json!({
         "name": "server",
         "image": "registry.example/server:1",
         "ports": [{"name": "http", "containerPort": TARGET_PORT, "protocol": "TCP"}],
     });
-    let place = Place { node, address: pod_address(node, number), on_host: false };
-    running(&namespace(number % NAMESPACES), &name, labels, container, &place)
+    let place = Place { node, address: cluster.pod_address(node, number), on_host: false };
+    running(&namespace, &name, labels, container, &place)
+}
+
+/// Labels of a Service's own pods: one that is theirs, and one that all have.
+fn labels(service: &Service) -> Value {
+    json!({"app": service.name(), "app.kubernetes.io/part-of": "generated"})
+}
+
+/// The Deployment of a Service's own pods.
+fn deployment(service: &Service) -> Value {
+    let labels = labels(service);
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"namespace": service.namespace(), "name": service.name()},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": []}},
+        },
+    })
+}
+
+/// A NetworkPolicy for a Service's pods, which names clients by their addresses.
+fn policy(service: &Service) -> Value {
+    let name = service.name();
+    let selector = match service.number.is_multiple_of(3) {
+        true => json!({"matchExpressions": [{"key": "app", "operator": "In", "values": [name]}]}),
+        false => json!({"matchLabels": labels(service)}),
+    };
+    let from = json!([{"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.128/25"]}}]);
+    policy_object(&service.namespace(), &name, selector, from)
+}
+
+/// A NetworkPolicy for all pods of a namespace.
+fn policy_of_namespace(number: u32) -> Value {
+    let from = json!([{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]);
+    policy_object(&namespace(number), "all", json!({}), from)
+}
+
+fn policy_object(namespace: &str, name: &str, selector: Value, from: Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{"from": from}]},
+    })
 }
 
 fn pod_name(node: u32, number: u32) -> String {
@@ -126,7 +184,7 @@ fn running(namespace: &str, name: &str, labels: Value, container: Value, place: 
     })
 }
 
-fn service(service: &Service) -> Value {
+fn service(cluster: &Cluster, service: &Service) -> Value {
     let kind = match (service.load_balancer, service.node_port) {
         (Some(_), _) => "LoadBalancer",
         (None, Some(_)) => "NodePort",
@@ -149,6 +207,9 @@ fn service(service: &Service) -> Value {
         spec["healthCheckNodePort"] = json!(port);
     }
     spec["ports"] = json!([port]);
+    if cluster.shape != Shape::Mixed {
+        spec["selector"] = labels(service);
+    }
     let status = match service.load_balancer {
         Some(address) => json!({"ingress": [{"ip": address, "ipMode": "VIP"}]}),
         None => json!({}),

@@ -11,7 +11,7 @@ use unmasq_cluster::kubernetes::Objects;
 use unmasq_model::packet::Family;
 use unmasq_provider::kube_proxy::{Config, DetectLocal, Mode, jumps, rules};
 
-use super::cluster::{Cluster, LONE_NODE, POD_NETWORK, PORT, SERVICE_NETWORK, TARGET_PORT};
+use super::cluster::{Cluster, LONE_NODE, POD_NETWORK, PORT, SERVICE_NETWORK, Shape, TARGET_PORT};
 use super::{iptables, nftables};
 use crate::generate_cluster;
 
@@ -35,13 +35,21 @@ fn same_iptables_rules(saved: String, config: &Config, objects: &Objects) {
 
 /// As many Services as have all kinds, on few nodes, so that each is without endpoints of some.
 const NODES: u32 = 4;
-const SIZE: generate_cluster::Size =
-    generate_cluster::Size { nodes: NODES, services: 161, endpoints: 2, mode: super::Mode::Both };
+fn size(shape: Shape) -> generate_cluster::Size {
+    let mode = super::Mode::Both;
+    generate_cluster::Size { nodes: NODES, services: 161, endpoints: 2, mode, shape }
+}
 
-/// Writes a cluster and hands each node's name, its files by name, and the objects.
+/// Writes clusters of all shapes and hands each node's name, its files by name, and the objects.
 fn each_node(each: impl Fn(&str, &dyn Fn(&str) -> String, &Objects)) {
+    for shape in [Shape::Mixed, Shape::Local, Shape::Policies] {
+        each_node_of(shape, &each);
+    }
+}
+
+fn each_node_of(shape: Shape, each: impl Fn(&str, &dyn Fn(&str) -> String, &Objects)) {
     let folder = tempfile::tempdir().unwrap();
-    generate_cluster::write(&SIZE, folder.path()).unwrap();
+    generate_cluster::write(&size(shape), folder.path()).unwrap();
     let mut objects = Objects::default();
     for plural in ["nodes", "services", "endpointslices.discovery.k8s.io"] {
         let path = folder.path().join(format!("kubernetes/{plural}.json"));
@@ -59,11 +67,14 @@ fn each_node(each: impl Fn(&str, &dyn Fn(&str) -> String, &Objects)) {
 
 #[test]
 fn iptables_rules_of_each_node_are_those_of_the_lab() {
-    each_node(|node, read, objects| {
+    each_node_of(Shape::Mixed, |node, read, _| {
         let saved = read("iptables-save");
         for found in ["-A KUBE-SVL-", "has no local endpoints", "loadbalancer IP"] {
             assert!(saved.contains(found), "{node}: {found}");
         }
+    });
+    each_node(|node, read, objects| {
+        let saved = read("iptables-save");
         same_iptables_rules(saved, &config(Mode::Iptables, node), objects);
     });
 }

@@ -5,7 +5,9 @@
 //! 10.250.0.0/24, load balancers' addresses in 198.18.0.0/15.
 //!
 //! A lone node sees 250 nodes and Services of two kinds; a whole cluster has as many nodes as are
-//! asked for, Services of all kinds, and endpoints that are pods of the Service's namespace.
+//! asked for, Services of all kinds, and endpoints that are pods of the Service's namespace. In the
+//! other [`Shape`]s a node's pods are as many as its Services' endpoints, in a network as large as
+//! there is room for, and node ports are 10000 and up.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -26,7 +28,7 @@ pub(crate) const CLIENT: &str = "10.128.5.5:40000";
 pub(crate) const MOST_NODES: u32 = 250;
 /// The lone node that is generated, counted from 0.
 pub(super) const LONE_NODE: u32 = 5;
-/// How many pods each node has.
+/// How many pods each node has, unless the shape is another.
 pub(crate) const PODS_OF_A_NODE: u32 = 100;
 /// Namespaces of a whole cluster. Each node has as many pods of each.
 pub(crate) const NAMESPACES: u32 = 10;
@@ -37,6 +39,31 @@ const NODE_PORTS: RangeInclusive<u32> = 30_000..=32_767;
 /// The same in a whole cluster, where the rest is for health checks.
 const NODE_PORTS_BESIDE_CHECKS: RangeInclusive<u32> = 30_000..=31_999;
 const HEALTH_CHECK_NODE_PORTS: RangeInclusive<u32> = 32_000..=32_767;
+/// The same where every Service has one: `--service-node-port-range=10000-65535`.
+const NODE_PORTS_OF_ALL: RangeInclusive<u32> = 10_000..=37_767;
+const HEALTH_CHECK_NODE_PORTS_OF_ALL: RangeInclusive<u32> = 37_768..=65_535;
+
+/// What the Services of a whole cluster are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Shape {
+    /// All kinds, most of them ClusterIPs; their pods are few.
+    #[default]
+    Mixed,
+    /// All are load balanced with `externalTrafficPolicy: Local` and select pods of their own.
+    Local,
+    /// All are load balanced with `Cluster`, and a NetworkPolicy names clients of the pods of each.
+    Policies,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Shape::Mixed => "mixed",
+            Shape::Local => "local",
+            Shape::Policies => "policies",
+        })
+    }
+}
 
 /// A cluster by its size, as one of its nodes sees it.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +75,7 @@ pub(crate) struct Cluster {
     pub(crate) this_node: u32,
     /// Whether all nodes are generated.
     whole: bool,
+    pub(crate) shape: Shape,
 }
 
 /// A Service.
@@ -87,12 +115,64 @@ pub(crate) struct Endpoint {
 impl Cluster {
     /// The cluster of a lone node.
     pub(super) fn of_lone_node(services: u32, endpoints: u32) -> Self {
-        Cluster { services, endpoints, nodes: MOST_NODES, this_node: LONE_NODE, whole: false }
+        let (nodes, this_node) = (MOST_NODES, LONE_NODE);
+        Cluster { services, endpoints, nodes, this_node, whole: false, shape: Shape::Mixed }
     }
 
     /// A whole cluster, as its first node sees it.
     pub(crate) fn whole(services: u32, endpoints: u32, nodes: u32) -> Self {
-        Cluster { services, endpoints, nodes, this_node: 0, whole: true }
+        let shape = Shape::Mixed;
+        Cluster { services, endpoints, nodes, this_node: 0, whole: true, shape }
+    }
+
+    /// The same with other Services.
+    pub(crate) fn of_shape(self, shape: Shape) -> Self {
+        Cluster { shape, ..self }
+    }
+
+    /// How many endpoints a Service can have, and how many Services there can be.
+    pub(crate) fn room(&self) -> (u32, u32) {
+        match self.shape {
+            Shape::Mixed => (self.nodes * PODS_OF_A_NAMESPACE, u32::MAX),
+            Shape::Local | Shape::Policies => {
+                let addresses = (1 << self.host_bits()) - 3;
+                let ports = NODE_PORTS_OF_ALL.end() - NODE_PORTS_OF_ALL.start() + 1;
+                (self.nodes * addresses, ports.min(addresses / self.share()))
+            }
+        }
+    }
+
+    /// Bits of the addresses of a node's pods that are the pod's own.
+    fn host_bits(&self) -> u32 {
+        match self.shape {
+            Shape::Mixed => 8,
+            Shape::Local | Shape::Policies => 18 - self.nodes.next_power_of_two().ilog2(),
+        }
+    }
+
+    /// The address of a node's pod, both counted from 0.
+    pub(crate) fn pod_address(&self, node: u32, pod: u32) -> Ipv4Addr {
+        let first = u32::from(Ipv4Addr::new(10, 128, 0, 2));
+        Ipv4Addr::from(first + (node << self.host_bits()) + pod)
+    }
+
+    /// The network of a node's pods.
+    pub(crate) fn pod_network(&self, node: u32) -> String {
+        let bits = self.host_bits();
+        let first = self.pod_address(node, 0).to_bits() >> bits << bits;
+        format!("{}/{}", Ipv4Addr::from(first), 32 - bits)
+    }
+
+    /// The pods of a node, each with the Service that it is for alone.
+    pub(crate) fn pods(&self, node: u32) -> Vec<(u32, Option<Service>)> {
+        match self.shape {
+            Shape::Mixed => (0..PODS_OF_A_NODE).map(|pod| (pod, None)).collect(),
+            Shape::Local | Shape::Policies => {
+                let endpoints = self.services().flat_map(|one| self.endpoints(one.number));
+                let own = endpoints.filter(|endpoint| endpoint.node == node);
+                own.map(|one| (one.pod, Some(self.service(one.service)))).collect()
+            }
+        }
     }
 
     /// The same, as another node sees it.
@@ -108,6 +188,20 @@ impl Cluster {
             let port = Some(ports.start() + number).filter(|port| ports.contains(port))?;
             u16::try_from(port).ok()
         };
+        let first_balanced = u32::from(Ipv4Addr::new(198, 18, 0, 1));
+        if self.shape != Shape::Mixed {
+            let local = self.shape == Shape::Local;
+            let check = of(HEALTH_CHECK_NODE_PORTS_OF_ALL, number).filter(|_| local);
+            return Service {
+                number,
+                namespace: number % NAMESPACES,
+                address,
+                node_port: of(NODE_PORTS_OF_ALL, number),
+                load_balancer: Some(Ipv4Addr::from(first_balanced + number)),
+                local,
+                health_check_node_port: check,
+            };
+        }
         let ports = if self.whole { NODE_PORTS_BESIDE_CHECKS } else { NODE_PORTS };
         let node_port = number.is_multiple_of(10).then(|| of(ports, number / 10)).flatten();
         let plain = Service {
@@ -126,9 +220,8 @@ impl Cluster {
             return Service { local: number.is_multiple_of(20), ..plain };
         }
         let local = number.is_multiple_of(100);
-        let first = u32::from(Ipv4Addr::new(198, 18, 0, 1));
         Service {
-            load_balancer: Some(Ipv4Addr::from(first + number / 50)),
+            load_balancer: Some(Ipv4Addr::from(first_balanced + number / 50)),
             local,
             health_check_node_port: local
                 .then(|| of(HEALTH_CHECK_NODE_PORTS, number / 100))
@@ -146,12 +239,12 @@ impl Cluster {
     pub(crate) fn endpoints(&self, service: u32) -> impl Iterator<Item = Endpoint> {
         let cluster = *self;
         (0..self.endpoints).map(move |number| {
-            let (node, pod) = if cluster.whole {
-                cluster.spread(service, number)
-            } else {
-                cluster.in_turn(service, number)
+            let (node, pod) = match (cluster.shape, cluster.whole) {
+                (Shape::Mixed, true) => cluster.spread(service, number),
+                (Shape::Mixed, false) => cluster.in_turn(service, number),
+                (Shape::Local | Shape::Policies, _) => cluster.own(service, number),
             };
-            let (address, local) = (pod_address(node, pod), node == cluster.this_node);
+            let (address, local) = (cluster.pod_address(node, pod), node == cluster.this_node);
             Endpoint { service, number, node, pod, address, local }
         })
     }
@@ -183,6 +276,16 @@ impl Cluster {
         (node as u32, pod as u32 * NAMESPACES + service % NAMESPACES)
     }
 
+    /// Node and pod: on neighbouring nodes in turn, in pods that no other Service has.
+    fn own(&self, service: u32, number: u32) -> (u32, u32) {
+        ((service + number) % self.nodes, service * self.share() + number / self.nodes)
+    }
+
+    /// How many endpoints of a Service are on a node at most.
+    fn share(&self) -> u32 {
+        self.endpoints.div_ceil(self.nodes)
+    }
+
     /// Whether the generated node has endpoints of the Service.
     pub(super) fn has_local(&self, service: u32) -> bool {
         self.endpoints(service).any(|endpoint| endpoint.local)
@@ -204,19 +307,9 @@ impl Cluster {
     }
 }
 
-/// The address of a node's pod, both counted from 0.
-pub(crate) fn pod_address(node: u32, pod: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 2)) + (node << 8) + pod)
-}
-
 /// The address of a node.
 pub(crate) fn node_address(node: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 250, 0, 2)) + node)
-}
-
-/// The network of a node's pods.
-pub(crate) fn pod_network(node: u32) -> String {
-    format!("{}/24", Ipv4Addr::from(pod_address(node, 0).to_bits() & !0xff))
 }
 
 /// A namespace by number.
@@ -310,7 +403,7 @@ mod tests {
         assert_eq!(endpoints[0], (Ipv4Addr::new(10, 128, 0, 2), false));
         assert_eq!(endpoints[5], (Ipv4Addr::new(10, 128, 5, 2), true));
         assert_eq!(node_address(LONE_NODE), Ipv4Addr::new(10, 250, 0, 7));
-        assert_eq!(pod_network(9), "10.128.9.0/24");
+        assert_eq!(lone().pod_network(9), "10.128.9.0/24");
     }
 
     #[test]
@@ -370,6 +463,47 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn pods_of_one_service_each_fit_into_their_nodes() {
+        for (nodes, endpoints) in [(4, 3), (3, 7), (1, 2)] {
+            let cluster = Cluster::whole(500, endpoints, nodes).of_shape(Shape::Local);
+            let (most, services) = cluster.room();
+            assert!(endpoints <= most && 500 <= services);
+            let mut addresses = BTreeSet::new();
+            for node in 0..nodes {
+                let network = cluster.pod_network(node);
+                let (first, length) = network.split_once('/').unwrap();
+                let bits = 32 - length.parse::<u32>().unwrap();
+                let first: Ipv4Addr = first.parse().unwrap();
+                for (pod, service) in cluster.pods(node) {
+                    let address = cluster.pod_address(node, pod);
+                    assert_eq!(address.to_bits() >> bits, first.to_bits() >> bits);
+                    assert!(addresses.insert(address));
+                    let mut its = cluster.endpoints(service.unwrap().number);
+                    assert!(its.any(|endpoint| endpoint.address == address));
+                }
+            }
+            assert_eq!(addresses.len(), 500 * endpoints as usize);
+        }
+        let cluster = Cluster::whole(1, 1, 4).of_shape(Shape::Local);
+        assert_eq!(cluster.pod_network(3), "10.131.0.0/16");
+        // Addresses of 16 bits but the network's, the broadcast's and one for the node.
+        assert_eq!(cluster.room().1, 27_768);
+        assert_eq!(Cluster::whole(1, 1, 16).of_shape(Shape::Local).room().1, (1 << 14) - 3);
+    }
+
+    #[test]
+    fn ports_of_a_shape_are_pairwise_distinct() {
+        let cluster = Cluster::whole(27_768, 1, 4).of_shape(Shape::Local);
+        let ports: BTreeSet<_> = cluster
+            .services()
+            .flat_map(|one| [one.node_port.unwrap(), one.health_check_node_port.unwrap()])
+            .collect();
+        assert_eq!((ports.len(), ports.last()), (2 * 27_768, Some(&65_535)));
+        let policies = cluster.of_shape(Shape::Policies);
+        assert!(policies.services().all(|one| !one.local && one.health_check_node_port.is_none()));
     }
 
     /// Otherwise the rules of both policies would be on some nodes only.

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::cluster::{Cluster, PODS_OF_A_NODE, node_address, pod_address, pod_network};
+use super::cluster::{Cluster, node_address};
 
 /// `capture.json`.
 pub(super) const CAPTURE: &str = concat!(
@@ -39,7 +39,7 @@ pub(super) fn write(
     let (local, main, default) = (rule(0, "local"), rule(32766, "main"), rule(32767, "default"));
     file("ip6-rule.json", &list(vec![local.clone(), main.clone()]))?;
     file("ip-rule.json", &list(vec![local, main, default]))?;
-    file("sysctl", &sysctl())
+    file("sysctl", &sysctl(cluster))
 }
 
 fn list(objects: Vec<String>) -> String {
@@ -49,6 +49,11 @@ fn list(objects: Vec<String>) -> String {
 /// The device of a pod.
 fn veth(pod: u32) -> String {
     format!("cali{pod:011x}")
+}
+
+/// The pods of this node.
+fn pods(cluster: &Cluster) -> impl Iterator<Item = u32> {
+    cluster.pods(cluster.this_node).into_iter().map(|(pod, _)| pod)
 }
 
 fn links(cluster: &Cluster, with_addresses: bool) -> Vec<String> {
@@ -75,7 +80,7 @@ fn links(cluster: &Cluster, with_addresses: bool) -> Vec<String> {
             addresses(eth0)
         ),
     ];
-    links.extend((0..PODS_OF_A_NODE).map(|pod| {
+    links.extend(pods(cluster).map(|pod| {
         format!(
             r#"{{"ifindex":{},"link_index":2,"ifname":"{}","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"],"mtu":1500,"qdisc":"noqueue","operstate":"UP","link_type":"ether","address":"ee:ee:ee:ee:ee:ee","broadcast":"ff:ff:ff:ff:ff:ff","link_netnsid":{pod},"linkinfo":{{"info_kind":"veth"}}{}}}"#,
             pod + 3,
@@ -93,7 +98,7 @@ fn routes(cluster: &Cluster) -> Vec<String> {
         format!(r#"{{"type":"unicast","dst":"10.250.0.0/24","dev":"eth0","protocol":"kernel","scope":"link","prefsrc":"{this}","flags":[]}}"#),
     ];
     for node in 0..cluster.nodes {
-        let network = pod_network(node);
+        let network = cluster.pod_network(node);
         routes.push(if node == cluster.this_node {
             format!(r#"{{"type":"blackhole","dst":"{network}","protocol":"bird","scope":"global","flags":[]}}"#)
         } else {
@@ -101,8 +106,8 @@ fn routes(cluster: &Cluster) -> Vec<String> {
             format!(r#"{{"type":"unicast","dst":"{network}","gateway":"{gateway}","dev":"eth0","protocol":"bird","scope":"global","flags":[]}}"#)
         });
     }
-    routes.extend((0..PODS_OF_A_NODE).map(|pod| {
-        let address = pod_address(cluster.this_node, pod);
+    routes.extend(pods(cluster).map(|pod| {
+        let address = cluster.pod_address(cluster.this_node, pod);
         format!(
             r#"{{"type":"unicast","dst":"{address}","dev":"{}","protocol":"boot","scope":"link","flags":[]}}"#,
             veth(pod)
@@ -124,9 +129,9 @@ fn routes(cluster: &Cluster) -> Vec<String> {
     routes
 }
 
-fn sysctl() -> String {
+fn sysctl(cluster: &Cluster) -> String {
     let fixed = ["all", "default", "eth0", "lo"].map(str::to_owned);
-    let mut devices: Vec<String> = fixed.into_iter().chain((0..PODS_OF_A_NODE).map(veth)).collect();
+    let mut devices: Vec<String> = fixed.into_iter().chain(pods(cluster).map(veth)).collect();
     devices.sort();
     let mut text = String::new();
     for device in &devices {
