@@ -4,10 +4,12 @@
 //! ip6_fib.c, route.c. What is not here: the checks on a packet that comes in (`ingress.rs`).
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use unmasq_model::host::Host;
+use unmasq_model::link::Link;
 use unmasq_model::packet::{Family, Packet, Protocol, Transport};
 use unmasq_model::route::{NextHop, Route, RouteKind, RoutingRule, RuleAction, TableId};
 
@@ -96,18 +98,49 @@ enum Acted<'h> {
     OnAt(usize),
 }
 
-/// A host's routes, ordered as the kernel tries them.
+/// A host's routes, ordered as the kernel tries them, and its devices.
 pub(crate) struct Fib<'h> {
     host: &'h Host,
-    tables: [BTreeMap<&'h TableId, Vec<&'h Route>>; 2],
+    tables: [Tables<'h>; 2],
+    links: HashMap<&'h str, &'h Link>,
+}
+
+type Tables<'h> = BTreeMap<&'h TableId, Table<'h>>;
+
+/// Routes by the length of their prefixes, the longest first, and by network: those for certain
+/// sources first, then the lowest metric, then as listed.
+#[derive(Default)]
+struct Table<'h>(BTreeMap<Reverse<u8>, HashMap<IpAddr, Vec<&'h Route>>>);
+
+impl<'h> Table<'h> {
+    fn add(&mut self, route: &'h Route) {
+        let net = route.destination;
+        let length = self.0.entry(Reverse(net.prefix_len())).or_default();
+        length.entry(net.network()).or_default().push(route);
+    }
+
+    /// Those that have the address in their prefix.
+    fn with(&self, address: IpAddr) -> impl Iterator<Item = &'h Route> {
+        let found = self.0.iter().filter_map(move |(Reverse(length), nets)| {
+            nets.get(&IpNet::new(address, *length).ok()?.network())
+        });
+        found.flatten().copied()
+    }
 }
 
 impl<'h> Fib<'h> {
     pub(crate) fn new(host: &'h Host) -> Self {
-        Fib { host, tables: [tables(host.routes4.as_deref()), tables(host.routes6.as_deref())] }
+        let tables = [tables(host.routes4.as_deref()), tables(host.routes6.as_deref())];
+        let links = host.links.iter().flatten().rev().map(|link| (&*link.name, link));
+        Fib { host, tables, links: links.collect() }
     }
 
-    fn tables(&self, family: Family) -> &BTreeMap<&'h TableId, Vec<&'h Route>> {
+    /// The device of that name.
+    pub(crate) fn link(&self, name: &str) -> Option<&'h Link> {
+        self.links.get(name).copied()
+    }
+
+    fn tables(&self, family: Family) -> &Tables<'h> {
         match family {
             Family::V4 => &self.tables[0],
             Family::V6 => &self.tables[1],
@@ -217,10 +250,7 @@ impl<'h> Fib<'h> {
         // fib6_node_lookup_1: where a prefix has routes for certain sources, another source finds
         // nothing there, not even a route for all; the lookup goes on with a shorter prefix.
         let mut hidden = None;
-        for route in routes {
-            if !route.destination.contains(&flow.destination) || route.tos != 0 {
-                continue;
-            }
+        for route in routes.with(flow.destination).filter(|route| route.tos == 0) {
             if let Some(opaque) = &route.opaque {
                 return Some(Found::Unknown(format!("a route is not understood: {opaque}")));
             }
@@ -389,10 +419,11 @@ impl<'h> Fib<'h> {
     /// Whether the address is one of the device's own; `false` without a device.
     fn is_on(&self, device: Option<&str>, address: IpAddr) -> Result<bool, String> {
         let Some(device) = device else { return Ok(false) };
-        let links =
-            self.host.links.as_ref().ok_or("the devices were not captured (ip-addr.json)")?;
-        let mut own = links.iter().filter(|link| *link.name == *device);
-        Ok(own.any(|link| link.addresses.iter().any(|a| a.local == address && !a.tentative)))
+        if self.host.links.is_none() {
+            return Err("the devices were not captured (ip-addr.json)".to_owned());
+        }
+        let mut own = self.link(device).into_iter().flat_map(|link| &link.addresses);
+        Ok(own.any(|one| one.local == address && !one.tentative))
     }
 
     /// Whether the host owns the address: the local table says so.
@@ -458,24 +489,20 @@ impl<'h> Fib<'h> {
             self.host.sysctls.as_ref().and_then(|sysctls| sysctls.device(family, name, setting))
         };
         match destination {
-            IpAddr::V4(_) => Ok(select::masquerade4(links, device, next_hop, &setting)),
+            IpAddr::V4(_) => Ok(select::masquerade4(links, self.link(device), next_hop, &setting)),
             IpAddr::V6(v6) => Ok(select::source6(links, device, v6, &setting)),
         }
     }
 }
 
-/// Routes by table, longest prefix first, then the lowest metric, then as listed.
-fn tables(routes: Option<&[Route]>) -> BTreeMap<&TableId, Vec<&Route>> {
-    let mut tables: BTreeMap<&TableId, Vec<&Route>> = BTreeMap::new();
-    for route in routes.unwrap_or_default() {
-        tables.entry(&route.table).or_default().push(route);
-    }
-    for routes in tables.values_mut() {
-        routes.sort_by_key(|route| {
-            let from = route.from.map_or(0, |from| from.prefix_len());
-            (Reverse(route.destination.prefix_len()), Reverse(from), route.metric)
-        });
-    }
+fn tables(routes: Option<&[Route]>) -> Tables<'_> {
+    let mut routes: Vec<&Route> = routes.unwrap_or_default().iter().collect();
+    routes.sort_by_key(|route| {
+        let from = route.from.map_or(0, |from| from.prefix_len());
+        (Reverse(from), route.metric)
+    });
+    let mut tables = Tables::new();
+    routes.into_iter().for_each(|route| tables.entry(&route.table).or_default().add(route));
     tables
 }
 

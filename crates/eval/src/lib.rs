@@ -149,11 +149,15 @@ impl<'h> Evaluator<'h> {
 
     /// The device that IP sees a packet come in by: for a bridge's port, the bridge.
     fn seen_by_ip<'d>(&'d self, device: &'d str) -> &'d str {
-        self.host
-            .link(device)
+        self.link(device)
             .and_then(|link| link.master.as_deref())
-            .filter(|master| self.host.link(master).is_some_and(Link::is_bridge))
+            .filter(|master| self.link(master).is_some_and(Link::is_bridge))
             .unwrap_or(device)
+    }
+
+    /// The host's device of that name.
+    pub fn link(&self, name: &str) -> Option<&'h Link> {
+        self.fib.link(name)
     }
 
     /// A device with those that its packets really pass: a bridge's ports, a VLAN's parent.

@@ -13,14 +13,13 @@ pub(crate) type Setting<'s> = &'s dyn Fn(&str, &str, &str) -> Option<i64>;
 /// global one, else another device's. The route's own `src` is not looked at.
 pub(crate) fn masquerade4(
     links: &[Link],
-    device: &str,
+    out: Option<&Link>,
     next_hop: IpAddr,
     setting: Setting<'_>,
 ) -> Option<IpAddr> {
-    let out = links.iter().find(|link| *link.name == *device);
     if let Some(out) = out {
         let localnet = |name: &str| setting(name, "ipv4", "route_localnet").is_some_and(|v| v != 0);
-        let widest = if localnet(device) || localnet("all") { Scope::LINK } else { Scope::HOST };
+        let widest = if localnet(&out.name) || localnet("all") { Scope::LINK } else { Scope::HOST };
         let mut first = None;
         for address in primaries(out).filter(|a| a.scope.min(widest) <= Scope::GLOBAL) {
             if address.network().is_some_and(|net| net.contains(&next_hop)) {

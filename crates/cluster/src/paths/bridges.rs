@@ -36,7 +36,7 @@ impl Paths<'_> {
     fn swallowed_by_bridge<'w>(&self, way: &'w Journey) -> Option<(usize, &'w str, IpAddr)> {
         let last = way.legs.last().filter(|_| way.arrival == Arrival::Left)?;
         let device = last.outcome.out.as_deref()?;
-        let link = self.host(last.host)?.link(device)?;
+        let link = self.evaluators.get(last.host)?.link(device)?;
         let to = way.ends()?.1.address?;
         let mut nets = link.addresses.iter().filter_map(Address::network);
         let is_uplink = || self.uplink(last.host, to).is_ok_and(|uplink| *uplink == *device);

@@ -43,9 +43,9 @@ impl<'h> Walk<'_, 'h, '_> {
 
     /// Routes a packet that came in by `device`.
     pub(super) fn route_in(&mut self, device: &str) -> Step<Routed> {
-        let host = self.evaluator.host;
-        let master = host.link(device).and_then(|link| link.master.as_deref());
-        if let Some(vrf) = master.and_then(|master| host.link(master))
+        let evaluator = self.evaluator;
+        let master = evaluator.link(device).and_then(|link| link.master.as_deref());
+        if let Some(vrf) = master.and_then(|master| evaluator.link(master))
             && vrf.kind.as_deref() == Some("vrf")
         {
             let why = format!("{device} is in the VRF {}, which is not modelled", vrf.name);
@@ -290,7 +290,6 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         let has_address = self
             .evaluator
-            .host
             .link(device)
             .is_none_or(|link| link.addresses.iter().any(|address| address.local.is_ipv4()));
         let route = match self.evaluator.fib.lookup(&flow) {
@@ -428,7 +427,7 @@ impl<'h> Walk<'_, 'h, '_> {
     }
 
     fn is_bridge(&self, device: &str) -> bool {
-        self.evaluator.host.link(device).is_some_and(Link::is_bridge)
+        self.evaluator.link(device).is_some_and(Link::is_bridge)
     }
 
     fn neighbour_on(&self, device: &str, address: IpAddr) -> Step<bool> {
@@ -449,7 +448,7 @@ impl<'h> Walk<'_, 'h, '_> {
             Family::V4 => "net.bridge.bridge-nf-call-iptables",
             Family::V6 => "net.bridge.bridge-nf-call-ip6tables",
         };
-        let own = self.evaluator.host.link(device).is_some_and(|link| match self.family() {
+        let own = self.evaluator.link(device).is_some_and(|link| match self.family() {
             Family::V4 => link.calls_iptables,
             Family::V6 => link.calls_ip6tables,
         });
@@ -499,7 +498,7 @@ impl<'h> Walk<'_, 'h, '_> {
             return Ok(());
         }
         let hairpin = match self.port_of(bridge, to) {
-            Some(name) => host.link(name).and_then(|link| link.hairpin),
+            Some(name) => self.evaluator.link(name).and_then(|link| link.hairpin),
             None if ports.iter().all(|port| port.hairpin == Some(false)) => Some(false),
             None => None,
         };

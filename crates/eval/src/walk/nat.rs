@@ -190,7 +190,7 @@ impl<'h> Walk<'_, 'h, '_> {
         }
         let device = self.in_device.as_deref().unwrap_or_default();
         let unknown = || NoTarget::Unknown(format!("the addresses of {device} are not known"));
-        let link = self.evaluator.host.link(device).ok_or_else(unknown)?;
+        let link = self.evaluator.link(device).ok_or_else(unknown)?;
         let link_local = |address: IpAddr| match address {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
             IpAddr::V4(_) => false,

@@ -331,7 +331,7 @@ impl<'h> Walk<'_, 'h, '_> {
         };
         let beyond = &host.beyond;
         for device in self.evaluator.at_and_below(device) {
-            if host.link(device).is_some_and(|link| link.xdp) {
+            if self.evaluator.link(device).is_some_and(|link| link.xdp) {
                 return lost(device, "an XDP program");
             }
             if beyond.tc.iter().flatten().any(|(on, _)| **on == *device) {
@@ -351,7 +351,7 @@ impl<'h> Walk<'_, 'h, '_> {
         if self.evaluator.has_chains_at_devices {
             return lost(device, "an ingress or egress chain");
         }
-        let on_bridge = host.link(device).is_some_and(Link::is_bridge);
+        let on_bridge = self.evaluator.link(device).is_some_and(Link::is_bridge);
         if on_bridge && self.evaluator.has_bridge_rules {
             return lost(device, "a bridge table");
         }
