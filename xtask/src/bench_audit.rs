@@ -49,7 +49,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         // Those that are in both series need no second row.
         if !sizes[..index].iter().any(|earlier| earlier.to_string() == size.to_string()) {
             let (rules, runs) = audited(&program, size, args)?;
-            println!("unmasq audit {size} --json, {rules} rules: {runs}");
+            let by_service = runs.min().as_secs_f64() * 1000.0 / f64::from(size.services);
+            println!(
+                "unmasq audit {size} --json, {rules} rules: {runs}, {by_service:.2} ms by Service"
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Services at the same number of nodes, and nodes at half of the Services.
 fn growing(size: &Size) -> Vec<Size> {
     let with_services =
-        [4, 2, 1].map(|part| Size { services: (size.services / part).max(1), ..*size });
+        [8, 4, 2, 1].map(|part| Size { services: (size.services / part).max(1), ..*size });
     let services = (size.services / 2).max(1);
     let share = |parts: u32| (size.nodes * parts / 10).max(1);
     let with_nodes = [2, 5, 10].map(|parts| Size { nodes: share(parts), services, ..*size });
@@ -89,7 +92,15 @@ mod tests {
         let sizes: Vec<_> = growing(&size).iter().map(|size| (size.nodes, size.services)).collect();
         assert_eq!(
             sizes,
-            [(10, 2_500), (10, 5_000), (10, 10_000), (2, 5_000), (5, 5_000), (10, 5_000)]
+            [
+                (10, 1_250),
+                (10, 2_500),
+                (10, 5_000),
+                (10, 10_000),
+                (2, 5_000),
+                (5, 5_000),
+                (10, 5_000)
+            ]
         );
     }
 }

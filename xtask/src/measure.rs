@@ -24,6 +24,13 @@ pub(crate) struct Runs {
     peak_kib: Option<u64>,
 }
 
+impl Runs {
+    /// The shortest.
+    pub(crate) fn min(&self) -> Duration {
+        self.min
+    }
+}
+
 impl fmt::Display for Runs {
     /// `10 runs, min 279.0 ms, median 290.1 ms, peak memory 135.0 MiB`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

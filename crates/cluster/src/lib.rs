@@ -10,6 +10,8 @@
 //!                                                       └  assumed: sets that were not captured
 //! ```
 //!
+//! Who asks of each Service or policy looks objects up in a [`kubernetes::Lookup`].
+//!
 //! In: texts that somebody else read. Out: values. What was not seen stays `None` or is listed in
 //! [`Cluster::missing`]; what follows from other things is filled in and listed in
 //! [`Cluster::assumptions`]. It judges nothing: that is `unmasq-audit`.
