@@ -23,6 +23,7 @@ use unmasq_eval::trace::{Options, RuleId};
 use unmasq_model::host::Host;
 use unmasq_model::packet::{Family, Protocol};
 
+use self::describe::flannel;
 use crate::dependent::{self, Broken, Dependence};
 use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
@@ -345,6 +346,10 @@ impl<'c> Context<'_, 'c> {
     /// Of Calico's pool that pods use, clients in it are not the pool's fault: they have addresses
     /// that are pods'.
     fn refined(&self, row: &Row, suspect: Suspect) -> Suspect {
+        // An older flannel that runs writes into POSTROUTING what a newer one leaves there.
+        if suspect.id == FindingId::StaleFlannelRules && !self.is_left_by_flannel(row) {
+            return Suspect { id: FindingId::FlannelMasquerade, ..suspect };
+        }
         let networks = &self.cluster.networks.all;
         let pool = self.pool_of(row).map(|pool| &pool.metadata.name);
         let used = networks.iter().any(|network| match &network.kind {
@@ -360,6 +365,14 @@ impl<'c> Context<'_, 'c> {
             true => Suspect { id: FindingId::OverlappingRanges, ..suspect },
             false => suspect,
         }
+    }
+
+    /// Whether the node whose rule rewrites a row's source has it from a flannel that is gone.
+    fn is_left_by_flannel(&self, row: &Row) -> bool {
+        let host = row.witness.rewriters.first().map(|(host, _)| *host);
+        let node = host.and_then(|host| self.paths.node_of(host));
+        let node = node.and_then(|node| self.cluster.nodes.get(node));
+        node.is_some_and(|node| flannel::writer(self.cluster, node) == flannel::Writer::Gone)
     }
 
     /// Calico's pool that a row's caller has an address of.

@@ -87,7 +87,7 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
         (Owner::KubeProxy, Why::MasqueradeAll) => FindingId::MasqueradeAll,
         (Owner::Calico, _) if outside(cell) => FindingId::CalicoUnusedPool,
         (Owner::Calico, _) => FindingId::CalicoPoolMasquerade,
-        // Rules of flannel in a base chain are those of old versions.
+        // Rules of flannel in a base chain are those of old versions: left, unless one runs.
         (Owner::Flannel, _) if cause.rule.contains("POSTROUTING:") => FindingId::StaleFlannelRules,
         (Owner::Flannel, _) => FindingId::FlannelMasquerade,
         (Owner::KubeRouter, _) if cause.rule.contains("ipvs") => FindingId::IpvsMasquerade,

@@ -430,3 +430,72 @@ fn rules_of_an_older_flannel_that_no_call_meets() {
     assert_eq!((node.as_str(), changes.len()), ("n1", 1));
     assert!(step.text.contains("! -s 10.99.0.0/16 -d 10.99.0.0/16 -j MASQUERADE"), "{step:?}");
 }
+
+/// canal with the rules of an old flannel in n1's POSTROUTING, in the place of today's or before them.
+fn with_older_flannel(keeps_chains: bool, runs: bool, left: &str) -> Audit {
+    let mut files = files("canal-rke", "");
+    let path = "nodes/n1/iptables-save";
+    let text = String::from_utf8(files[path].clone()).unwrap();
+    let jump = "-A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG\n";
+    assert_eq!(text.matches(jump).count(), 1);
+    let old = "-A POSTROUTING -s 10.42.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE\n";
+    let spares = if keeps_chains {
+        ""
+    } else {
+        "-A POSTROUTING -s 10.42.0.0/16 -d 10.42.0.0/16 -j RETURN\n"
+    };
+    files.insert(path.to_owned(), text.replace(jump, &format!("{spares}{old}{jump}")).into_bytes());
+    if !keeps_chains {
+        for name in ["iptables-save", "ip6tables-save"] {
+            let text = files.get_mut(&format!("nodes/n1/{name}")).unwrap();
+            let all = String::from_utf8(text.clone()).unwrap();
+            let lines = all.lines().filter(|line| !line.contains("FLANNEL-"));
+            *text = lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
+        }
+    }
+    if !runs {
+        files.insert("capture.json".to_owned(), br#"{"schema": "unmasq.capture/v1"}"#.to_vec());
+        files.retain(|path, _| !path.ends_with("subnet.env") && !path.ends_with(left));
+        for text in files.values_mut() {
+            *text = String::from_utf8(text.clone()).unwrap().replace("flanneld", "otherd").into();
+        }
+    }
+    audited(files, &Expectations::default())
+}
+
+/// Rules in POSTROUTING are those of the flannel that runs, where one runs that has no chain of its
+/// own; where one has, or none runs, somebody left them.
+#[test]
+fn rules_of_an_older_flannel_that_runs() {
+    const LEFT: FindingId = FindingId::StaleFlannelRules;
+    const OWN: FindingId = FindingId::FlannelMasquerade;
+    let of_n1 = |audit: &Audit, id: FindingId| -> Option<Finding> {
+        let mut all = of(audit, id).into_iter();
+        all.find(|one| one.cause.text.contains("POSTROUTING")).cloned()
+    };
+    let audit = with_older_flannel(false, true, "");
+    assert_eq!(of_n1(&audit, LEFT), None);
+    let own = of_n1(&audit, OWN).expect("a finding");
+    assert!(own.cause.text.contains("has no chain of its own"), "{}", own.cause.text);
+    // It leaves its rules where they are when it starts without the flag.
+    let deleted = own.remedies[0].steps.iter().filter_map(|step| match &step.action {
+        Action::Rules { node, changes } => Some((node.as_str(), changes.len())),
+        _ => None,
+    });
+    assert_eq!(deleted.collect::<Vec<_>>(), [("n1", 1)]);
+
+    let audit = with_older_flannel(true, true, "");
+    let left = of_n1(&audit, LEFT).expect("a finding");
+    assert!(left.cause.text.contains("today's flannel"), "{}", left.cause.text);
+
+    let audit = with_older_flannel(false, false, "nothing");
+    assert_eq!(of_n1(&audit, OWN), None);
+    let left = of_n1(&audit, LEFT).expect("a finding");
+    assert!(left.cause.text.contains("No flannel was seen to run"), "{}", left.cause.text);
+
+    // Nobody looked whether one runs.
+    let audit = with_older_flannel(false, false, "/processes");
+    assert_eq!(of_n1(&audit, LEFT), None);
+    let own = of_n1(&audit, OWN).expect("a finding");
+    assert!(own.cause.text.contains("was not seen"), "{}", own.cause.text);
+}

@@ -11,7 +11,7 @@
 
 pub(super) mod answers;
 mod calico;
-mod flannel;
+pub(super) mod flannel;
 mod host_rules;
 mod ip_masq_agent;
 mod klipper;

@@ -13,7 +13,7 @@ use unmasq_model::packet::Family;
 use unmasq_model::ruleset::{Backend, Chain, ChainId, Table, TableFamily};
 
 use super::super::describe::{
-    Described, by_hand, command, count, few, restart_of_node, title, undone, unseen,
+    Described, by_hand, command, count, few, flannel, restart_of_node, title, undone, unseen,
 };
 use super::super::{Context, Group};
 use super::{finding, known};
@@ -332,14 +332,12 @@ fn restart(nodes: &[String]) -> Remedy {
     }
 }
 
-/// Rules of an older flannel beside those of today's, or where none runs. Without either, the older
-/// one may be the one that runs.
+/// Rules of an older flannel that nobody writes any more.
 fn stale_flannel(context: &Context<'_, '_>) -> Option<Finding> {
     let mut rules: Vec<(&Node, String, Option<Family>)> = Vec::new();
     for node in &context.cluster.nodes {
         let Some(host) = &node.host else { continue };
-        let runs = context.cluster.settings.flannel.is_present() || node.processes.is_none();
-        if runs && !has_chain_of_flannel(host) {
+        if flannel::writer(context.cluster, node) != flannel::Writer::Gone {
             continue;
         }
         rules.extend(in_postrouting(host).map(|(name, family)| (node, name, family)));
@@ -366,15 +364,6 @@ fn stale_flannel(context: &Context<'_, '_>) -> Option<Finding> {
     found.affected.nodes = rules.iter().map(|(node, _, _)| node.name.clone()).collect();
     found.affected.nodes.dedup();
     Some(found)
-}
-
-fn has_chain_of_flannel(host: &Host) -> bool {
-    (0..).zip(&host.ruleset.tables).any(|(number, table)| {
-        let mut chains = (0..).zip(&table.chains);
-        chains.any(|(place, chain)| {
-            !chain.rules.is_empty() && chain_owner(host, number, ChainId(place)) == Owner::Flannel
-        })
-    })
 }
 
 /// flannel's rules in a base chain that rewrite, as a person would call them.

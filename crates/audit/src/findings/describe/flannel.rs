@@ -2,7 +2,10 @@
 //! flannel-io/flannel).
 
 use unmasq_cluster::settings::{Place, Setting};
+use unmasq_cluster::{Cluster, Node};
+use unmasq_model::host::Host;
 use unmasq_model::packet::Family;
+use unmasq_model::ruleset::ChainId;
 
 use super::{
     Context, Described, Group, Known, argument, by_hand, cause, command, count, few, json, literal,
@@ -10,20 +13,71 @@ use super::{
     unseen, way_back, workload,
 };
 use crate::matrix::{Client, Entry};
-use crate::{Action, Edit, Owner, Program, Remedy, Step};
+use crate::{Action, Edit, Owner, Program, Remedy, Step, chain_owner};
 
-/// Rules in a base chain are of versions before flannel had a chain of its own.
+/// Who writes the rules of flannel's that stand in a node's POSTROUTING. Versions before 2022 had
+/// no chain of their own (network/iptables.go), later ones leave there what those wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::findings) enum Writer {
+    /// A flannel of such a version, which runs.
+    Runs,
+    /// Nobody: the flannel that runs has chains of its own, or none runs.
+    Gone,
+    /// Nothing was seen of what runs.
+    Unseen,
+}
+
+/// Who writes them on a node.
+pub(in crate::findings) fn writer(cluster: &Cluster, node: &Node) -> Writer {
+    if node.host.as_ref().is_some_and(has_chain) {
+        return Writer::Gone;
+    }
+    let is_there = |place: &&Place| place.node().is_none_or(|name| name == node.name);
+    let runs = cluster.settings.flannel.places.iter().any(|place| is_there(&place));
+    // k3s has it built in.
+    let rancher = &cluster.settings.rancher;
+    let other = rancher.flannel_backend.on(&node.name).is_some_and(|one| one.value == "none");
+    let built_in = node.processes.iter().flatten().any(|one| one.name.starts_with("k3s"));
+    match (runs || (built_in && !other), &node.processes) {
+        (true, _) => Writer::Runs,
+        (false, Some(_)) => Writer::Gone,
+        (false, None) => Writer::Unseen,
+    }
+}
+
+fn has_chain(host: &Host) -> bool {
+    (0..).zip(&host.ruleset.tables).any(|(number, table)| {
+        let mut chains = (0..).zip(&table.chains);
+        chains.any(|(place, chain)| {
+            !chain.rules.is_empty() && chain_owner(host, number, ChainId(place)) == Owner::Flannel
+        })
+    })
+}
+
+/// Rules in a base chain that nobody writes any more.
 pub(super) fn stale(context: &Context<'_, '_>, group: &Group) -> Described {
-    let found = rules::of(context, Owner::Flannel, |_, host, id| {
-        crate::label(host, id).contains("POSTROUTING:")
+    let left = |node: &Node| writer(context.cluster, node) == Writer::Gone;
+    let found = rules::of(context, Owner::Flannel, |node, host, id| {
+        left(&context.cluster.nodes[node]) && crate::label(host, id).contains("POSTROUTING:")
     });
     let nodes = rules::nodes(&found);
     let names: Vec<&str> =
         nodes.iter().map(|node| context.cluster.nodes[*node].name.as_str()).collect();
+    let mut today = nodes.iter().filter_map(|node| context.cluster.nodes[*node].host.as_ref());
+    let (when, rest) = match today.any(has_chain) {
+        true => (
+            "upgraded",
+            "It stands before the chain of today's flannel, whose exceptions it doesn't have, so it \
+             masquerades calls of pods that flannel itself would leave alone.",
+        ),
+        false => (
+            "taken away",
+            "No flannel was seen to run, so nobody keeps it in step with the cluster any more.",
+        ),
+    };
     let text = format!(
         "The rule `{}` was written by an older flannel and was left in POSTROUTING when flannel \
-         was upgraded ({}). It stands before the chain of today's flannel, whose exceptions it \
-         doesn't have, so it masquerades calls of pods that flannel itself would leave alone.",
+         was {when} ({}). {rest}",
         group.suspect.cause.rule,
         few(&names)
     );
@@ -130,12 +184,34 @@ pub(super) fn own(context: &Context<'_, '_>, group: &Group) -> Described {
         }
         false => "Nodes are outside of it, so a node sees the other node instead of the pod",
     };
+    let found = rules::alike(context, &group.suspect);
+    let nodes = rules::nodes(&found);
+    let older = older(context);
+    let on = |one: Writer| {
+        let names = rules::nodes(&older).into_iter().map(|node| &context.cluster.nodes[node]);
+        names.filter(|node| writer(context.cluster, node) == one).map(|node| &*node.name).collect()
+    };
+    let (runs, unseen): (Vec<&str>, Vec<&str>) = (on(Writer::Runs), on(Writer::Unseen));
+    let mut of_old = String::new();
+    if !runs.is_empty() {
+        of_old = format!(
+            " On {} it is of a version before 2022, which has no chain of its own and writes into \
+             POSTROUTING.",
+            few(&runs)
+        );
+    }
+    if !unseen.is_empty() {
+        of_old.push_str(&format!(
+            " On {} its rules stand in POSTROUTING, where versions before 2022 write them. Whether \
+             such a one runs was not seen: if none does, they are left of one.",
+            few(&unseen)
+        ));
+    }
     let text = format!(
-        "flannel masquerades what leaves {ranges} ({}), because it runs with --ip-masq. {hit}.",
+        "flannel masquerades what leaves {ranges} ({}), because it runs with --ip-masq.{of_old} {hit}.",
         group.suspect.cause.rule
     );
     let (confidence, cause) = cause(group, text, known);
-    let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let mut remedies = vec![agent_instead(context, group)];
     let pins: Vec<pin::Pin> =
         group.families.iter().flat_map(|family| pins(context, group, *family)).collect();
@@ -174,12 +250,15 @@ fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
     let mut steps = vec![agent(context, group)];
     steps.extend(without_masquerade(context));
     steps.push(delegate(context));
-    steps.push(by_hand(
-        "See on every node that flannel's rules are gone; it deletes them when it starts",
-        [command(
-            "iptables-save -t nat | grep FLANNEL-POSTRTG; nft list ruleset | grep -A9 flannel-ipv",
-        )],
-    ));
+    steps.extend(taken_away(context));
+    if !group.suspect.cause.rule.contains("POSTROUTING:") {
+        steps.push(by_hand(
+            "See on every node that flannel's rules are gone; it deletes them when it starts",
+            [command(
+                "iptables-save -t nat | grep FLANNEL-POSTRTG; nft list ruleset | grep -A9 flannel-ipv",
+            )],
+        ));
+    }
     let v4 = group.families.contains(&Family::V4);
     let save = if v4 { "iptables-save" } else { "ip6tables-save" };
     Remedy {
@@ -194,6 +273,29 @@ fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
             ),
         ],
     }
+}
+
+/// The rules of flannel in POSTROUTING, where they may be those of the one that runs.
+fn older<'c>(context: &Context<'_, 'c>) -> Vec<rules::Standing<'c>> {
+    rules::of(context, Owner::Flannel, |node, host, id| {
+        writer(context.cluster, &context.cluster.nodes[node]) != Writer::Gone
+            && crate::label(host, id).contains("POSTROUTING:")
+    })
+}
+
+/// What a version without a chain of its own wrote stays when it starts without --ip-masq.
+fn taken_away(context: &Context<'_, '_>) -> Vec<Step> {
+    let found = older(context);
+    let steps = rules::nodes(&found).into_iter().map(|node| {
+        let name = context.cluster.nodes[node].name.clone();
+        let here = found.iter().filter(|rule| rule.node == node);
+        let changes = here.map(rules::Standing::deleted).collect();
+        let text = format!(
+            "On {name}, delete the rules that stand in POSTROUTING: this flannel leaves them there"
+        );
+        step(text, Action::Rules { node: name, changes })
+    });
+    steps.collect()
 }
 
 /// The list of those who see pods.

@@ -399,7 +399,8 @@ fn rules_of_an_older_flannel() {
         Owner::Flannel,
         "nat POSTROUTING: ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE",
     );
-    let cluster = cluster(HOSTS, &[("nodes/a/iptables-save", rules)]);
+    let files = [("nodes/a/iptables-save", rules), ("nodes/a/processes", "/usr/bin/kubelet\n")];
+    let cluster = cluster(HOSTS, &files);
     let rows = vec![row(Entry::NodePort, Client::Outside(Outside::Anybody), Family::V4, &[])];
     let found = of(&cluster, suspect, "", rows);
     assert_eq!(found.title, "Rules of an older flannel on a masquerade what flannel leaves alone");
