@@ -241,3 +241,47 @@ fn a_hosts_rule_and_calls_of_nodes() {
     assert!(!found.remedies.iter().any(|one| one.title.contains("nodes' network")));
     assert!(!found.remedies[0].steps.iter().any(|one| one.text.starts_with("Nodes that pods")));
 }
+
+/// `--iptables-masquerade-bit` moves kube-proxy's mark; the pin leaves alone what its rule sets.
+#[test]
+fn pins_leave_alone_the_mark_of_kube_proxy() {
+    let marking = |rules: &str| {
+        let chain = format!(":KUBE-MARK-MASQ - [0:0]\n{rules}-A POSTROUTING");
+        FLANNEL_RULES.replacen("-A POSTROUTING", &chain, 1)
+    };
+    let pinned = |rules: &str, processes: &str| {
+        let files = [("nodes/a/iptables-save", rules), ("nodes/a/processes", processes)];
+        let found = of(
+            &cluster(FLANNEL, &files),
+            OWN,
+            "",
+            vec![row(Entry::Pod, Client::Pod, Family::V4, &[])],
+        );
+        let pin = found.remedies.last().unwrap();
+        let [mark, ..] = &pin.requires[..] else { panic!("{pin:?}") };
+        let rules = commands(&found);
+        let bits = rules.split("meta mark & ").nth(1).unwrap()[..10].to_owned();
+        (bits, mark.holds, mark.text.clone())
+    };
+    let (kubelet, proxy) = ("/usr/bin/kubelet\n", "/usr/bin/kube-proxy\n");
+    let left = "what kube-proxy marks for masquerading is left alone: its mark is";
+    // Also where it runs in another program.
+    for processes in [kubelet, proxy] {
+        let rules = marking("-A KUBE-MARK-MASQ -j MARK --set-xmark 0x8000/0x8000\n");
+        let expected = ("0x00008000".to_owned(), Some(true), format!("{left} 0x8000"));
+        assert_eq!(pinned(&rules, processes), expected);
+    }
+    let (bits, holds, text) = pinned(FLANNEL_RULES, kubelet);
+    assert_eq!((&*bits, holds), ("0x00004000", Some(true)));
+    assert!(text.starts_with("no kube-proxy was seen"), "{text}");
+    // No rule, one that isn't understood, one that sets more than bits.
+    for rules in [
+        "",
+        "-A KUBE-MARK-MASQ -j MARK\n",
+        "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0xffffffff\n",
+    ] {
+        let (bits, holds, text) = pinned(&marking(rules), proxy);
+        assert_eq!((&*bits, holds), ("0x00004000", None), "{rules}");
+        assert!(text.contains("unknown"), "{text}");
+    }
+}
