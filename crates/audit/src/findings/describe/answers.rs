@@ -186,8 +186,9 @@ pub(super) fn not_translated(context: &Context<'_, '_>, group: &Group) -> Descri
     let families: Vec<Family> = group.families.iter().copied().collect();
     let pods: Vec<IpNet> = families
         .iter()
-        .flat_map(|family| networks::pod_networks(context.cluster, *family))
+        .flat_map(|family| networks::lasting_networks(context.cluster, *family).unwrap_or_default())
         .collect();
+    let unknown = networks::unknown_range(context.cluster, &families);
     let text = format!(
         "An expectation wants this translated, and no rule does: {where_to} sees the caller's own \
          address. Whoever is called may have no route for the answer, or must not know the caller."
@@ -196,17 +197,23 @@ pub(super) fn not_translated(context: &Context<'_, '_>, group: &Group) -> Descri
         if pods.is_empty() { "the range of pods".to_owned() } else { networks::listed(&pods) };
     let masquerades = |verb: &str| -> Vec<Instruction> {
         let of = |family: &Family| {
-            let (word, program) = match family {
-                Family::V4 => ("0.0.0.0/0", "iptables"),
-                Family::V6 => ("::/0", "ip6tables"),
+            let program = match family {
+                Family::V4 => "iptables",
+                Family::V6 => "ip6tables",
             };
-            let nets = networks::pod_networks(context.cluster, *family);
-            let from = nets.first().map_or_else(|| word.to_owned(), ToString::to_string);
-            command(format!(
-                "{program} -t nat {verb} POSTROUTING -s {from} -o UPLINK -j MASQUERADE"
-            ))
+            let nets = networks::lasting_networks(context.cluster, *family).unwrap_or_default();
+            let mut from: Vec<String> = nets.iter().map(ToString::to_string).collect();
+            if from.is_empty() {
+                from.push("RANGE-OF-PODS".to_owned());
+            }
+            let from = from.into_iter();
+            from.map(move |from| {
+                command(format!(
+                    "{program} -t nat {verb} POSTROUTING -s {from} -o UPLINK -j MASQUERADE"
+                ))
+            })
         };
-        families.iter().map(of).collect()
+        families.iter().flat_map(of).collect()
     };
     let gateway = Remedy {
         lasting: true,
@@ -218,10 +225,13 @@ pub(super) fn not_translated(context: &Context<'_, '_>, group: &Group) -> Descri
             masquerades("-A"),
             masquerades("-D"),
         )],
-        requires: vec![unseen(
+        requires: [unseen(
             "the gateway has a route back to the pods",
             command("ip route get POD   # on the gateway"),
-        )],
+        )]
+        .into_iter()
+        .chain(unknown)
+        .collect(),
     };
     let plugin = Remedy {
         lasting: true,

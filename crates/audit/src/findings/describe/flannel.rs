@@ -247,6 +247,8 @@ fn hits_nodes(context: &Context<'_, '_>, group: &Group) -> bool {
 /// flannel has no list of exceptions; ip-masq-agent has. Two that masquerade do no harm, so that
 /// pods have their way out all the time.
 fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
+    let families: Vec<Family> = group.families.iter().copied().collect();
+    let unknown = networks::unknown_range(context.cluster, &families);
     let mut steps = vec![agent(context, group)];
     steps.extend(without_masquerade(context));
     steps.push(delegate(context));
@@ -259,19 +261,26 @@ fn agent_instead(context: &Context<'_, '_>, group: &Group) -> Remedy {
             )],
         ));
     }
+    // Its list would be wrong.
+    if unknown.is_some() {
+        steps.clear();
+    }
     let v4 = group.families.contains(&Family::V4);
     let save = if v4 { "iptables-save" } else { "ip6tables-save" };
     Remedy {
         lasting: true,
         title: "If nodes must see pods: let ip-masq-agent masquerade instead of flannel".to_owned(),
         steps,
-        requires: vec![
+        requires: [
             way_back(),
             unseen(
                 "no node port is called by pods of other nodes where answers would then bypass the node",
                 command(format!("{save} -t nat | grep KUBE-NODEPORTS")),
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(unknown)
+        .collect(),
     }
 }
 

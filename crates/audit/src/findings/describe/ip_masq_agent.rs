@@ -48,14 +48,22 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let (confidence, cause) = cause(group, text, known);
     let mut new: Vec<IpNet> = has.to_vec();
     new.extend(&missed);
+    let mut requires = vec![unseen(
+        "the networks on the list have a way back to pods",
+        command("ip route get POD   # on a host of each network"),
+    )];
+    let families: Vec<Family> = group.families.iter().copied().collect();
+    let unknown = networks::unknown_range(context.cluster, &families);
+    let steps = match unknown {
+        Some(_) => Vec::new(),
+        None => vec![listed(context, owner, has, &IpNet::aggregate(&new))],
+    };
+    requires.extend(unknown);
     let remedy = Remedy {
         lasting: true,
         title: "Put the networks of pods and nodes on the list".to_owned(),
-        steps: vec![listed(context, owner, has, &IpNet::aggregate(&new))],
-        requires: vec![unseen(
-            "the networks on the list have a way back to pods",
-            command("ip route get POD   # on a host of each network"),
-        )],
+        steps,
+        requires,
     };
     let nodes = rules::nodes(&rules::alike(context, &group.suspect));
     let pins: Vec<pin::Pin> =

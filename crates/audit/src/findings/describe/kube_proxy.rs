@@ -1,14 +1,17 @@
 //! kube-proxy's settings that make it masquerade pods: `clusterCIDR`, `masqueradeAll`.
 
+mod told;
+
 use ipnet::IpNet;
-use unmasq_cluster::settings::Place;
+use unmasq_cluster::settings::Setting;
 use unmasq_model::packet::Family;
 
+use self::told::{Change, told};
 use super::{
-    Context, Described, Group, Known, argument, by_hand, cause, command, computed, literal,
-    networks, of_node, rollout, sentence, step, title, undone, unseen, workload,
+    Context, Described, Group, Known, by_hand, cause, command, computed, literal, networks,
+    sentence, title, undone, unseen,
 };
-use crate::{Action, Program, Remedy, Requirement, Step, Workload, WorkloadKind, quoted};
+use crate::{Remedy, Requirement, Step};
 
 /// The ranges that kube-proxy takes for pods', and those that pods have.
 pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -48,17 +51,14 @@ pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Describe
         ),
     };
     let (confidence, cause) = cause(group, text, known);
-    let value = joined(&pods);
-    let remedy = Remedy {
-        lasting: true,
-        title: "Tell kube-proxy the ranges of all pods".to_owned(),
-        steps: if pods.is_empty() { Vec::new() } else { told(context, &value, &joined(has)) },
-        requires: vec![ranges_are_known(&pods)],
+    let remedy = match other {
+        Some(mode) => other_mode(context, mode, has),
+        None => ranges_told(context, has),
     };
     Described {
-        title: match missed[..] {
-            [] => "kube-proxy takes pods for strangers".to_owned(),
-            _ => title(
+        title: match (other, &missed[..]) {
+            (Some(_), _) | (None, []) => "kube-proxy takes pods for strangers".to_owned(),
+            (None, _) => title(
                 format!(
                     "kube-proxy takes pods in {} for strangers: its clusterCIDR is {}",
                     networks::listed(&missed),
@@ -73,13 +73,97 @@ pub(super) fn cluster_cidr(context: &Context<'_, '_>, group: &Group) -> Describe
     }
 }
 
-/// What the setting should be in one family: what it is, if that is all.
+/// The ranges that pods have today: what was told, where nothing else says any.
 fn wanted(context: &Context<'_, '_>, has: &[IpNet], family: Family) -> Vec<IpNet> {
     let pods = networks::pod_networks(context.cluster, family);
     if !pods.is_empty() {
         return pods;
     }
     has.iter().copied().filter(|net| Family::of(net.addr()) == family).collect()
+}
+
+/// What `clusterCIDR` should be, and what that rests on; `None`: nothing says it.
+fn right_ranges(context: &Context<'_, '_>, has: &[IpNet]) -> (Option<String>, Requirement) {
+    let families = [Family::V4, Family::V6];
+    if let Some(unknown) = networks::unknown_range(context.cluster, &families) {
+        return (None, unknown);
+    }
+    let pods: Vec<IpNet> =
+        families.iter().flat_map(|family| wanted(context, has, *family)).collect();
+    ((!pods.is_empty()).then(|| joined(&pods)), ranges_are_known(&pods))
+}
+
+fn ranges(has: &[IpNet], new: String) -> Change {
+    Change { field: "clusterCIDR", flag: "cluster-cidr", old: joined(has), new }
+}
+
+fn ranges_told(context: &Context<'_, '_>, has: &[IpNet]) -> Remedy {
+    let (value, known) = right_ranges(context, has);
+    let proxy = &context.cluster.settings.kube_proxy;
+    let place = proxy.cluster_cidrs.first().map(|setting| &setting.place);
+    let steps = value.map(|new| {
+        let mut steps = told(context, place, &[ranges(has, new.clone())]);
+        steps.extend(elsewhere(context, &new));
+        steps
+    });
+    Remedy {
+        lasting: true,
+        title: "Tell kube-proxy the ranges of all pods".to_owned(),
+        steps: steps.unwrap_or_default(),
+        requires: vec![known],
+    }
+}
+
+/// Where pods are told by something else, clusterCIDR has no effect (cmd/kube-proxy/app/server_linux.go
+/// of kubernetes, `getLocalDetectors`).
+fn other_mode(context: &Context<'_, '_>, mode: &Setting<String>, has: &[IpNet]) -> Remedy {
+    let by_hand = |field: &str, flag: &str, devices: &str| {
+        undone(
+            format!(
+                "detectLocal.{field} in its configuration (or {flag} where it has no --config), then \
+                 restart it on every node: {devices}"
+            ),
+            [
+                command("ip -brief link; ip route"),
+                literal(format!("detectLocal:\n  {field}: DEVICE")),
+            ],
+            [sentence(format!("detectLocal.{field} as it was, and restart it again."))],
+        )
+    };
+    let title = "Tell kube-proxy how to know pods".to_owned();
+    let known = unseen(
+        "no other program's devices are called so: calls of Services that come in by them get no masquerade",
+        command("ip -brief link"),
+    );
+    let (steps, known) = match mode.value.as_str() {
+        "BridgeInterface" => {
+            let devices =
+                "the bridge that the pods of a node are on, with the same name everywhere";
+            (vec![by_hand("bridgeInterface", "--pod-bridge-interface", devices)], known)
+        }
+        "InterfaceNamePrefix" => {
+            let devices = "how the devices of pods begin on the node";
+            (vec![by_hand("interfaceNamePrefix", "--pod-interface-name-prefix", devices)], known)
+        }
+        // It has no list: pods have other addresses than their node's spec.podCIDRs.
+        _ => {
+            let (value, known) = right_ranges(context, has);
+            let steps = value.map(|new| {
+                let detector = Change {
+                    field: "detectLocalMode",
+                    flag: "detect-local-mode",
+                    old: mode.value.clone(),
+                    new: "ClusterCIDR".to_owned(),
+                };
+                let changes = [detector, ranges(has, new.clone())];
+                let mut steps = told(context, Some(&mode.place), &changes);
+                steps.extend(elsewhere(context, &new));
+                steps
+            });
+            (steps.unwrap_or_default(), known)
+        }
+    };
+    Remedy { lasting: true, title, steps, requires: vec![known] }
 }
 
 fn joined(nets: &[IpNet]) -> String {
@@ -98,21 +182,9 @@ fn ranges_are_known(pods: &[IpNet]) -> Requirement {
     }
 }
 
-fn told(context: &Context<'_, '_>, value: &str, before: &str) -> Vec<Step> {
-    let proxy = &context.cluster.settings.kube_proxy;
+/// Other places that bring the old ranges back, or that need the new ones.
+fn elsewhere(context: &Context<'_, '_>, value: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    match proxy.cluster_cidrs.first().map(|setting| &setting.place) {
-        Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
-            steps.push(edit_config_map(namespace, name, "clusterCIDR", (before, value)));
-            steps.extend(restart(namespace));
-        }
-        Some(place) => steps.push(at(context, place, "cluster-cidr", before, value)),
-        None => steps.push(undone(
-            "Set kube-proxy's clusterCIDR, and restart it on every node",
-            [literal(format!("kube-proxy --cluster-cidr={value}"))],
-            [sentence(format!("Set it back to {before}."))],
-        )),
-    }
     if context.cluster.objects.config_map("kube-system", "kubeadm-config").is_some() {
         steps.push(undone(
             format!("kubeadm writes kube-proxy's ConfigMap again on an upgrade: set networking.podSubnet to {value} there"),
@@ -130,95 +202,6 @@ fn told(context: &Context<'_, '_>, value: &str, before: &str) -> Vec<Step> {
     steps
 }
 
-/// One line of a configuration in a ConfigMap's key.
-fn edit_config_map(namespace: &str, name: &str, key: &str, (old, new): (&str, &str)) -> Step {
-    let change = |value: &str| {
-        // A replacement's own signs, each behind a backslash.
-        let value = value.replace('\\', r"\\").replace('#', r"\#").replace('&', r"\&");
-        let sed = quoted(&format!(r"s#^\( *{key}:\).*#\1 {value}#"));
-        let (namespace, name) = (quoted(namespace), quoted(name));
-        format!("kubectl -n {namespace} get configmap {name} -o yaml | sed {sed}")
-    };
-    let (there, back) = (change(new), change(old));
-    undone(
-        format!(
-            "Set {key}: {new} in the ConfigMap {namespace}/{name}; look at the difference first"
-        ),
-        [
-            command(format!("{there} | kubectl diff -f -")),
-            command(format!("{there} | kubectl apply -f -")),
-        ],
-        [command(format!("{back} | kubectl apply -f -"))],
-    )
-}
-
-fn restart(namespace: &str) -> Vec<Step> {
-    let proxy = Workload {
-        kind: WorkloadKind::DaemonSet,
-        namespace: namespace.to_owned(),
-        name: "kube-proxy".to_owned(),
-        container: None,
-    };
-    let program = Program::Workload(proxy.clone());
-    let meanwhile = "Meanwhile a node's rules stay in the kernel and connections work; changes of \
-                     Services wait";
-    vec![
-        step("kube-proxy reads it when it starts", Action::Restart { program }),
-        rollout(&proxy, meanwhile),
-    ]
-}
-
-/// The setting where it was found outside of a ConfigMap.
-fn at(context: &Context<'_, '_>, place: &Place, key: &str, old: &str, new: &str) -> Step {
-    let restart = "and restart it, on every node";
-    let flag = |value: &str| format!("--{key}={value}");
-    match place {
-        Place::File { node, path, .. } if path.contains("/rancher/") => {
-            let lines = |value: &str| literal(format!("kube-proxy-arg: [\"{key}={value}\"]"));
-            undone(
-                format!(
-                    "On {node}, in {path}: the argument that k3s or rke2 hands on to kube-proxy, {restart}"
-                ),
-                [lines(new)],
-                [lines(old)],
-            )
-        }
-        Place::Process { node, program, .. } if program.starts_with("k3s") || program == "rke2" => {
-            let handed_on = |value: &str| format!("--kube-proxy-arg={key}={value}");
-            step(
-                format!("On {node}: the argument that {program} hands on to kube-proxy, {restart}"),
-                of_node(Some(node), program, &handed_on(new), Some(handed_on(old))),
-            )
-        }
-        Place::Process { node, program, flag: written, .. } => {
-            // A switch stands alone.
-            let old = if old == "true" { written.clone() } else { flag(old) };
-            step(
-                format!("On {node}: {program}'s argument, in its unit or static pod, {restart}"),
-                of_node(Some(node), program, &flag(new), Some(old)),
-            )
-        }
-        Place::Object { kind, namespace, name, .. } => {
-            match workload(std::slice::from_ref(place)) {
-                Some(found) => step(
-                    format!("kube-proxy's argument in {kind} {namespace}/{name}"),
-                    argument(context, found, &flag(new)),
-                ),
-                None => undone(
-                    format!("kube-proxy's argument in {kind} {namespace}/{name}"),
-                    [literal(flag(new))],
-                    [literal(flag(old))],
-                ),
-            }
-        }
-        Place::File { .. } | Place::State { .. } | Place::Given { .. } => undone(
-            format!("Where it stands ({place}), {restart}"),
-            [literal(flag(new))],
-            [literal(flag(old))],
-        ),
-    }
-}
-
 /// Everything that goes to a cluster IP is masqueraded.
 pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Described {
     let settings = context.cluster.settings.kube_proxy.masquerade_all.all();
@@ -229,14 +212,15 @@ pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Descri
                 answers of pods don't come back by the node that translated."
         .to_owned();
     let (confidence, cause) = cause(group, text, known);
-    let mut steps = Vec::new();
-    match on.map(|setting| &setting.place) {
-        Some(Place::Object { kind: "ConfigMap", namespace, name, .. }) => {
-            steps.push(edit_config_map(namespace, name, "masqueradeAll", ("true", "false")));
-            steps.extend(restart(namespace));
-        }
-        Some(place) => steps.push(at(context, place, "masquerade-all", "true", "false")),
-        None => steps.push(undone(
+    let change = Change {
+        field: "masqueradeAll",
+        flag: "masquerade-all",
+        old: "true".to_owned(),
+        new: "false".to_owned(),
+    };
+    let steps = match on.map(|setting| &setting.place) {
+        Some(place) => told(context, Some(place), &[change]),
+        None => vec![undone(
             "Take masqueradeAll away where kube-proxy is configured, and restart it on every node",
             [
                 command(
@@ -245,8 +229,8 @@ pub(super) fn masquerade_all(context: &Context<'_, '_>, group: &Group) -> Descri
                 command("ps ax | grep -e --masquerade-all"),
             ],
             [sentence("Set masqueradeAll: true again, and restart kube-proxy.")],
-        )),
-    }
+        )],
+    };
     let remedy = Remedy {
         lasting: true,
         title: "Switch masqueradeAll off".to_owned(),

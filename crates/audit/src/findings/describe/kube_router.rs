@@ -99,7 +99,7 @@ fn switch_off(context: &Context<'_, '_>, group: &Group, family: Family) -> Remed
 }
 
 fn requirements(context: &Context<'_, '_>, family: Family) -> Vec<Requirement> {
-    let pods = networks::pod_networks(context.cluster, family);
+    let pods = networks::lasting_networks(context.cluster, family).unwrap_or_default();
     let pods = if pods.is_empty() { "the pods' range".to_owned() } else { networks::listed(&pods) };
     let mut all = vec![
         unseen(

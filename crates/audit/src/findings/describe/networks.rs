@@ -6,6 +6,9 @@ use ipnet::IpNet;
 use unmasq_cluster::Cluster;
 use unmasq_model::packet::Family;
 
+use super::{sentence, unseen};
+use crate::Requirement;
+
 /// The range of all pods of a family, and where it stands. A range that leaves out a node's pods
 /// is none.
 pub(super) fn cluster_network(cluster: &Cluster, family: Family) -> Option<(IpNet, String)> {
@@ -46,19 +49,49 @@ pub(super) fn pods(cluster: &Cluster) -> impl Iterator<Item = IpAddr> + '_ {
 }
 
 /// The networks of all pods: the whole range if it is known; Calico's pools that have pods; else
-/// those of nodes.
+/// those of today's nodes.
 pub(super) fn pod_networks(cluster: &Cluster, family: Family) -> Vec<IpNet> {
+    let (mut nets, missed) = said(cluster, family);
+    if nets.is_empty() || missed {
+        nets.extend(known_pods(cluster, family));
+    }
+    IpNet::aggregate(&nets)
+}
+
+/// The same with those of nodes to come, which a lasting remedy needs; `None`: nothing says them, and
+/// a new node's would lie outside of today's.
+pub(super) fn lasting_networks(cluster: &Cluster, family: Family) -> Option<Vec<IpNet>> {
+    let (nets, missed) = said(cluster, family);
+    let known = !missed && (!nets.is_empty() || known_pods(cluster, family).is_empty());
+    known.then(|| IpNet::aggregate(&nets))
+}
+
+/// What is said of pods' networks, and whether some pods are outside of them.
+fn said(cluster: &Cluster, family: Family) -> (Vec<IpNet>, bool) {
     let whole = cluster_network(cluster, family).map(|(net, _)| net);
     let pools = cluster.objects.ip_pools.iter().map(|pool| pool.spec.cidr);
     let used = pools.filter(|pool| {
         Family::of(pool.addr()) == family && pods(cluster).any(|pod| pool.contains(&pod))
     });
-    let mut nets: Vec<IpNet> = whole.into_iter().chain(used).collect();
+    let nets: Vec<IpNet> = whole.into_iter().chain(used).collect();
     let missed = addresses(cluster, family).iter().any(|pod| !nets.iter().any(|n| n.contains(pod)));
-    if nets.is_empty() || missed {
-        nets.extend(known_pods(cluster, family));
-    }
-    IpNet::aggregate(&nets)
+    (nets, missed)
+}
+
+/// That the range of all pods is known, where it isn't.
+pub(super) fn unknown_range(cluster: &Cluster, families: &[Family]) -> Option<Requirement> {
+    let unknown = families.iter().filter(|one| lasting_networks(cluster, **one).is_none());
+    let today: Vec<IpNet> = unknown.flat_map(|family| pod_networks(cluster, *family)).collect();
+    (!today.is_empty()).then(|| {
+        unseen(
+            format!(
+                "the range of all pods is known: only today's is ({}), and pods of a new node would \
+                 be outside of it",
+                listed(&today)
+            ),
+            sentence("Say it: --cluster-cidr RANGE."),
+        )
+    })
 }
 
 /// The networks that nodes have their addresses in; without a node's links, its address alone.

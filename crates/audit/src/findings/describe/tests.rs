@@ -444,7 +444,7 @@ fn kube_router_in_each_family() {
     assert!(rollout.contains("--bgp-graceful-restart"), "{rollout}");
     let gateway = |found: &Described| {
         let mut all = found.remedies[0].requires.iter();
-        all.any(|one| one.text.contains("masquerades 10.42.0.0/24 itself"))
+        all.any(|one| one.text.contains("masquerades the pods' range itself"))
     };
     assert!(gateway(&v4));
     // The flag is for both families; a pin is for one.
@@ -632,6 +632,10 @@ spec: {podCIDRs: [10.42.1.0/24]}
 status: {addresses: [{type: InternalIP, address: 10.0.0.11}]}
 ---
 kind: ConfigMap
+metadata: {name: kubeadm-config, namespace: kube-system}
+data: {ClusterConfiguration: "networking: {podSubnet: 10.42.0.0/16}"}
+---
+kind: ConfigMap
 metadata: {name: ip-masq-agent, namespace: kube-system}
 data: {config: "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}
 "#;
@@ -646,7 +650,7 @@ data: {config: "nonMasqueradeCIDRs: []\nresyncInterval: 30s\n"}
     assert_eq!(serde_json::from_str::<serde_json::Value>(undo).unwrap(), before);
     assert_eq!((namespace.as_deref(), &**name), (Some("kube-system"), "ip-masq-agent"));
     let patch: serde_json::Value = serde_json::from_str(patch).unwrap();
-    let expected = "nonMasqueradeCIDRs:\n- 10.0.0.11/32\n- 10.42.1.0/24\nresyncInterval: 30s\n";
+    let expected = "nonMasqueradeCIDRs:\n- 10.0.0.11/32\n- 10.42.0.0/16\nresyncInterval: 30s\n";
     assert_eq!(patch, serde_json::json!({"data": {"config": expected}}));
 }
 

@@ -77,8 +77,9 @@ fn no_answer_and_what_was_seen() {
 
 #[test]
 fn a_source_that_should_have_been_translated() {
-    let objects =
-        "kind: Node\nmetadata: {name: a}\nspec: {podCIDRs: [10.42.0.0/24, \"fd42::/64\"]}\n";
+    let objects = "kind: Node\nmetadata: {name: a}\nspec: {podCIDRs: [10.42.0.0/24, \"fd42::/64\"]}\n---\n\
+        kind: ConfigMap\nmetadata: {name: kubeadm-config, namespace: kube-system}\n\
+        data: {ClusterConfiguration: \"networking: {podSubnet: '10.42.0.0/16,fd42::/48'}\"}\n";
     let cluster = cluster(objects, &[]);
     let suspect = (FindingId::ExpectationBroken, Owner::Unclaimed, "");
     let to = |address: &str, family| {
@@ -95,12 +96,12 @@ fn a_source_that_should_have_been_translated() {
     );
     assert_eq!(found.confidence, Confidence::Certain);
     // Each family has its own program and its own range.
-    let expected = "iptables -t nat -A POSTROUTING -s 10.42.0.0/24 -o UPLINK -j MASQUERADE\n\
-                    ip6tables -t nat -A POSTROUTING -s fd42::/64 -o UPLINK -j MASQUERADE\n";
+    let expected = "iptables -t nat -A POSTROUTING -s 10.42.0.0/16 -o UPLINK -j MASQUERADE\n\
+                    ip6tables -t nat -A POSTROUTING -s fd42::/48 -o UPLINK -j MASQUERADE\n";
     assert_eq!(commands(&found), expected);
     assert_eq!(
         undone_by(&found.remedies[0])[1],
-        "ip6tables -t nat -D POSTROUTING -s fd42::/64 -o UPLINK -j MASQUERADE"
+        "ip6tables -t nat -D POSTROUTING -s fd42::/48 -o UPLINK -j MASQUERADE"
     );
     assert_eq!(found.remedies.len(), 2);
 }

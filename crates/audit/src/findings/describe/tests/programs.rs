@@ -285,3 +285,104 @@ fn pins_leave_alone_the_mark_of_kube_proxy() {
         assert!(text.contains("unknown"), "{text}");
     }
 }
+
+const STRANGERS: (FindingId, Owner, &str) =
+    (FindingId::ClusterCidrMismatch, Owner::KubeProxy, "KUBE-SVC-X");
+
+/// kube-proxy's ConfigMap with these lines, and a cluster whose range is known.
+fn told_by(lines: &str) -> String {
+    format!(
+        "kind: Node\nmetadata: {{name: a}}\nspec: {{podCIDRs: [10.42.1.0/24]}}\n---\n\
+         kind: ConfigMap\nmetadata: {{name: flannel, namespace: kube-system}}\n\
+         data: {{net-conf.json: '{{\"Network\": \"10.42.0.0/16\"}}'}}\n---\n\
+         kind: ConfigMap\nmetadata: {{name: kube-proxy, namespace: kube-system}}\n\
+         data:\n  config.conf: |\n    kind: KubeProxyConfiguration\n{lines}"
+    )
+}
+
+/// `clusterCIDR` has no effect unless `detectLocalMode` is ClusterCIDR.
+#[test]
+fn kube_proxy_that_knows_pods_by_something_else() {
+    let found = |lines: &str| of(&cluster(&told_by(lines), &[]), STRANGERS, "", Vec::new());
+    let by_node = found("    clusterCIDR: \"\"\n    detectLocalMode: NodeCIDR\n");
+    let all = commands(&by_node);
+    let edits = "sed -e 's#^\\( *detectLocalMode:\\).*#\\1 ClusterCIDR#' \
+                 -e 's#^\\( *clusterCIDR:\\).*#\\1 10.42.0.0/16#' | kubectl apply -f -";
+    assert!(all.contains(edits), "{all}");
+    assert!(undone_by(&by_node.remedies[0]).iter().any(|one| one.contains("\\1 NodeCIDR#")));
+    // A line that isn't there can't be replaced by one.
+    let without = commands(&found("    detectLocalMode: NodeCIDR\n"));
+    assert!(!without.contains("sed"), "{without}");
+    assert!(without.contains(
+        "edit configmap kube-proxy\ndetectLocalMode: ClusterCIDR\nclusterCIDR: 10.42.0.0/16"
+    ));
+    for (mode, field) in
+        [("BridgeInterface", "bridgeInterface"), ("InterfaceNamePrefix", "interfaceNamePrefix")]
+    {
+        let all = commands(&found(&format!(
+            "    clusterCIDR: 10.9.0.0/16\n    detectLocalMode: {mode}\n"
+        )));
+        assert!(all.contains(&format!("detectLocal:\n  {field}: DEVICE")), "{all}");
+        assert!(!all.contains("clusterCIDR"), "{all}");
+    }
+}
+
+/// With `--config` flags are ignored; without it they are what counts.
+#[test]
+fn flags_of_kube_proxy_beside_its_configuration() {
+    let objects = told_by("").rsplit_once("---").unwrap().0.to_owned();
+    let started = |words: &str| {
+        let processes = format!("/usr/bin/kube-proxy {words}\n");
+        let files = [("nodes/a/iptables-save", ""), ("nodes/a/processes", processes.as_str())];
+        of(&cluster(&objects, &files), STRANGERS, "", Vec::new())
+    };
+    let all = commands(&started("--config /etc/kp.conf --cluster-cidr=10.9.0.0/16"));
+    assert_eq!(all, "clusterCIDR: 10.42.0.0/16\n");
+    let found = started("--config=/etc/kp.conf");
+    assert!(found.remedies[0].steps[0].text.contains("/etc/kp.conf"));
+    let found = started("--cluster-cidr=10.9.0.0/16");
+    let expected = Action::Argument {
+        program: Program::OfNode { node: Some("a".to_owned()), name: "kube-proxy".to_owned() },
+        argument: Some("--cluster-cidr=10.42.0.0/16".to_owned()),
+        old: Some("--cluster-cidr=10.9.0.0/16".to_owned()),
+    };
+    assert_eq!(actions(&found), [&expected]);
+    // The ConfigMap counts where there is one, though it says nothing yet.
+    let map = told_by("");
+    let files =
+        [("nodes/a/iptables-save", ""), ("nodes/a/processes", "/usr/bin/kube-proxy --config=x\n")];
+    let all = commands(&of(&cluster(&map, &files), STRANGERS, "", Vec::new()));
+    assert!(
+        all.starts_with(
+            "kubectl -n kube-system edit configmap kube-proxy\nclusterCIDR: 10.42.0.0/16\n"
+        ),
+        "{all}"
+    );
+}
+
+/// A new node's pods would be outside of today's nodes' ranges.
+#[test]
+fn the_ranges_of_todays_nodes_are_in_no_lasting_remedy() {
+    let nodes = "kind: Node\nmetadata: {name: a}\nspec: {podCIDRs: [10.42.1.0/24]}\n\
+        status: {addresses: [{type: InternalIP, address: 10.0.0.11}]}\n";
+    let map = "---\nkind: ConfigMap\nmetadata: {name: kube-proxy, namespace: kube-system}\n\
+        data: {config.conf: \"kind: KubeProxyConfiguration\\nclusterCIDR: 10.9.0.0/16\\n\"}\n";
+    let agent = (FindingId::IpMasqAgentList, Owner::IpMasqAgent, "IP-MASQ-AGENT");
+    let unwanted = (FindingId::ExpectationBroken, Owner::Unclaimed, "");
+    let objects = format!("{nodes}{map}");
+    let cluster = cluster(&objects, &[("nodes/a/iptables-save", FLANNEL_RULES)]);
+    for suspect in [STRANGERS, agent, OWN, unwanted] {
+        let found = of(&cluster, suspect, "", vec![row(Entry::Pod, Client::Pod, Family::V4, &[])]);
+        for remedy in found.remedies.iter().filter(|remedy| remedy.lasting) {
+            let steps = format!("{:?}", remedy.steps);
+            assert!(!steps.contains("10.42.1.0/24"), "{suspect:?}: {steps}");
+        }
+        let first = &found.remedies[0];
+        let check = |one: &Requirement| {
+            one.check.as_ref().is_some_and(|how| said(how).contains("--cluster-cidr"))
+        };
+        let range = first.requires.iter().find(|one| check(one)).expect("a requirement");
+        assert!(range.text.contains("10.42.1.0/24"), "{}", range.text);
+        assert_eq!(range.holds, None);
+    }
+}
