@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use unmasq_cluster::kubernetes::ServiceType;
+use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
 use unmasq_cluster::settings::Place;
 
-use super::policy::{LOCAL, before};
+use super::policy::{CLUSTER, LOCAL};
 use super::{
-    Context, Described, Group, Known, by_hand, cause, command, json, literal, patch, restart_on,
-    sentence, step, title, undone, unseen,
+    Context, Described, Group, Known, by_hand, cause, command, json, literal, of_node, patch,
+    restart_on, sentence, step, title, undone, unseen,
 };
 use crate::{Remedy, Step, Syntax};
 
@@ -44,13 +44,15 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
         [command("kubectl get services -A -o wide | grep LoadBalancer")],
     )];
     steps.extend(disable(context));
-    for service in &services {
+    // Those that have Local keep what they have.
+    let cluster_wide = |one: &&&Service| one.spec.external_traffic_policy == TrafficPolicy::Cluster;
+    for service in services.iter().filter(cluster_wide) {
         let (namespace, name) = (&*service.metadata.namespace, &*service.metadata.name);
         steps.push(step(
             format!(
                 "Service {namespace}/{name}: with Local, kube-proxy keeps the client's address too"
             ),
-            patch("service", Some(namespace), name, LOCAL, before(service)),
+            patch("service", Some(namespace), name, LOCAL, CLUSTER.to_owned()),
         ));
     }
     let remedy = Remedy {
@@ -105,6 +107,11 @@ fn disable(context: &Context<'_, '_>) -> Vec<Step> {
     };
     let change = |node: &str| {
         let value = settings.disable.on(node);
+        // Its own arguments replace the list of the file, and may be given several times
+        // (docs.k3s.io, "Configuration Options").
+        if let Some(Place::Process { program, .. }) = value.map(|setting| &setting.place) {
+            return of_node(Some(node), program, "--disable=servicelb", None);
+        }
         let path = match value.map(|setting| &setting.place) {
             Some(Place::File { path, .. }) => path.as_str(),
             Some(_) | None => CONFIG,
@@ -115,7 +122,11 @@ fn disable(context: &Context<'_, '_>) -> Vec<Step> {
         super::value(vec![node.to_owned()], path, (Syntax::Yaml, "/disable"), old, list(&parts))
     };
     let mut steps: Vec<Step> = Vec::new();
-    for node in &nodes {
+    let is_told = |node: &&&str| {
+        let value = settings.disable.on(node);
+        value.is_some_and(|setting| setting.value.iter().any(|part| part == "servicelb"))
+    };
+    for node in nodes.iter().filter(|node| !is_told(node)) {
         let text = format!("On {node}: k3s removes its load balancer's pods when it starts");
         steps.push(step(text, change(node)));
     }
@@ -126,7 +137,13 @@ fn disable(context: &Context<'_, '_>) -> Vec<Step> {
             [sentence("Take servicelb off the list again.")],
         ));
     }
-    let text = "On servers one after the other, so that it reads that";
+    let text = match !nodes.is_empty() && nodes.iter().all(|node| is_told(&node)) {
+        true => {
+            "servicelb is disabled there, and its pods are left: on servers one after the other, so \
+             that k3s takes them away"
+        }
+        false => "On servers one after the other, so that it reads that",
+    };
     let servers = nodes.iter().map(|node| Some(*node));
     let all: Vec<Option<&str>> = if nodes.is_empty() { vec![None] } else { servers.collect() };
     steps.extend(all.into_iter().map(|node| step(text, restart_on(node, "k3s"))));

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use unmasq_cluster::Node;
+use unmasq_model::packet::Family;
 
 use super::rules::Standing;
 use super::{
@@ -10,7 +11,9 @@ use super::{
     owner_name, patch, pin, rules, sentence, step, title, undone, unseen, value,
 };
 use crate::matrix::{Client, Entry};
-use crate::{Action, Edit, FindingId, Owner, Remedy, Step, Syntax, Workload, WorkloadKind};
+use crate::{
+    Action, Edit, FindingId, Owner, Program, Remedy, Step, Syntax, Workload, WorkloadKind,
+};
 
 /// plugins/meta/portmap of containernetworking/plugins: `CNI-HOSTPORT-MASQ`.
 pub(super) fn portmap(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -201,7 +204,7 @@ pub(super) fn rewriting(context: &Context<'_, '_>, group: &Group) -> Described {
     let (confidence, cause) = cause(group, text, known);
     let mut remedies = vec![match owner {
         Owner::Unclaimed => delete(context, &found, &written),
-        known => of_owner(context, known),
+        known => of_owner(context, group, known),
     }];
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin::at_pods(context, group, *family)).collect();
@@ -311,7 +314,7 @@ fn delete(context: &Context<'_, '_>, found: &[Standing<'_>], written: &[Written<
 }
 
 /// The switch of a program whose rules are known by name.
-fn of_owner(context: &Context<'_, '_>, owner: Owner) -> Remedy {
+fn of_owner(context: &Context<'_, '_>, group: &Group, owner: Owner) -> Remedy {
     let environment = |name: &str, container: &str, variable: &str, value: &str| {
         let workload = Workload {
             kind: WorkloadKind::DaemonSet,
@@ -323,7 +326,8 @@ fn of_owner(context: &Context<'_, '_>, owner: Owner) -> Remedy {
     };
     let hand =
         |text: &str, there: &str, back: &str| undone(text, [command(there)], [command(back)]);
-    let step = match owner {
+    let one = match owner {
+        Owner::Cilium => return with_steps(owner, cilium(context, group)),
         Owner::AwsVpcCni => step(
             "The node doesn't translate any more; subnets need a NAT gateway then. For single networks: AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS. The DaemonSet's pods restart with it",
             environment("aws-node", "aws-node", "AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
@@ -332,24 +336,6 @@ fn of_owner(context: &Context<'_, '_>, owner: Owner) -> Remedy {
             "Weave leaves clients outside alone; only with externalTrafficPolicy: Local. The DaemonSet's pods restart with it",
             environment("weave-net", "weave", "NO_MASQ_LOCAL", "1"),
         ),
-        Owner::Cilium => {
-            const KEY: &str = "enable-ipv4-masquerade";
-            let map = context.cluster.objects.config_map("kube-system", "cilium-config");
-            let data = |value: &str| format!(r#"{{"data":{{"{KEY}":{value}}}}}"#);
-            let before = map.map(|map| map.data.get(KEY));
-            let before =
-                before.map(|value| data(&value.map_or("null".to_owned(), |one| json(one))));
-            step(
-                "Cilium doesn't masquerade IPv4, once its agents have restarted; or set ipv4-native-routing-cidr to all networks that know pods",
-                patch(
-                    "configmap",
-                    Some("kube-system"),
-                    "cilium-config",
-                    &data("\"false\""),
-                    before,
-                ),
-            )
-        }
         Owner::Tailscale => hand(
             "Routed networks must know the way back",
             "tailscale set --snat-subnet-routes=false",
@@ -396,13 +382,53 @@ fn of_owner(context: &Context<'_, '_>, owner: Owner) -> Remedy {
             [sentence("Set it back.")],
         ),
     };
+    with_steps(owner, vec![one])
+}
+
+fn with_steps(owner: Owner, steps: Vec<Step>) -> Remedy {
     Remedy {
         lasting: true,
         title: format!("Change the setting of {}", owner_name(owner)),
-        steps: vec![step],
+        steps,
         requires: vec![unseen(
             "what called out translated until now still gets answers",
             sentence("A connection from a pod to the outside."),
         )],
     }
+}
+
+/// A switch for each family, and the agents' restart: they read the ConfigMap when they start.
+fn cilium(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
+    let map = context.cluster.objects.config_map("kube-system", "cilium-config");
+    let mut steps = Vec::new();
+    for family in &group.families {
+        let (key, native) = match family {
+            Family::V4 => ("enable-ipv4-masquerade", "ipv4-native-routing-cidr"),
+            Family::V6 => ("enable-ipv6-masquerade", "ipv6-native-routing-cidr"),
+        };
+        let data = |value: &str| format!(r#"{{"data":{{"{key}":{value}}}}}"#);
+        let before = map.map(|map| map.data.get(key));
+        let before = before.map(|value| data(&value.map_or("null".to_owned(), |one| json(one))));
+        steps.push(step(
+            format!(
+                "Cilium doesn't masquerade {family} any more; or set {native} to all networks that \
+                 know pods"
+            ),
+            patch("configmap", Some("kube-system"), "cilium-config", &data("\"false\""), before),
+        ));
+    }
+    let agents = super::workload(&context.cluster.settings.cilium.places);
+    let agents = agents.unwrap_or_else(|| Workload {
+        kind: WorkloadKind::DaemonSet,
+        namespace: "kube-system".to_owned(),
+        name: "cilium".to_owned(),
+        container: None,
+    });
+    let program = Program::Workload(agents.clone());
+    steps.push(step("Its agents read that when they start", Action::Restart { program }));
+    steps.push(super::rollout(
+        &agents,
+        "Meanwhile a node's programs and rules stay in the kernel and packets flow; new pods wait",
+    ));
+    steps
 }

@@ -127,11 +127,14 @@ fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
         let (namespace, name) =
             (quoted(&service.metadata.namespace), quoted(&service.metadata.name));
         all.push(unseen(
-            "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod",
+            "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod: it \
+             gets 200 with a pod, 503 without. The port is assigned once the policy is Local",
             command(format!(
                 "port=$(kubectl -n {namespace} get service {name} -o \
-                 jsonpath='{{.spec.healthCheckNodePort}}'); curl -i http://NODE:$port/   # 200 \
-                 with a pod, 503 without; assigned once the policy is Local"
+                 jsonpath='{{.spec.healthCheckNodePort}}'); for ip in $(kubectl get nodes -o \
+                 jsonpath='{{.items[*].status.addresses[?(@.type==\"InternalIP\")].address}}'); do \
+                 case $ip in *:*) ip=\"[$ip]\";; esac; \
+                 curl -gsS -m 3 -o /dev/null -w \"$ip %{{http_code}}\\n\" \"http://$ip:$port/\"; done"
             )),
         ));
     }

@@ -386,3 +386,95 @@ fn the_ranges_of_todays_nodes_are_in_no_lasting_remedy() {
         assert_eq!(range.holds, None);
     }
 }
+
+/// A Service that has Local keeps it, and what k3s is told on its command line isn't in its file.
+#[test]
+fn servicelb_where_k3s_is_told() {
+    let objects = "kind: Service\nmetadata: {name: web, namespace: shop}\n\
+        spec: {type: LoadBalancer, externalTrafficPolicy: POLICY, ports: [{port: 80}]}\n";
+    let found = |policy: &str, server: &str, config: &str| {
+        let processes = format!("/usr/local/bin/k3s server {server}\n");
+        let mut files =
+            vec![("nodes/a/iptables-save", ""), ("nodes/a/processes", processes.as_str())];
+        if !config.is_empty() {
+            files.push(("nodes/a/files/etc/rancher/k3s/config.yaml", config));
+        }
+        let suspect = (FindingId::KlipperLb, Owner::KlipperLb, "x (in a pod)");
+        let rows =
+            vec![row(Entry::LoadBalancer, Client::Outside(Outside::Anybody), Family::V4, &[0])];
+        of(&cluster(&objects.replace("POLICY", policy), &files), suspect, "", rows)
+    };
+    let patches = |found: &Described| {
+        actions(found).into_iter().filter(|one| matches!(one, Action::Patch { .. })).count()
+    };
+    assert_eq!(patches(&found("Cluster", "", "")), 1);
+    assert!(
+        undone_by(&found("Cluster", "", "").remedies[0]).iter().any(|one| one.contains("Cluster"))
+    );
+    assert_eq!(patches(&found("Local", "", "")), 0);
+    // The file's list would not be heard beside it.
+    let argued = found("Local", "--disable traefik", "");
+    let expected = Action::Argument {
+        program: Program::OfNode { node: Some("a".to_owned()), name: "k3s".to_owned() },
+        argument: Some("--disable=servicelb".to_owned()),
+        old: None,
+    };
+    assert_eq!(*actions(&argued)[1], expected);
+    // Who has it on the list isn't told again.
+    for (server, config) in [("--disable servicelb", ""), ("", "disable: [servicelb]\n")] {
+        let told = found("Local", server, config);
+        let [_, Action::Restart { .. }] = actions(&told)[..] else {
+            panic!("{:?}", actions(&told))
+        };
+        assert_eq!(told.cause.setting, None);
+    }
+}
+
+#[test]
+fn cilium_in_each_family() {
+    let objects = "kind: ConfigMap\nmetadata: {name: cilium-config, namespace: kube-system}\n\
+        data: {enable-ipv4-masquerade: 'true'}\n---\n\
+        kind: DaemonSet\nmetadata: {name: cilium, namespace: kube-system}\n\
+        spec: {template: {spec: {containers: [{name: cilium-agent, command: [cilium-agent]}]}}}\n";
+    let suspect = (FindingId::StrayMasquerade, Owner::Cilium, "CILIUM_POST_nat");
+    let patches = |families: &[Family]| {
+        let rows = families.iter().map(|one| row(Entry::Node, Client::Pod, *one, &[])).collect();
+        let found = of(&cluster(objects, &[]), suspect, "", rows);
+        let remedy = &found.remedies[0];
+        let Action::Restart { program: Program::Workload(agents) } =
+            &remedy.steps[remedy.steps.len() - 2].action
+        else {
+            panic!("{remedy:?}")
+        };
+        assert_eq!((&*agents.namespace, &*agents.name), ("kube-system", "cilium"));
+        let all = remedy.steps.iter().filter_map(|step| match &step.action {
+            Action::Patch { patch, undo, .. } => Some((patch.clone(), undo.clone().unwrap())),
+            _ => None,
+        });
+        all.collect::<Vec<_>>()
+    };
+    let data = |key: &str, value: &str| format!(r#"{{"data":{{"{key}":{value}}}}}"#);
+    let v4 = "enable-ipv4-masquerade";
+    let v4 = (data(v4, "\"false\""), data(v4, "\"true\""));
+    let v6 = "enable-ipv6-masquerade";
+    let v6 = (data(v6, "\"false\""), data(v6, "null"));
+    assert_eq!(patches(&[Family::V4, Family::V6]), [v4, v6]);
+    assert_eq!(patches(&[Family::V6]).len(), 1);
+    assert!(patches(&[Family::V6])[0].0.contains("enable-ipv6-masquerade"));
+}
+
+/// It is pasted as it is: no name to fill in, no comment that a shell may not know.
+#[test]
+fn the_health_check_of_a_load_balancer() {
+    let objects = "kind: Service\nmetadata: {name: web, namespace: shop}\n\
+        spec: {type: LoadBalancer, ports: [{port: 80}]}\n";
+    let suspect = (FindingId::ExternalTrafficPolicyCluster, Owner::KubeProxy, "KUBE-POSTROUTING");
+    let rows = vec![row(Entry::LoadBalancer, Client::Outside(Outside::Anybody), Family::V4, &[0])];
+    let found = of(&cluster(objects, &[]), suspect, "", rows);
+    let asked =
+        found.remedies[0].requires.iter().find(|one| one.text.contains("healthCheckNodePort"));
+    let Some(Instruction::Command(line)) = &asked.unwrap().check else { panic!() };
+    assert!(!line.contains("NODE") && !line.contains('#'), "{line}");
+    let shell = std::process::Command::new("sh").args(["-n", "-c", line]).status().unwrap();
+    assert!(shell.success(), "{line}");
+}
