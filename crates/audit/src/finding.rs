@@ -4,6 +4,7 @@
 //! refer to it, so an id is never given another meaning. Several findings of one kind (two pools,
 //! two families) differ in their [`subject`](Finding::subject).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use unmasq_model::packet::Family;
@@ -35,13 +36,20 @@ pub enum Confidence {
     Certain,
 }
 
+/// The subject, or its end, of a finding about those Services for which what is done to all breaks
+/// an expectation or a setting.
+pub const BREAKING: &str = "breaking";
+/// The same about the other Services.
+pub const REST: &str = "rest";
+
 /// Something found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// Of which kind.
     pub id: FindingId,
     /// Which one of its kind: the pool's name, the family, a Service; empty if there can be only
-    /// one.
+    /// one. [`BREAKING`] and [`REST`], or a subject with one of them behind a slash, where what is
+    /// done to several Services breaks something for some of them only.
     pub subject: String,
     /// How bad it is.
     pub severity: Severity,
@@ -72,6 +80,25 @@ impl Finding {
     pub fn is_of_sight(&self) -> bool {
         self.id == FindingId::MissingNodeState
     }
+
+    /// Whether both, of two audits, tell the same: of one kind and with one subject; or, where one
+    /// of them is a part of what the other tells as a whole, with a Service in common.
+    pub fn is_same(&self, other: &Finding) -> bool {
+        let whole = |finding: &Finding| (finding.id, whole(&finding.subject).to_owned());
+        let services: BTreeSet<&String> = self.affected.services.iter().collect();
+        let common = || other.affected.services.iter().any(|name| services.contains(name));
+        let same = self.id == other.id && self.subject == other.subject;
+        same || (whole(self) == whole(other) && common())
+    }
+}
+
+/// The subject of what a finding may be a part of.
+fn whole(subject: &str) -> &str {
+    let part = |word: &str| {
+        let before = subject.strip_suffix(word)?;
+        if before.is_empty() { Some(before) } else { before.strip_suffix('/') }
+    };
+    part(BREAKING).or_else(|| part(REST)).unwrap_or(subject)
 }
 
 /// A finding, by its name.
@@ -344,6 +371,42 @@ mod tests {
         };
         let undo: Vec<String> = remedy.undo().into_iter().map(told).collect();
         assert_eq!(undo, ["c", "two", "b", "a", "one"]);
+    }
+
+    #[test]
+    fn a_part_is_the_same_as_the_whole_of_the_same_services() {
+        let finding = |subject: &str, services: &[&str]| Finding {
+            id: FindingId::KubeRouterPodEgress,
+            subject: subject.to_owned(),
+            severity: Severity::Info,
+            confidence: Confidence::Certain,
+            title: String::new(),
+            owner: Owner::KubeRouter,
+            families: Vec::new(),
+            affected: Affected {
+                services: services.iter().map(|name| (*name).to_owned()).collect(),
+                ..Affected::default()
+            },
+            breaks: Vec::new(),
+            caused_by: Vec::new(),
+            evidence: Vec::new(),
+            cause: Cause { text: String::new(), setting: None, place: None },
+            remedies: Vec::new(),
+        };
+        for (one, other, same) in [
+            (finding("", &[]), finding("", &[]), true),
+            (finding("ipv4", &["a"]), finding("ipv4", &["b"]), true),
+            (finding("ipv4", &["a"]), finding("ipv6", &["a"]), false),
+            (finding("", &["a", "b"]), finding("breaking", &["b"]), true),
+            (finding("", &["a"]), finding("rest", &["b"]), false),
+            (finding("breaking", &["a"]), finding("rest", &["a", "b"]), true),
+            (finding("ipv4/rest", &["a"]), finding("ipv4", &["a"]), true),
+            (finding("ipv4/rest", &["a"]), finding("", &["a"]), false),
+            (finding("forest", &["a"]), finding("fo", &["a"]), false),
+        ] {
+            assert_eq!(one.is_same(&other), same, "{one:?} {other:?}");
+            assert_eq!(other.is_same(&one), same, "{other:?} {one:?}");
+        }
     }
 
     #[test]

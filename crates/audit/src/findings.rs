@@ -1,7 +1,7 @@
 //! An audit: the matrix asked for, its rows judged, and what belongs together put into findings.
 //!
 //! ```text
-//! Cluster ─ Clients ─ Paths ─▶ Matrix ─ judge ─▶ Group (kind, subject, rows) ─ describe ─▶ Finding
+//! Cluster ─ Clients ─ Paths ─▶ Matrix ─ judge ─▶ Group (kind, rows, Services) ─ describe ─▶ Finding
 //!                                      └ expectations, settings that depend on the source
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod checks;
 mod dependents;
 mod describe;
+mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,11 +28,14 @@ use self::describe::flannel;
 use crate::dependent::{self, Broken, Dependence};
 use crate::expect::{Expectations, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
-use crate::matrix::{self, Cell, Client, Clients, Entry, Matrix, Row};
+use crate::matrix::{self, Asker, Cell, Client, Clients, Entry, Matrix, Row};
 use crate::{
     Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, quoted,
     short_text,
 };
+use group::{Gathered, Key, Told};
+
+pub(crate) use group::Group;
 
 /// How to audit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,25 +56,44 @@ pub fn audit(
     let clients = clients(cluster, expectations, &dependences);
     let paths = Paths::new(cluster, Options { strict: request.strict, ..Options::default() });
     let matrix = matrix::build(&paths, &clients, progress);
-    let context =
-        Context { cluster, lookup: &lookup, expectations, paths: &paths, matrix: &matrix };
+    let asker = Asker::new(&paths, &clients);
+    let context = Context {
+        cluster,
+        lookup: &lookup,
+        expectations,
+        paths: &paths,
+        matrix: &matrix,
+        asker: &asker,
+    };
     let broken = dependent::broken(cluster, &matrix, &dependences);
-    let mut groups: BTreeMap<(FindingId, String), Group> = BTreeMap::new();
+    let by_row = dependents::by_row(&broken);
+    let mut gathered: BTreeMap<Key, Gathered> = BTreeMap::new();
     let mut totals = totals(&context);
-    let breaking = breaking(&broken);
     for (index, row) in matrix.rows.iter().enumerate() {
-        let judgement = context.judge(row, breaking.get(&index).map_or(&[], Vec::as_slice));
+        let settings = by_row.get(&index).map_or(&[][..], Vec::as_slice);
+        let judgement = context.judge(index, row, settings);
         *totals.of(&judgement) += row.count;
-        let Judged::Found { suspect, severity, breaks } = judgement else { continue };
-        let subject = context.subject(row, &suspect);
-        let group = groups
-            .entry((suspect.id, subject))
-            .or_insert_with(|| Group::new(suspect.clone(), severity));
-        group.add(index, row, severity, breaks);
+        let Judged::Found { suspect, told, breaks } = judgement else { continue };
+        let subject = context.subject(row, &suspect, &told.hurt);
+        let key = (suspect.id, subject);
+        let all = gathered.entry(key).or_insert_with(|| Gathered::new(suspect));
+        all.add(told);
+        all.breaks(breaks);
     }
-    let found = groups.iter().map(|((_, subject), group)| context.finding(subject, group));
-    let mut findings: Vec<Finding> = found.collect();
-    let following = dependents::of(&context, &dependences, &broken, &mut findings);
+    let mut cases = dependents::cases(&context, &dependences, &broken);
+    dependents::blame(&context, &mut cases, &mut gathered);
+    let mut findings: Vec<Finding> = Vec::new();
+    // The finding of what breaks, by what it was gathered as.
+    let mut breaking: BTreeMap<Key, usize> = BTreeMap::new();
+    for (key, gathered) in gathered {
+        for group in gathered.groups() {
+            if !group.breaks.is_empty() {
+                breaking.insert(key.clone(), findings.len());
+            }
+            findings.push(context.finding(&key.1, &group));
+        }
+    }
+    let following = dependents::of(&context, cases, &dependences, &breaking, &mut findings);
     checks::add(&context, &mut findings);
     findings.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| name(a).cmp(&name(b))));
     dependents::put_behind(following, &mut findings);
@@ -200,109 +223,84 @@ pub(crate) struct Context<'a, 'c> {
     pub(crate) expectations: &'a Expectations,
     pub(crate) paths: &'a Paths<'c>,
     pub(crate) matrix: &'a Matrix,
-}
-
-/// Rows that belong to one finding.
-#[derive(Debug, Clone)]
-pub(crate) struct Group {
-    pub(crate) suspect: Suspect,
-    pub(crate) severity: Severity,
-    pub(crate) rows: Vec<usize>,
-    pub(crate) families: BTreeSet<Family>,
-    /// Sentences, with the place of each.
-    pub(crate) breaks: BTreeMap<String, usize>,
-}
-
-impl Group {
-    fn new(suspect: Suspect, severity: Severity) -> Group {
-        let (rows, families, breaks) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-        Group { suspect, severity, rows, families, breaks }
-    }
-
-    fn add(&mut self, index: usize, row: &Row, severity: Severity, breaks: Vec<String>) {
-        self.severity = self.severity.max(severity);
-        for sentence in breaks {
-            let next = self.breaks.len();
-            self.breaks.entry(sentence).or_insert(next);
-        }
-        self.rows.push(index);
-        self.families.insert(row.cell.family);
-    }
-
-    /// The sentences in the order in which they were added.
-    fn breaks(&self) -> Vec<String> {
-        let mut all: Vec<(&String, &usize)> = self.breaks.iter().collect();
-        all.sort_by_key(|(_, place)| **place);
-        all.into_iter().map(|(sentence, _)| sentence.clone()).collect()
-    }
-}
-
-/// Settings that rewriting breaks, by the rows that show it.
-fn breaking(broken: &[Broken]) -> BTreeMap<usize, Vec<&Broken>> {
-    let mut all: BTreeMap<usize, Vec<&Broken>> = BTreeMap::new();
-    for one in broken.iter().filter(|one| one.by_rewriting) {
-        one.rows.iter().for_each(|row| all.entry(*row).or_default().push(one));
-    }
-    all
+    pub(crate) asker: &'a Asker<'a, 'c>,
 }
 
 /// What a row means once expectations and settings are heard.
 enum Judged {
     Fine,
     Expected,
-    Found { suspect: Suspect, severity: Severity, breaks: Vec<String> },
+    Found { suspect: Suspect, told: Told, breaks: Vec<String> },
     NotAnswered,
     Unknown,
 }
 
 impl<'c> Context<'_, 'c> {
-    /// Judges a row by itself, by what is expected, and by the settings that it breaks.
-    fn judge(&self, row: &Row, broken: &[&Broken]) -> Judged {
-        let expected = self.expectations.broken(self.cluster, row);
-        let settings = broken.iter().copied();
-        let mut breaks: Vec<String> = expected.into_iter().map(|breach| breach.sentence).collect();
-        breaks.extend(settings.map(dependents::told));
-        let raised = |suspect: Suspect, severity: Option<Severity>| {
-            let severity = if breaks.is_empty() { severity } else { Some(Severity::Error) };
-            match severity {
-                Some(severity) => Judged::Found { suspect, severity, breaks: breaks.clone() },
-                None => Judged::Expected,
-            }
+    /// Judges a row by itself, by what is expected, and by the settings that it breaks: for each of
+    /// its Services.
+    fn judge(&self, index: usize, row: &Row, settings: &[&Broken]) -> Judged {
+        let (breaks, hurt) = self.breaks(row, settings);
+        let found = |suspect: Suspect, rest: Option<(Severity, Vec<u32>)>| {
+            let (broken, family) = (!breaks.is_empty(), row.cell.family);
+            let hurt = hurt.iter().copied().collect();
+            let told = Told { row: index, family, breaks: broken, hurt, rest };
+            Judged::Found { suspect, told, breaks: breaks.clone() }
         };
         match judge(&row.cell) {
-            // As somebody wants it: told in another way, or to be translated.
-            Judgement::Found(..) if breaks.is_empty() && self.is_wanted(row) => Judged::Expected,
-            Judgement::Found(suspect, severity) => {
-                raised(self.refined(row, suspect), Some(severity))
+            Judgement::Found(suspect, severity) => match self.rest(row, &breaks, &hurt) {
+                None if breaks.is_empty() => Judged::Expected,
+                rest => found(self.refined(row, suspect), rest.map(|rest| (severity, rest))),
+            },
+            Judgement::Expected(_) if breaks.is_empty() => Judged::Expected,
+            Judgement::Expected(suspect) => found(self.refined(row, suspect), None),
+            Judgement::Fine if breaks.is_empty() => Judged::Fine,
+            Judgement::Fine => {
+                found(Suspect::nobody(FindingId::ExpectationBroken, Owner::Unclaimed), None)
             }
-            Judgement::Expected(suspect) => raised(self.refined(row, suspect), None),
-            Judgement::Fine if !breaks.is_empty() => {
-                raised(Suspect::nobody(FindingId::ExpectationBroken, Owner::Unclaimed), None)
-            }
-            Judgement::Fine => Judged::Fine,
             Judgement::Unknown => Judged::Unknown,
             Judgement::NotAnswered => {
-                let Some(line) = self.unanswered(row) else { return Judged::NotAnswered };
+                let Some((line, hurt)) = self.unanswered(row) else { return Judged::NotAnswered };
                 let suspect = self.why_silent(row);
-                Judged::Found { suspect, severity: Severity::Error, breaks: vec![line] }
+                let family = row.cell.family;
+                let told = Told { row: index, family, breaks: true, hurt, rest: None };
+                Judged::Found { suspect, told, breaks: vec![line] }
             }
         }
     }
 
-    /// Whether an expectation says that a rewritten source is right, for all Services of the row.
-    fn is_wanted(&self, row: &Row) -> bool {
+    /// What a row breaks, in sentences, and for which of its Services.
+    fn breaks(&self, row: &Row, settings: &[&Broken]) -> (Vec<String>, BTreeSet<u32>) {
+        let (mut sentences, mut hurt) = (Vec::new(), BTreeSet::new());
+        for breach in self.expectations.broken(self.cluster, row) {
+            sentences.push(breach.sentence);
+            hurt.extend(breach.services);
+        }
+        for one in settings {
+            sentences.push(dependents::told(one));
+            hurt.extend(dependents::both(&one.services, &row.services));
+        }
+        (sentences, hurt)
+    }
+
+    /// The Services of a row that nothing breaks for, without those for which somebody wants it so:
+    /// told in another way, or to be translated. `None`: nobody is left; empty: the row is about no
+    /// Service.
+    fn rest(&self, row: &Row, breaks: &[String], hurt: &BTreeSet<u32>) -> Option<Vec<u32>> {
         let wanted = |service: Option<u32>| {
             self.expectations.judge(self.cluster, row, service) == Verdict::Kept
         };
-        match row.services.is_empty() {
-            true => wanted(None),
-            false => row.services.iter().all(|service| wanted(Some(*service))),
+        if row.services.is_empty() {
+            return (breaks.is_empty() && !wanted(None)).then(Vec::new);
         }
+        let others = row.services.iter().copied().filter(|service| !hurt.contains(service));
+        let others: Vec<u32> = others.filter(|service| !wanted(Some(*service))).collect();
+        (!others.is_empty()).then_some(others)
     }
 
-    /// The expectation that a row without an answer breaks. Nodes that drop what they have no
-    /// endpoint for do as they should, unless a load balancer is known to send it to them.
-    fn unanswered(&self, row: &Row) -> Option<String> {
+    /// The expectation that a row without an answer breaks, and for which Services. Nodes that drop
+    /// what they have no endpoint for do as they should, unless a load balancer is known to send it
+    /// to them.
+    fn unanswered(&self, row: &Row) -> Option<(String, Vec<u32>)> {
         let without_endpoint = is_drop_without_endpoint(&row.cell);
         let balanced = |service: &Service| {
             row.cell.entry == Entry::LoadBalancer
@@ -315,15 +313,18 @@ impl<'c> Context<'_, 'c> {
             !service(index).is_some_and(empty)
                 && (!without_endpoint || service(index).is_some_and(balanced))
         };
-        let mut lines = row
-            .services
-            .iter()
-            .filter(|index| hurt(index))
-            .filter_map(|index| self.expectations.unanswered(self.cluster, row, Some(*index)));
-        lines.next().or_else(|| {
-            let alone = row.services.is_empty();
-            alone.then(|| self.expectations.unanswered(self.cluster, row, None)).flatten()
-        })
+        let line = |service| self.expectations.unanswered(self.cluster, row, service);
+        if row.services.is_empty() {
+            return Some((line(None)?, Vec::new()));
+        }
+        let (mut first, mut services) = (None, Vec::new());
+        for index in row.services.iter().filter(|index| hurt(index)) {
+            if let Some(line) = line(Some(*index)) {
+                first.get_or_insert(line);
+                services.push(*index);
+            }
+        }
+        Some((first?, services))
     }
 
     /// Why a row has no answer: a load balancer that asks nobody, or a network that a node takes
@@ -381,8 +382,8 @@ impl<'c> Context<'_, 'c> {
         self.cluster.objects.ip_pools.iter().find(|pool| pool.spec.cidr.contains(&caller))
     }
 
-    /// Which one of its kind a suspect is.
-    fn subject(&self, row: &Row, suspect: &Suspect) -> String {
+    /// Which one of its kind a suspect is that hurts these Services.
+    fn subject(&self, row: &Row, suspect: &Suspect, hurt: &[u32]) -> String {
         let pool = || self.pool_of(row).map_or_else(String::new, |one| one.metadata.name.clone());
         match suspect.id {
             FindingId::CalicoUnusedPool | FindingId::CalicoPoolMasquerade => pool(),
@@ -390,9 +391,9 @@ impl<'c> Context<'_, 'c> {
             FindingId::KubeRouterPodEgress => row.cell.family.to_string(),
             FindingId::StrayMasquerade => suspect.cause.rule.clone(),
             FindingId::OverlappingRanges | FindingId::LocalPolicyUnsafe | FindingId::NoReply => {
-                let (service, _) = row.witness.service.unzip();
+                let service = hurt.first();
                 let service =
-                    service.and_then(|index| self.cluster.objects.services.get(index as usize));
+                    service.and_then(|index| self.cluster.objects.services.get(*index as usize));
                 service.map_or_else(String::new, Service::full_name)
             }
             // There is one of each, or those that have several name them themselves.
@@ -435,25 +436,23 @@ impl<'c> Context<'_, 'c> {
         let described = describe::describe(self, subject, group);
         Finding {
             id: group.suspect.id,
-            subject: subject.to_owned(),
+            subject: group.part.subject(subject),
             severity: group.severity,
             confidence: described.confidence,
             title: described.title,
             owner: group.suspect.cause.owner,
             families: group.families.iter().copied().collect(),
             affected: self.affected(group),
-            breaks: group.breaks(),
+            breaks: group.breaks.clone(),
             caused_by: Vec::new(),
-            evidence: self.evidence(&group.rows),
+            evidence: self.evidence(&group.rows, &group.services),
             cause: described.cause,
             remedies: described.remedies,
         }
     }
 
     fn affected(&self, group: &Group) -> Affected {
-        let rows = group.rows.iter().filter_map(|index| self.matrix.rows.get(*index));
-        let services: BTreeSet<u32> = rows.flat_map(|row| &row.services).copied().collect();
-        let mut affected = self.affected_by(&group.rows, services);
+        let mut affected = self.affected_by(&group.rows, group.services.clone());
         // A witness stands for the same rule on other nodes.
         affected.nodes.extend(describe::nodes_with(self, &group.suspect));
         affected.nodes.sort();
@@ -487,8 +486,9 @@ impl<'c> Context<'_, 'c> {
         }
     }
 
-    /// The witnesses of the worst rows, no more than a few.
-    fn evidence(&self, rows: &[usize]) -> Vec<Evidence> {
+    /// The witnesses of the worst rows, no more than a few: calls of these Services, where rows are
+    /// about Services.
+    fn evidence(&self, rows: &[usize], services: &BTreeSet<u32>) -> Vec<Evidence> {
         const FEW: usize = 3;
         let mut rows: Vec<&Row> =
             rows.iter().filter_map(|index| self.matrix.rows.get(*index)).collect();
@@ -501,7 +501,23 @@ impl<'c> Context<'_, 'c> {
             shown.push(cell);
             new
         });
-        rows.into_iter().take(FEW).map(|row| self.witness(row)).collect()
+        let own = |row: &Row| match self.own_witness(row, services) {
+            Some(row) => self.witness(&row),
+            None => self.witness(row),
+        };
+        rows.into_iter().take(FEW).map(own).collect()
+    }
+
+    /// A row with a witness that calls one of these Services; `None`: its own does, or none is known
+    /// to.
+    fn own_witness(&self, row: &Row, services: &BTreeSet<u32>) -> Option<Row> {
+        let (called, _) = row.witness.service?;
+        if services.contains(&called) {
+            return None;
+        }
+        let service = dependents::both(services, &row.services).next()?;
+        let witness = self.asker.witness(service, &row.cell)?;
+        Some(Row { cell: row.cell.clone(), count: row.count, services: vec![service], witness })
     }
 
     /// What a row's witness shows.

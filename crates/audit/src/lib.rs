@@ -24,8 +24,9 @@ mod shape;
 mod shell;
 
 pub use finding::{
-    Action, Affected, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction, Program,
-    Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo, Workload, WorkloadKind,
+    Action, Affected, BREAKING, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction,
+    Program, REST, Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo,
+    Workload, WorkloadKind,
 };
 pub use findings::{Request, audit, clients};
 pub use label::{label, short_text};

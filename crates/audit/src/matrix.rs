@@ -28,6 +28,7 @@ use unmasq_model::packet::{Family, Protocol};
 
 use crate::Owner;
 
+pub(crate) use build::Asker;
 pub use build::build;
 pub(crate) use cause::own as texts_of_node;
 pub use clients::Clients;

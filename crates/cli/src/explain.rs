@@ -6,6 +6,7 @@ use std::io;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 
+use unmasq_audit::FindingId;
 use unmasq_audit::explain::{self, Topic};
 use unmasq_report::terminal;
 
@@ -56,7 +57,10 @@ impl TypedValueParser for Names {
         value: &OsStr,
     ) -> Result<Topic, clap::Error> {
         let name = value.to_string_lossy();
-        Topic::from_name(&name).ok_or_else(|| {
+        // A single finding has the page of its kind: `ID/SUBJECT`.
+        let kind =
+            name.split_once('/').map(|(id, _)| id).filter(|id| FindingId::from_id(id).is_some());
+        Topic::from_name(kind.unwrap_or(&name)).ok_or_else(|| {
             let near = match explain::nearest(&name)[..] {
                 [] => String::new(),
                 ref names => format!("; nearest: {}", names.join(", ")),

@@ -463,8 +463,7 @@ fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {
 }
 
 fn there<'a>(audit: &'a Audit, mended: &Mended) -> Option<&'a Finding> {
-    let name = FindingName::of(&mended.finding);
-    let mut found = audit.findings.iter().filter(|finding| name.is_of(finding));
+    let mut found = audit.findings.iter().filter(|finding| mended.finding.is_same(finding));
     found.find(|finding| finding.severity >= mended.finding.severity)
 }
 
@@ -489,8 +488,7 @@ fn new_findings(
     accepted: &BTreeSet<String>,
 ) -> Result<Vec<Finding>, Refusal> {
     let was = |finding: &Finding| {
-        let name = FindingName::of(finding);
-        before.findings.iter().any(|old| name.is_of(old) && old.severity >= finding.severity)
+        before.findings.iter().any(|old| old.is_same(finding) && old.severity >= finding.severity)
     };
     let mut new = Vec::new();
     for finding in after.findings.iter().filter(|finding| !was(finding)) {

@@ -6,7 +6,7 @@
 //!                              └────────────────────────────────────▶ JSON
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use unmasq_audit::change::{self, Unwritable};
@@ -33,7 +33,7 @@ pub struct Subject<'a> {
 }
 
 /// The part of an audit that is about one Service (`namespace/name`): rows with it, and findings
-/// that name it or such a row. A row keeps its other Services, because its count is theirs too.
+/// that name it, or such a row and no Service. A row keeps its other Services, because its count is theirs too.
 /// Totals stay those of the whole cluster.
 pub fn of_service(audit: &Audit, cluster: &Cluster, service: &str) -> Audit {
     let is_it = |index: &u32| {
@@ -52,9 +52,13 @@ pub fn of_service(audit: &Audit, cluster: &Cluster, service: &str) -> Audit {
         let mut finding = finding.clone();
         let rows = finding.affected.rows.iter().filter_map(|row| moved.get(row).copied());
         finding.affected.rows = rows.collect();
-        let named = finding.affected.services.iter().any(|name| name == service);
-        let about = named || finding.subject == service || !finding.affected.rows.is_empty();
-        about.then_some(finding)
+        let services = &finding.affected.services;
+        // A finding may be about some of its rows' Services.
+        let named = match services.is_empty() {
+            true => !finding.affected.rows.is_empty(),
+            false => services.iter().any(|name| name == service),
+        };
+        (named || finding.subject == service).then_some(finding)
     });
     Audit {
         findings: findings.collect(),
@@ -283,27 +287,41 @@ fn end(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// The findings that name a row of the matrix, worst first.
-pub(crate) fn about_row(findings: &[Finding], row: usize) -> impl Iterator<Item = &Finding> {
-    findings.iter().filter(move |finding| finding.affected.rows.contains(&row))
-}
-
 /// Rows where a source is lost and somebody is hurt by it.
 pub(crate) fn lost(audit: &Audit) -> impl Iterator<Item = &Row> {
-    let hurts = |index: usize| {
-        about_row(&audit.findings, index).any(|finding| finding.severity >= Severity::Warning)
+    let rows: BTreeSet<usize> = hurting(audit).flat_map(|(_, rows)| rows).collect();
+    rows.into_iter().filter_map(|index| audit.matrix.rows.get(index))
+}
+
+/// How many Services lose sources, and are hurt by it: of those that such rows are about, the ones
+/// that the findings name.
+pub(crate) fn losing(audit: &Audit, subject: &Subject<'_>) -> usize {
+    let hurting = hurting(audit).filter(|(_, rows)| !rows.is_empty());
+    let named: BTreeSet<&String> =
+        hurting.flat_map(|(finding, _)| &finding.affected.services).collect();
+    let called: BTreeSet<u32> = lost(audit).flat_map(|row| row.services.iter().copied()).collect();
+    called.into_iter().filter(|service| named.contains(&subject.service_name(*service))).count()
+}
+
+/// The findings that hurt, each with its rows where a source is lost.
+fn hurting(audit: &Audit) -> impl Iterator<Item = (&Finding, Vec<usize>)> {
+    let rewritten = |index: &usize| match audit.matrix.rows.get(*index).map(|row| &row.cell.fate) {
+        Some(Fate::Rewritten(_)) => true,
+        Some(
+            Fate::Preserved
+            | Fate::NoAnswer(_)
+            | Fate::Dropped(_)
+            | Fate::Rejected(_)
+            | Fate::Lost
+            | Fate::Unknown(_),
+        )
+        | None => false,
     };
-    let rewritten = |row: &Row| match row.cell.fate {
-        Fate::Rewritten(_) => true,
-        Fate::Preserved
-        | Fate::NoAnswer(_)
-        | Fate::Dropped(_)
-        | Fate::Rejected(_)
-        | Fate::Lost
-        | Fate::Unknown(_) => false,
-    };
-    let rows = audit.matrix.rows.iter().enumerate();
-    rows.filter(move |(index, row)| rewritten(row) && hurts(*index)).map(|(_, row)| row)
+    let hurting = audit.findings.iter().filter(|finding| finding.severity >= Severity::Warning);
+    hurting.map(move |finding| {
+        let rows = finding.affected.rows.iter().copied().filter(rewritten).collect();
+        (finding, rows)
+    })
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
 //! Settings that can't work, as findings of their own.
 //!
 //! In: what [`dependent::broken`](crate::dependent::broken) says, and the findings that rows made.
-//! Out: a finding for each object with such a setting. Where a rewriting is to blame, the finding
-//! that is about it becomes an error, and the setting's finding names it as its cause and stands
-//! right behind it: who mends that one has mended both.
+//! Out: a finding for each object with such a setting. Where a rewriting is to blame, what it does to
+//! the setting's Services becomes an error, and the setting's finding names that one as its cause and
+//! stands right behind it: who mends that one has mended both.
 
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use unmasq_eval::trace::RuleId;
-
 use super::checks::finding;
+use super::group::{Gathered, Key, Told};
 use super::{Context, order};
 use crate::dependent::{Broken, Dependence, Kind, by_service};
 use crate::matrix::{Fate, Row};
@@ -27,9 +26,10 @@ pub(super) fn told(broken: &Broken) -> String {
 type Parts<'a> = Vec<(&'a Broken, &'a Dependence)>;
 
 /// Settings of one object that can't work for one reason.
-struct Case<'a> {
+pub(super) struct Case<'a> {
     id: FindingId,
     object: &'a str,
+    by_rewriting: bool,
     parts: Parts<'a>,
     /// The rows that show it.
     rows: Vec<usize>,
@@ -38,6 +38,8 @@ struct Case<'a> {
     /// Who calls in these rows, and as whom.
     callers: Vec<IpAddr>,
     seen: Vec<IpAddr>,
+    /// What rewrites, by what it was gathered as.
+    blamed: Vec<Key>,
     /// What it follows from; empty: from no other finding.
     causes: Vec<Known>,
     /// How sure it is that somebody carries out NetworkPolicies.
@@ -54,14 +56,31 @@ struct Known {
     remedy: Option<String>,
 }
 
-/// Those that follow from other findings, which become errors. Those that don't are added to the
-/// findings.
-pub(super) fn of(
+/// What a rewriting breaks, by the rows that show it.
+pub(super) fn by_row(broken: &[Broken]) -> BTreeMap<usize, Vec<&Broken>> {
+    let mut all: BTreeMap<usize, Vec<&Broken>> = BTreeMap::new();
+    for one in broken.iter().filter(|one| one.by_rewriting) {
+        for row in &one.rows {
+            all.entry(*row).or_default().push(one);
+        }
+    }
+    all
+}
+
+/// The Services of a few that are among others, which are in order.
+pub(super) fn both<'s>(
+    few: impl IntoIterator<Item = &'s u32>,
+    others: &[u32],
+) -> impl Iterator<Item = u32> {
+    few.into_iter().copied().filter(|service| others.binary_search(service).is_ok())
+}
+
+/// Objects with settings that can't work.
+pub(super) fn cases<'a>(
     context: &Context<'_, '_>,
-    dependences: &[Dependence],
-    broken: &[Broken],
-    findings: &mut Vec<Finding>,
-) -> Vec<Finding> {
+    dependences: &'a [Dependence],
+    broken: &'a [Broken],
+) -> Vec<Case<'a>> {
     let mut objects: BTreeMap<(FindingId, &str, bool), Parts<'_>> = BTreeMap::new();
     for one in broken {
         let dependence = &dependences[one.dependence];
@@ -72,15 +91,29 @@ pub(super) fn of(
         true => Confidence::Likely,
         false => words::enforced(context),
     };
+    let case = |((id, object, by_rewriting), parts)| Case {
+        enforced,
+        by_rewriting,
+        ..Case::new(context, id, object, parts)
+    };
+    objects.into_iter().map(case).collect()
+}
+
+/// Those that follow from other findings: the ones of what breaks, by index. Those that don't are
+/// added to the findings.
+pub(super) fn of(
+    context: &Context<'_, '_>,
+    cases: Vec<Case<'_>>,
+    dependences: &[Dependence],
+    breaking: &BTreeMap<Key, usize>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Finding> {
     let settings = Settings { all: dependences, behind: by_service(dependences) };
-    let mut blamed = Blamed::of(context, findings);
     let mut following = Vec::new();
     let mut alone = Vec::new();
-    for ((id, object, by_rewriting), parts) in objects {
-        let mut case = Case { enforced, ..Case::new(context, id, object, parts) };
-        if by_rewriting {
-            case.causes = blamed.raise(context, &case, findings);
-        }
+    for mut case in cases {
+        let causes = case.blamed.iter().filter_map(|key| findings.get(*breaking.get(key)?));
+        case.causes = causes.map(Known::of).collect();
         let found = made(context, &case, &settings);
         match found.caused_by.is_empty() {
             true => alone.push(found),
@@ -149,10 +182,12 @@ impl<'a> Case<'a> {
         Case {
             id,
             object,
+            by_rewriting: false,
             parts,
             services,
             callers: callers.into_iter().collect(),
             seen: seen.into_iter().collect(),
+            blamed: Vec::new(),
             causes: Vec::new(),
             enforced: Confidence::Likely,
             rows: rows.into_iter().collect(),
@@ -160,73 +195,65 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Findings by what they are about: indices, in order.
-struct Blamed {
-    rows: BTreeMap<usize, Vec<usize>>,
-    rules: BTreeMap<(usize, RuleId), BTreeSet<usize>>,
-    /// What each breaks, once it was asked.
-    breaks: BTreeMap<usize, BTreeSet<String>>,
+impl Known {
+    fn of(finding: &Finding) -> Known {
+        let remedy = finding.remedies.iter().find(|one| one.lasting);
+        Known {
+            name: Reference { id: finding.id, subject: finding.subject.clone() },
+            title: finding.title.clone(),
+            owner: finding.owner,
+            nodes: finding.affected.nodes.clone(),
+            remedy: remedy.map(|remedy| remedy.title.clone()),
+        }
+    }
 }
 
-impl Blamed {
-    fn of(context: &Context<'_, '_>, findings: &[Finding]) -> Blamed {
-        let breaks = BTreeMap::new();
-        let mut blamed = Blamed { rows: BTreeMap::new(), rules: BTreeMap::new(), breaks };
-        for (index, finding) in findings.iter().enumerate() {
-            for number in &finding.affected.rows {
-                let row = context.matrix.rows.get(*number).filter(|row| arrives_rewritten(row));
-                let Some(row) = row else { continue };
-                blamed.rows.entry(*number).or_default().push(index);
-                for rule in &row.witness.rewriters {
-                    blamed.rules.entry(*rule).or_default().insert(index);
-                }
+/// Finds what rewrites in the rows of settings, and tells it what it breaks.
+///
+/// What arrives rewritten is gathered already, and tells what it breaks for whom. What was dropped on
+/// its way isn't; it met the rule that others met.
+pub(super) fn blame(
+    context: &Context<'_, '_>,
+    cases: &mut [Case<'_>],
+    gathered: &mut BTreeMap<Key, Gathered>,
+) {
+    let row = |index: &usize| context.matrix.rows.get(*index);
+    let (mut of_rows, mut of_rules) = (BTreeMap::new(), BTreeMap::new());
+    for (key, all) in &*gathered {
+        for index in all.rows() {
+            let Some(row) = row(&index).filter(|row| arrives_rewritten(row)) else { continue };
+            of_rows.insert(index, key.clone());
+            for rule in &row.witness.rewriters {
+                let keys: &mut BTreeSet<Key> = of_rules.entry(*rule).or_default();
+                keys.insert(key.clone());
             }
         }
-        blamed
     }
-
-    /// The findings of what rewrites in a case's rows, which break the setting: they become errors.
-    fn raise(
-        &mut self,
-        context: &Context<'_, '_>,
-        case: &Case<'_>,
-        findings: &mut [Finding],
-    ) -> Vec<Known> {
-        let mut causes = Vec::new();
-        for index in self.to_blame(context, &case.rows) {
-            let finding = &mut findings[index];
-            finding.severity = Severity::Error;
-            let known = self.breaks.entry(index);
-            let known = known.or_insert_with(|| finding.breaks.iter().cloned().collect());
-            for sentence in case.parts.iter().map(|(broken, _)| told(broken)) {
-                if known.insert(sentence.clone()) {
-                    finding.breaks.push(sentence);
+    for case in cases.iter_mut().filter(|case| case.by_rewriting) {
+        let direct = case.rows.iter().filter_map(|index| of_rows.get(index));
+        let direct: BTreeSet<&Key> = direct.collect();
+        let mut blamed = direct.clone();
+        for index in case.rows.iter().filter(|index| !of_rows.contains_key(index)) {
+            let Some(row) = row(index) else { continue };
+            let met = row.witness.rewriters.iter().filter_map(|rule| of_rules.get(rule)).flatten();
+            let met: BTreeSet<&Key> =
+                met.filter(|key| direct.is_empty() || direct.contains(key)).collect();
+            for key in &met {
+                let hurt = both(&case.services, &row.services).collect();
+                let family = row.cell.family;
+                let told = Told { row: *index, family, breaks: true, hurt, rest: None };
+                if let Some(all) = gathered.get_mut(*key) {
+                    all.add(told);
                 }
             }
-            let name = Reference { id: finding.id, subject: finding.subject.clone() };
-            let remedy = finding.remedies.iter().find(|one| one.lasting);
-            causes.push(Known {
-                name,
-                title: finding.title.clone(),
-                owner: finding.owner,
-                nodes: finding.affected.nodes.clone(),
-                remedy: remedy.map(|remedy| remedy.title.clone()),
-            });
+            blamed.extend(met);
         }
-        causes
-    }
-
-    /// Which findings are about the rewriting in rows, by index.
-    fn to_blame(&self, context: &Context<'_, '_>, rows: &[usize]) -> BTreeSet<usize> {
-        let direct = rows.iter().filter_map(|row| self.rows.get(row)).flatten();
-        let direct: BTreeSet<usize> = direct.copied().collect();
-        if !direct.is_empty() {
-            return direct;
+        for key in &blamed {
+            if let Some(all) = gathered.get_mut(*key) {
+                all.breaks(case.parts.iter().map(|(broken, _)| told(broken)));
+            }
         }
-        // What was dropped on its way is in no such finding; it met the rule that others met.
-        let rows = rows.iter().filter_map(|index| context.matrix.rows.get(*index));
-        let rules = rows.flat_map(|row| &row.witness.rewriters);
-        rules.filter_map(|rule| self.rules.get(rule)).flatten().copied().collect()
+        case.blamed = blamed.into_iter().cloned().collect();
     }
 }
 
@@ -252,7 +279,7 @@ fn made(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> 
     nodes.extend(case.causes.iter().flat_map(|cause| cause.nodes.clone()));
     nodes.sort();
     nodes.dedup();
-    found.evidence = context.evidence(&case.rows);
+    found.evidence = context.evidence(&case.rows, &case.services);
     found.breaks = case.parts.iter().map(|(broken, _)| broken.sentence.clone()).collect();
     found.caused_by = case.causes.iter().map(|cause| cause.name.clone()).collect();
     let rows = case.rows.iter().filter_map(|index| context.matrix.rows.get(*index));

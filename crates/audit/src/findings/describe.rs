@@ -27,7 +27,7 @@ pub(super) mod spread;
 mod test;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::kubernetes::Container;
+use unmasq_cluster::kubernetes::{Container, Service};
 use unmasq_cluster::settings::Place;
 
 use super::{Context, Group, owner_name};
@@ -352,6 +352,12 @@ pub(super) fn few<T: ToString>(all: &[T]) -> String {
         Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
         Some(_) | None => shown.join(", "),
     }
+}
+
+/// The Services that a group is about.
+fn services<'c>(context: &Context<'_, 'c>, group: &Group) -> impl Iterator<Item = &'c Service> {
+    let all = &context.cluster.objects.services;
+    group.services.iter().filter_map(move |index| all.get(*index as usize))
 }
 
 /// The names of the nodes that have a suspect's rule.

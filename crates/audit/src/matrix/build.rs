@@ -1,5 +1,6 @@
 //! Asks everything, and puts equal answers together.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
 use std::ops::Range;
@@ -35,6 +36,45 @@ pub fn build(
     let assumptions = &mut first.teller.assumptions;
     assumptions.extend(questions.assumptions.iter().map(|one| (one.clone(), first.asked)));
     first.matrix()
+}
+
+/// Asks again what a row has only one witness of.
+pub(crate) struct Asker<'p, 'c> {
+    paths: &'p Paths<'c>,
+    clients: &'p Clients,
+    /// Made when something is asked.
+    questions: OnceCell<Questions<'p, 'c>>,
+}
+
+impl<'p, 'c> Asker<'p, 'c> {
+    pub(crate) fn new(paths: &'p Paths<'c>, clients: &'p Clients) -> Self {
+        Asker { paths, clients, questions: OnceCell::new() }
+    }
+
+    /// The first call of a Service that is answered as a cell says.
+    pub(crate) fn witness(&self, service: u32, cell: &Cell) -> Option<Witness> {
+        let questions = self.questions.get_or_init(|| Questions::new(self.paths, self.clients));
+        let mut teller = Teller::new(self.paths);
+        let all = questions.of_service(service as usize);
+        let mut may_be = all.iter().filter(|question| {
+            let outside = match &cell.client {
+                Client::Outside(outside) => Some(outside),
+                Client::Pod
+                | Client::PodElsewhere
+                | Client::Endpoint
+                | Client::Node
+                | Client::NodeElsewhere => None,
+            };
+            question.entry == cell.entry
+                && question.call.protocol == cell.protocol
+                && Family::of(question.call.to) == cell.family
+                && question.outside.as_ref() == outside
+        });
+        may_be.find_map(|question| {
+            let mut answers = teller.answers(question).into_iter();
+            answers.find_map(|(found, witness)| (found == *cell).then_some(witness))
+        })
+    }
 }
 
 /// Has all cores work on `0..count`, each on a range after the other, and gives back what they made

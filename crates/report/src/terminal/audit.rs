@@ -15,14 +15,13 @@
 pub(super) mod finding;
 pub(super) mod matrix;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use unmasq_audit::{Audit, Finding, Severity, Totals};
 
 use super::paint::{Colour, Paint, clean, columns};
 use super::{Style, list, plural};
-use crate::audit::{Subject, lost};
+use crate::audit::{Subject, losing, lost};
 
 /// How much is shown of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,9 +153,8 @@ fn capitalised(text: &str) -> String {
 /// Who loses what, of the findings that hurt.
 fn consequence(audit: &Audit, subject: &Subject<'_>) -> Option<String> {
     let calls: usize = lost(audit).map(|row| row.count).sum();
-    let services: BTreeSet<u32> = lost(audit).flat_map(|row| row.services.clone()).collect();
     let all = audit.totals.services;
-    match (services.len(), calls) {
+    match (losing(audit, subject), calls) {
         (_, 0) => None,
         (_, _) if subject.service.is_some() => Some("it loses its clients' addresses".to_owned()),
         (0, calls) => {

@@ -345,13 +345,8 @@ fn stale_flannel(context: &Context<'_, '_>) -> Option<Finding> {
     let (_, rule, _) = rules.first()?;
     let families = rules.iter().filter_map(|(_, _, family)| *family).collect();
     let cause = Rewriter { owner: Owner::Flannel, rule: rule.clone(), why: Why::ItsTests };
-    let group = Group {
-        suspect: Suspect { id: FindingId::StaleFlannelRules, cause },
-        severity: Severity::Warning,
-        rows: Vec::new(),
-        families,
-        breaks: BTreeMap::new(),
-    };
+    let suspect = Suspect { id: FindingId::StaleFlannelRules, cause };
+    let group = Group::without_rows(suspect, Severity::Warning, families);
     let mut found = context.finding("", &group);
     found.evidence = rules
         .iter()

@@ -1,6 +1,6 @@
 //! Calico's pools that masquerade and that no pod uses, where no client in them was asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use unmasq_cluster::networks::{NetworkKind, Pool};
 use unmasq_model::packet::Family;
@@ -27,13 +27,9 @@ pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {
         }
         let rule = "cali-nat-outgoing".to_owned();
         let cause = Cause { owner: Owner::Calico, rule, why: Why::ItsTests };
-        let group = Group {
-            suspect: Suspect { id: FindingId::CalicoUnusedPool, cause },
-            severity: Severity::Warning,
-            rows: Vec::new(),
-            families: BTreeSet::from([family]),
-            breaks: BTreeMap::new(),
-        };
+        let suspect = Suspect { id: FindingId::CalicoUnusedPool, cause };
+        let families = BTreeSet::from([family]);
+        let group = Group::without_rows(suspect, Severity::Warning, families);
         let mut found = context.finding(name, &group);
         let text =
             format!("pool {name}: {}, natOutgoing, and no pod has an address of it", network.range);

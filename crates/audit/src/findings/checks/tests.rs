@@ -15,7 +15,7 @@ use unmasq_eval::trace::Options;
 
 use super::*;
 use crate::expect::{Expectations, parse};
-use crate::matrix::Matrix;
+use crate::matrix::{self, Matrix};
 use crate::{Action, Edit, Instruction, Syntax};
 
 /// A capture's files: the objects as YAML, and others by path.
@@ -41,8 +41,10 @@ fn expected(lines: &str) -> Expectations {
 fn added(cluster: &Cluster, expectations: &Expectations, before: Vec<Finding>) -> Vec<Finding> {
     let paths = Paths::new(cluster, Options::default());
     let matrix = Matrix::default();
+    let clients = matrix::Clients::default();
+    let asker = &matrix::Asker::new(&paths, &clients);
     let lookup = &Lookup::new(&cluster.objects);
-    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations };
+    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
     let mut findings = before;
     add(&context, &mut findings);
     for finding in &findings {

@@ -1,14 +1,12 @@
 //! klipper-lb, the load balancer of k3s: its pods translate in their own network namespace.
 
-use std::collections::BTreeSet;
-
 use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
 use unmasq_cluster::settings::Place;
 
 use super::policy::{CLUSTER, LOCAL};
 use super::{
     Context, Described, Group, Known, by_hand, cause, command, json, literal, of_node, patch,
-    restart_on, sentence, step, title, undone, unseen,
+    restart_on, sentence, services, step, title, undone, unseen,
 };
 use crate::{Remedy, Step, Syntax};
 
@@ -16,11 +14,7 @@ const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 
 pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let cluster = context.cluster;
-    let rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
-    let indices: BTreeSet<u32> = rows.flat_map(|row| &row.services).copied().collect();
-    let services: Vec<_> = indices
-        .into_iter()
-        .filter_map(|index| cluster.objects.services.get(index as usize))
+    let services: Vec<_> = services(context, group)
         .filter(|service| service.spec.kind == ServiceType::LoadBalancer)
         .collect();
     let disabled = cluster.settings.rancher.disable.all();

@@ -8,7 +8,7 @@ use unmasq_model::packet::Family;
 use super::rules::Standing;
 use super::{
     Context, Described, Group, Known, by_hand, cause, command, environment, few, json, literal,
-    owner_name, patch, pin, rules, sentence, step, title, undone, unseen, value,
+    owner_name, patch, pin, rules, sentence, services, step, title, undone, unseen, value,
 };
 use crate::matrix::{Client, Entry};
 use crate::{
@@ -135,7 +135,7 @@ pub(super) fn mesh(context: &Context<'_, '_>, group: &Group) -> Described {
     }
 }
 
-/// The Deployments behind the Services of the rows.
+/// The Deployments behind the Services of the group.
 fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
     const MODE: &str = "sidecar.istio.io/interceptionMode";
     let mode = |value: &str| {
@@ -144,13 +144,8 @@ fn deployments(context: &Context<'_, '_>, group: &Group) -> Vec<Step> {
         )
     };
     let tproxy = mode("\"TPROXY\"");
-    let objects = &context.cluster.objects;
-    let rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
-    let services: std::collections::BTreeSet<u32> =
-        rows.flat_map(|row| &row.services).copied().collect();
-    let services = services.iter().filter_map(|index| objects.services.get(*index as usize));
     let mut steps = Vec::new();
-    for service in services {
+    for service in services(context, group) {
         let namespace = &service.metadata.namespace;
         let its = context.lookup.workloads_of(service).filter(|(kind, _)| *kind == "Deployment");
         for (_, one) in its {

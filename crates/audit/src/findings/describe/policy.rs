@@ -1,13 +1,11 @@
 //! `externalTrafficPolicy: Cluster`: kube-proxy's masquerade that the answer needs.
 
-use std::collections::BTreeSet;
-
 use unmasq_cluster::kubernetes::{Service, ServiceType, TrafficPolicy};
 
 use super::spread::Spread;
 use super::{
     Context, Described, Group, Known, by_hand, cause, command, computed, count, few, literal,
-    patch, patch_command, sentence, step, title, undone, unseen,
+    patch, patch_command, sentence, services, step, title, undone, unseen,
 };
 use crate::{Remedy, Requirement, Step, quoted};
 
@@ -60,13 +58,9 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     }
 }
 
-/// The Services of the rows that have the policy.
+/// The Services of the group that have the policy.
 fn affected<'c>(context: &Context<'_, 'c>, group: &Group) -> Vec<&'c Service> {
-    let rows = group.rows.iter().filter_map(|row| context.matrix.rows.get(*row));
-    let indices: BTreeSet<u32> = rows.flat_map(|row| &row.services).copied().collect();
-    let services = indices.into_iter();
-    let services =
-        services.filter_map(|index| context.cluster.objects.services.get(index as usize));
+    let services = services(context, group);
     services.filter(|one| one.spec.external_traffic_policy == TrafficPolicy::Cluster).collect()
 }
 

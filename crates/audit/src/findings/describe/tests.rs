@@ -43,25 +43,20 @@ fn of(
     let paths = Paths::new(cluster, Options::default());
     let families: BTreeSet<Family> = rows.iter().map(|row| row.cell.family).collect();
     let families = if families.is_empty() { BTreeSet::from([Family::V4]) } else { families };
+    let suspect =
+        Suspect { id, cause: matrix::Cause { owner, rule: rule.to_owned(), why: Why::ItsTests } };
     let group = Group {
-        suspect: Suspect {
-            id,
-            cause: matrix::Cause { owner, rule: rule.to_owned(), why: Why::ItsTests },
-        },
-        severity: Severity::Info,
         rows: (0..rows.len()).collect(),
-        families,
-        breaks: BTreeMap::new(),
+        services: rows.iter().flat_map(|row| row.services.clone()).collect(),
+        ..Group::without_rows(suspect, Severity::Info, families)
     };
     let matrix = Matrix { rows, ..Matrix::default() };
     let expectations = crate::expect::Expectations::default();
-    let context = Context {
-        cluster,
-        lookup: &Lookup::new(&cluster.objects),
-        paths: &paths,
-        matrix: &matrix,
-        expectations: &expectations,
-    };
+    let clients = matrix::Clients::default();
+    let asker = &matrix::Asker::new(&paths, &clients);
+    let expectations = &expectations;
+    let lookup = &Lookup::new(&cluster.objects);
+    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
     let described = describe(&context, subject, &group);
     assert!(described.title.chars().count() <= TITLE, "{}", described.title);
     for action in actions(&described) {

@@ -176,8 +176,9 @@ fn write_line(
         below(text, &format!("goes from one node to another {often}"), paint);
     }
     if !findings.is_empty() {
-        let mut ids: Vec<&str> = findings.iter().map(|finding| finding.id.id()).collect();
-        ids.dedup();
+        let mut named = BTreeSet::new();
+        let ids = findings.iter().map(|finding| finding.id.id());
+        let ids: Vec<&str> = ids.filter(|id| named.insert(*id)).collect();
         below(text, &format!("finding: {}", ids.join(", ")), paint);
     }
     let names = subject.services(row);

@@ -4,7 +4,7 @@ use unmasq_model::packet::Family;
 
 use super::super::super::describe::tests::row;
 use super::*;
-use crate::matrix::{Client, Entry, Fate};
+use crate::matrix::{Asker, Client, Clients, Entry, Fate};
 
 const LEGACY: &str = "*nat\n:POSTROUTING ACCEPT [0:0]\n\
     -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n";
@@ -101,13 +101,11 @@ fn what_hides_answers_is_worse() {
         ..Matrix::default()
     };
     let expectations = Expectations::default();
-    let context = Context {
-        cluster: &cluster,
-        lookup: &Lookup::new(&cluster.objects),
-        paths: &paths,
-        matrix: &matrix,
-        expectations: &expectations,
-    };
+    let clients = Clients::default();
+    let asker = &Asker::new(&paths, &clients);
+    let (cluster, expectations) = (&cluster, &expectations);
+    let lookup = &Lookup::new(&cluster.objects);
+    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
     let mut findings = Vec::new();
     opaque::add(&context, &mut findings);
     assert_eq!(names(&findings), [(FindingId::OpaqueDataplane, "IPVS", Severity::Warning)]);
