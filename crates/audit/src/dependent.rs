@@ -9,10 +9,12 @@
 
 mod find;
 mod judge;
+mod policy;
 mod traefik;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
@@ -25,6 +27,7 @@ use crate::matrix::Clients;
 pub use find::dependences;
 pub(crate) use find::{Controller, controller_of, dependences_by};
 pub use judge::broken;
+pub use policy::Admission;
 
 /// A setting whose effect depends on the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,13 @@ pub struct Dependence {
     pub families: Vec<Family>,
     /// How the one who judges learns the client's address, if not from the packet.
     pub told_by: Option<ToldBy>,
+    /// At which ports of its Services a NetworkPolicy's rule matters, and who else gets in there.
+    pub admissions: Arc<[Admission]>,
+}
+
+/// Of what is no NetworkPolicy.
+fn no_admissions() -> Arc<[Admission]> {
+    Arc::new([])
 }
 
 impl Dependence {

@@ -68,6 +68,8 @@ pub struct Row {
     pub count: usize,
     /// The Services that they are about: indices in `objects.services`, in order.
     pub services: Vec<u32>,
+    /// The ports of these: indices in `objects.services` and its `spec.ports`, in order.
+    pub ports: Vec<(u32, u32)>,
     /// The first of them.
     pub witness: Witness,
 }

@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{
-    ClientRule, ClientRuleKind, ConfigMap, IpBlock, Lookup, NetworkPolicy, Pod, Service,
-    ServiceType,
+    ClientRule, ClientRuleKind, ConfigMap, Lookup, Service, ServiceType,
 };
 use unmasq_model::packet::Family;
 
-use super::{Dependence, Kind, traefik};
+use super::{Dependence, Kind, no_admissions, policy, traefik};
 use crate::expect::ToldBy;
 
 /// The settings of a cluster that depend on the source, in order of kinds and objects.
@@ -21,10 +20,7 @@ pub fn dependences(cluster: &Cluster) -> Vec<Dependence> {
 
 /// The same, with what was made already.
 pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
-    let mut all = Vec::new();
-    for policy in cluster.objects.network_policies.iter().filter(|one| one.is_for_ingress()) {
-        of_policy(lookup, policy, &mut all);
-    }
+    let mut all = policy::dependences(cluster);
     for (index, service) in (0..).zip(&cluster.objects.services) {
         all.extend(of_service(index, service));
     }
@@ -47,32 +43,6 @@ pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Depe
     all
 }
 
-fn of_policy(lookup: &Lookup<'_>, policy: &NetworkPolicy, all: &mut Vec<Dependence>) {
-    let selected = lookup.pods_of(&policy.metadata.namespace, &policy.spec.pod_selector);
-    // A policy has no say over pods of the node's own network.
-    let selected: Vec<&Pod> = selected.filter(|pod| !pod.spec.host_network).collect();
-    let pods: Vec<IpAddr> = selected.iter().flat_map(|pod| pod.ips()).collect();
-    let services: Vec<u32> = lookup.services_of(selected).into_iter().collect();
-    for (number, rule) in policy.spec.ingress.iter().enumerate() {
-        for (at, peer) in rule.from.iter().enumerate() {
-            let Some(IpBlock { cidr, except }) = &peer.ip_block else { continue };
-            let family = Family::of(cidr.addr());
-            all.push(Dependence {
-                what: format!("it lets clients of {cidr} reach its pods"),
-                object: format!("NetworkPolicy {}", policy.metadata.full_name()),
-                field: format!("spec.ingress[{number}].from[{at}].ipBlock"),
-                kind: Kind::NetworkPolicy,
-                services: services.clone(),
-                pods: pods.iter().copied().filter(|one| Family::of(*one) == family).collect(),
-                networks: vec![*cidr],
-                except: except.clone(),
-                families: vec![family],
-                told_by: None,
-            });
-        }
-    }
-}
-
 fn of_service(index: u32, service: &Service) -> Option<Dependence> {
     let networks = service.spec.load_balancer_source_ranges.clone();
     (service.spec.kind == ServiceType::LoadBalancer && !networks.is_empty()).then(|| Dependence {
@@ -86,6 +56,7 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
         networks,
         except: Vec::new(),
         told_by: None,
+        admissions: no_admissions(),
     })
 }
 
@@ -119,6 +90,7 @@ fn of_ingress(
         networks,
         except: Vec::new(),
         told_by,
+        admissions: no_admissions(),
     }
 }
 
@@ -148,6 +120,7 @@ fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> 
         networks,
         except: Vec::new(),
         told_by: Some(told),
+        admissions: no_admissions(),
     })
 }
 

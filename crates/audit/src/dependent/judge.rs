@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::Caller;
 
+use super::policy::{Admission, Doors};
 use super::{Broken, Dependence, Kind};
 use crate::expect::ToldBy;
 use crate::matrix::{Client, Entry, Fate, Matrix, Row};
@@ -20,16 +21,21 @@ pub fn broken(cluster: &Cluster, matrix: &Matrix, dependences: &[Dependence]) ->
     let mut all = Vec::new();
     let nodes: Vec<IpAddr> = node_addresses(cluster).collect();
     let rows = Rows::of(matrix);
+    let doors = Doors::new(cluster);
     for (index, dependence) in dependences.iter().enumerate() {
         let mut found: BTreeMap<(FindingId, bool), Broken> = BTreeMap::new();
-        for (number, services) in rows.about(&dependence.services) {
+        for (number, about) in rows.about(&dependence.services) {
             let row = &matrix.rows[number];
             let Some(caller) = outside(row) else { continue };
             if !dependence.families.contains(&row.cell.family) {
                 continue;
             }
             let Some(judged) = judge(&nodes, dependence, row, caller) else { continue };
-            let Judged { finding, by_rewriting, why } = judged;
+            let services = services(&doors, dependence, row, &judged, about);
+            if services.is_empty() {
+                continue;
+            }
+            let Judged { finding, by_rewriting, why, unless_let_in: _ } = judged;
             let broken = found.entry((finding, by_rewriting)).or_insert_with(|| Broken {
                 dependence: index,
                 rows: Vec::new(),
@@ -75,17 +81,50 @@ impl Rows {
     }
 }
 
+/// The Services of a row for which a setting is wrong.
+fn services(
+    doors: &Doors<'_>,
+    dependence: &Dependence,
+    row: &Row,
+    judged: &Judged,
+    about: Vec<u32>,
+) -> Vec<u32> {
+    match dependence.kind {
+        Kind::NetworkPolicy => {
+            let is_out = |at: &&Admission| {
+                row.ports.binary_search(&at.port).is_ok()
+                    && !judged.unless_let_in.is_some_and(|address| doors.may_enter(address, at))
+            };
+            let mut found: Vec<u32> =
+                dependence.admissions.iter().filter(is_out).map(|at| at.port.0).collect();
+            found.dedup();
+            found
+        }
+        Kind::SourceRanges
+        | Kind::IngressAllowList
+        | Kind::IngressRateLimit
+        | Kind::TrustedProxies => about,
+    }
+}
+
 /// What is wrong with a setting, by one row.
 struct Judged {
     finding: FindingId,
     by_rewriting: bool,
+    /// Nothing is wrong for a NetworkPolicy where another of its rules, or another policy's, lets
+    /// this address in.
+    unless_let_in: Option<IpAddr>,
     /// The rest of the sentence.
     why: String,
 }
 
 impl Judged {
     fn rewritten(finding: FindingId, why: String) -> Judged {
-        Judged { finding, by_rewriting: true, why }
+        Judged { finding, by_rewriting: true, unless_let_in: None, why }
+    }
+
+    fn unless(self, let_in: IpAddr) -> Judged {
+        Judged { unless_let_in: Some(let_in), ..self }
     }
 }
 
@@ -131,7 +170,8 @@ fn policy(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) 
             Some(seen) if dependence.names(seen) => None,
             Some(seen) => {
                 let why = format!("and {caller} reaches them as {seen}, which it doesn't name");
-                Some(Judged::rewritten(FindingId::PolicyCannotMatchClient, why))
+                let judged = Judged::rewritten(FindingId::PolicyCannotMatchClient, why);
+                Some(judged.unless(seen))
             }
             None => {
                 let why = format!("and {caller} is rewritten on the way, and dropped");
@@ -151,7 +191,7 @@ fn policy(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) 
     let why = format!(
         "with {allowed}, which others' addresses are rewritten to: {caller} gets in as {seen}"
     );
-    Some(Judged::rewritten(FindingId::PolicyAllowsNode, why))
+    Some(Judged::rewritten(FindingId::PolicyAllowsNode, why).unless(caller))
 }
 
 fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
@@ -169,7 +209,7 @@ fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged>
     let arrives = row.witness.seen.is_some();
     (by_header && everybody && arrives).then(|| {
         let why = format!("so {caller}, who reaches it directly, can claim any address");
-        Judged { finding, by_rewriting: false, why }
+        Judged { finding, by_rewriting: false, unless_let_in: None, why }
     })
 }
 

@@ -23,9 +23,9 @@ fn cluster(documents: &[Value]) -> Cluster {
 fn shop(cidr: &str) -> Cluster {
     cluster(&[
         json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "api"},
-               "spec": {"type": "NodePort", "selector": {"app": "api"}}}),
+               "spec": {"type": "NodePort", "selector": {"app": "api"}, "ports": [{"port": 80}]}}),
         json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
-               "spec": {"type": "LoadBalancer", "selector": {"app": "web"}}}),
+               "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]}}),
         json!({"kind": "Pod", "metadata": {"namespace": "shop", "name": "w", "labels": {"app": "web"}},
                "spec": {"nodeName": "n1"}, "status": {"podIP": "10.42.1.5"}}),
         json!({"kind": "Node", "metadata": {"name": "n1"},
@@ -68,6 +68,7 @@ fn row(entry: Entry, from: &str, seen: Option<&str>, owner: Owner, hops: usize, 
         },
         count: 1,
         services: to.to_vec(),
+        ports: to.iter().map(|index| (*index, 0)).collect(),
         witness: Witness {
             call,
             way: 0,
@@ -135,6 +136,152 @@ fn a_policy_that_lets_in_everybody_by_a_node() {
     // A gateway address of pods, which is no node's own.
     assert_eq!(ids(&shop("10.42.0.0/16"), rows("10.42.1.0", 1)), [FindingId::PolicyAllowsNode]);
     assert_eq!(ids(&shop("198.51.100.0/24"), rows("10.0.0.11", 1)), []);
+}
+
+/// The shop, whose web has two ports and whose pods name one of theirs, with these policies in
+/// place of its own: their rules, and which pods each is for.
+fn guarded(policies: &[Value]) -> Cluster {
+    let mut shop = shop("192.0.2.0/24");
+    shop.objects.network_policies.clear();
+    let web = json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [
+            {"name": "http", "port": 80, "targetPort": "www"},
+            {"name": "admin", "port": 8443, "targetPort": 9443},
+            {"name": "dns", "port": 53, "protocol": "UDP"}]}});
+    let pod = |namespace: &str, name: &str, ip: &str| {
+        json!({"kind": "Pod", "metadata": {"namespace": namespace, "name": name,
+                   "labels": {"app": name}},
+               "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [
+                   {"name": "www", "containerPort": 8080},
+                   {"name": "www", "containerPort": 8081, "protocol": "UDP"}]}]},
+               "status": {"podIP": ip}})
+    };
+    let documents = [
+        web,
+        pod("shop", "web", "10.42.1.5"),
+        pod("lb", "lb", "10.42.1.9"),
+        json!({"kind": "Namespace", "metadata": {"name": "lb", "labels": {"of": "us"}}}),
+    ];
+    documents.iter().for_each(|one| shop.objects.add(one).unwrap());
+    for (number, spec) in policies.iter().enumerate() {
+        let policy = json!({"kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1",
+            "metadata": {"namespace": "shop", "name": format!("p{number}")}, "spec": spec});
+        shop.objects.add(&policy).unwrap();
+    }
+    shop.objects.settle();
+    shop
+}
+
+/// At which ports of web the only ipBlock is told to shut out its client, who comes as `seen`.
+fn shut_out(policies: &[Value], seen: &str) -> Vec<u32> {
+    let cluster = guarded(policies);
+    let is_shut = |port: &u32| {
+        let from = "198.51.100.20";
+        let mut row = row(Entry::NodePort, from, Some(seen), Owner::KubeProxy, 1, &[1]);
+        row.ports = vec![(1, *port)];
+        let found = judged(&cluster, vec![row]);
+        found.iter().for_each(|one| assert_eq!(one.0, FindingId::PolicyCannotMatchClient));
+        !found.is_empty()
+    };
+    (0..3).filter(is_shut).collect()
+}
+
+/// A rule for clients of the network that the client is in.
+fn clients(ports: Value) -> Value {
+    json!({"from": [{"ipBlock": {"cidr": "198.51.100.0/24"}}], "ports": ports})
+}
+
+const NODE: &str = "10.0.0.11";
+
+/// Ports of a rule are the pod's: web's are www (TCP 8080), 9443 and UDP 53.
+#[test]
+fn a_policy_is_about_the_ports_of_its_rule() {
+    for (ports, expected) in [
+        (json!(null), &[0, 1, 2][..]),
+        (json!([]), &[0, 1, 2]),
+        (json!([{"port": 8080}]), &[0]),
+        (json!([{"port": 80}]), &[]),
+        (json!([{"port": "www"}]), &[0]),
+        // This name is another port of another protocol.
+        (json!([{"port": "www", "protocol": "UDP"}]), &[]),
+        (json!([{"port": "other"}]), &[]),
+        (json!([{"port": 9000, "endPort": 9443}]), &[1]),
+        (json!([{"port": 9000, "endPort": 9442}]), &[]),
+        (json!([{"port": 9444, "endPort": 9500}]), &[]),
+        // TCP, as none is said.
+        (json!([{}]), &[0, 1]),
+        (json!([{"protocol": "UDP"}]), &[2]),
+        (json!([{"port": 53}]), &[]),
+        (json!([{"port": 53, "protocol": "UDP"}, {"port": 8080}]), &[0, 2]),
+    ] {
+        let policy = json!({"ingress": [clients(ports.clone())]});
+        assert_eq!(shut_out(&[policy], NODE), expected, "{ports}");
+    }
+}
+
+/// Policies add up, those that select the same pod alone.
+#[test]
+fn who_is_let_in_by_another_rule_is_not_shut_out() {
+    let web = || json!({"matchLabels": {"app": "web"}});
+    let first = || json!({"podSelector": web(), "ingress": [clients(json!(null))]});
+    let other = |rule: Value| json!({"podSelector": web(), "ingress": [rule]});
+    let of = |peer: Value| other(json!({"from": [peer]}));
+    let ports = json!([{"port": 8080}]);
+    for (second, expected) in [
+        // Everybody, at all ports or at one.
+        (other(json!({})), &[][..]),
+        (other(json!({"from": [], "ports": ports})), &[1, 2]),
+        (json!({"podSelector": {"matchLabels": {"app": "api"}}, "ingress": [{}]}), &[0, 1, 2]),
+        (json!({"podSelector": web(), "policyTypes": ["Egress"], "ingress": [{}]}), &[0, 1, 2]),
+        // The address that the client comes as.
+        (of(json!({"ipBlock": {"cidr": "10.0.0.0/24"}})), &[]),
+        (of(json!({"ipBlock": {"cidr": "10.0.0.0/24", "except": ["10.0.0.11/32"]}})), &[0, 1, 2]),
+        (other(json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/24"}}], "ports": ports})), &[1, 2]),
+        // Another client.
+        (of(json!({"ipBlock": {"cidr": "192.0.2.0/24"}})), &[0, 1, 2]),
+        (of(json!({"podSelector": {}})), &[0, 1, 2]),
+    ] {
+        assert_eq!(shut_out(&[first(), second.clone()], NODE), expected, "{second}");
+    }
+    let one = json!({"ingress": [clients(json!(null)), {"ports": ports}]});
+    assert_eq!(shut_out(&[one], NODE), [1, 2]);
+}
+
+/// A client may come as a pod, that of a load balancer.
+#[test]
+fn who_comes_as_a_pod_is_let_in_where_that_pod_is() {
+    for (peer, let_in) in [
+        (json!({"podSelector": {}}), false),
+        (json!({"namespaceSelector": {}}), true),
+        (json!({"namespaceSelector": {"matchLabels": {"of": "us"}}}), true),
+        (json!({"namespaceSelector": {"matchLabels": {"of": "them"}}}), false),
+        (json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "lb"}}}), true),
+        (json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}), false),
+    ] {
+        let mut rule = clients(json!(null));
+        rule["from"].as_array_mut().unwrap().push(peer.clone());
+        let found = shut_out(&[json!({"ingress": [rule]})], "10.42.1.9");
+        assert_eq!(found.is_empty(), let_in, "{peer}");
+    }
+}
+
+#[test]
+fn nothing_depends_on_who_asks_where_everybody_is_let_in() {
+    let policy = json!({"ingress": [clients(json!(null)), {}]});
+    assert_eq!(dependences(&guarded(&[policy])), []);
+    let partly = json!({"ingress": [clients(json!(null)), {"ports": [{"protocol": "UDP"}]}]});
+    assert_eq!(dependences(&guarded(&[partly]))[0].services, [1]);
+}
+
+/// Somebody else whom another rule names doesn't get in by the node's address alone.
+#[test]
+fn a_node_that_is_let_in_may_stand_for_somebody_who_is_too() {
+    let rows = || vec![row(Entry::NodePort, "203.0.113.77", Some(NODE), Owner::KubeProxy, 1, &[1])];
+    let node = || json!({"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]});
+    let found = judged(&guarded(&[node()]), rows());
+    assert_eq!(found[0].0, FindingId::PolicyAllowsNode);
+    let them = json!({"ingress": [{"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]});
+    assert_eq!(judged(&guarded(&[node(), them]), rows()), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Lookup, Middleware, MiddlewareRef};
 
 use super::find::{controller, families, names, networks};
-use super::{Dependence, Kind};
+use super::{Dependence, Kind, no_admissions};
 use crate::expect::ToldBy;
 
 const PREFIX: &str = "traefik.ingress.kubernetes.io";
@@ -128,6 +128,7 @@ fn of_middleware(traefik: &Traefik, one: &Middleware) -> Vec<Dependence> {
             networks,
             except: Vec::new(),
             told_by: told,
+            admissions: no_admissions(),
         }
     };
     let mut all = Vec::new();

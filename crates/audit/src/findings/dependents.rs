@@ -270,7 +270,7 @@ fn arrives_rewritten(row: &Row) -> bool {
 }
 
 fn made(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> Finding {
-    let described = words::describe(context, case, settings);
+    let described = words::describe(context, case);
     let owner = case.causes.first().map_or(Owner::Unclaimed, |cause| cause.owner);
     let severity = severity(case, settings);
     let mut found = finding(case.id, case.object.to_owned(), severity, owner, described);

@@ -131,6 +131,7 @@ struct Part<'p, 'c> {
 struct Found {
     count: usize,
     services: Vec<u32>,
+    ports: Vec<(u32, u32)>,
     witness: Witness,
 }
 
@@ -148,14 +149,20 @@ impl<'p, 'c> Part<'p, 'c> {
     }
 
     fn put(&mut self, cell: Cell, witness: Witness) {
-        let service = witness.service.map(|(service, _)| service);
+        let port = witness.service;
         let found = match self.rows.entry(cell) {
             Place::Occupied(found) => found.into_mut(),
-            Place::Vacant(place) => place.insert(Found { count: 0, services: Vec::new(), witness }),
+            Place::Vacant(place) => {
+                let (services, ports) = (Vec::new(), Vec::new());
+                place.insert(Found { count: 0, services, ports, witness })
+            }
         };
         found.count += 1;
-        if let Some(service) = service.filter(|service| found.services.last() != Some(service)) {
-            found.services.push(service);
+        if let Some(port) = port.filter(|port| found.ports.last() != Some(port)) {
+            if found.services.last() != Some(&port.0) {
+                found.services.push(port.0);
+            }
+            found.ports.push(port);
         }
     }
 
@@ -172,6 +179,7 @@ impl<'p, 'c> Part<'p, 'c> {
                     let own = own.into_mut();
                     own.count += found.count;
                     own.services.extend(found.services);
+                    own.ports.extend(found.ports);
                 }
             }
         }
@@ -179,8 +187,8 @@ impl<'p, 'c> Part<'p, 'c> {
 
     fn matrix(self) -> Matrix {
         let row = |(cell, found): (Cell, Found)| {
-            let Found { count, services, witness } = found;
-            Row { cell, count, services, witness }
+            let Found { count, services, ports, witness } = found;
+            Row { cell, count, services, ports, witness }
         };
         Matrix {
             rows: self.rows.into_iter().map(row).collect(),

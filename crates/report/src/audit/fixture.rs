@@ -416,6 +416,7 @@ fn matrix() -> Matrix {
         cell,
         count,
         services: services.to_vec(),
+        ports: services.iter().map(|index| (*index, 0)).collect(),
         witness: Witness {
             call: Call {
                 from,

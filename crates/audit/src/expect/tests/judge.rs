@@ -66,6 +66,7 @@ fn row(client: Client, from: &str, entry: Entry, to: &str, fate: Fate, services:
         },
         count: 1,
         services: services.to_vec(),
+        ports: services.iter().map(|index| (*index, 0)).collect(),
         witness: Witness {
             call: Call { from, source_port: None, to, port: None, protocol },
             way: 0,

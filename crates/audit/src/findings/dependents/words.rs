@@ -12,7 +12,7 @@ use super::super::Context;
 use super::super::describe::{
     Described, by_hand, command, few, patch_command, sentence, title, undone, unseen,
 };
-use super::{Case, Known, Settings};
+use super::{Case, Known};
 use crate::dependent::Kind;
 use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner, quoted};
 
@@ -25,14 +25,10 @@ struct Words {
     remedy: Option<Remedy>,
 }
 
-pub(super) fn describe(
-    context: &Context<'_, '_>,
-    case: &Case<'_>,
-    settings: &Settings<'_>,
-) -> Described {
+pub(super) fn describe(context: &Context<'_, '_>, case: &Case<'_>) -> Described {
     let Words { title: long, text, confidence, remedy } = match case.kind() {
         Kind::NetworkPolicy if case.id == FindingId::PolicyAllowsNode => allows(context, case),
-        Kind::NetworkPolicy => cannot_match(context, case, settings),
+        Kind::NetworkPolicy => cannot_match(context, case),
         Kind::SourceRanges | Kind::IngressAllowList | Kind::IngressRateLimit => {
             judges_another(context, case)
         }
@@ -117,19 +113,11 @@ fn mend(cause: &Known) -> Remedy {
     }
 }
 
-fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> Words {
+fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
     let (object, callers, seen) = (case.object, case.callers(), case.seen());
-    // Policies add up: who is let in by one is in.
-    let mut others = settings.of(case).filter(|one| {
-        one.kind == Kind::NetworkPolicy && case.seen.iter().any(|seen| one.names(*seen))
-    });
-    let fate = match (others.next(), case.seen.is_empty()) {
-        (Some(other), _) => format!(
-            "They get in all the same, by {}, and with them everybody who comes that way.",
-            other.place()
-        ),
-        (None, true) => "They were seen to be dropped.".to_owned(),
-        (None, false) => "If no other rule lets them in, they are shut out.".to_owned(),
+    let fate = match case.seen.is_empty() {
+        true => "They were seen to be dropped.",
+        false => "No other rule of a NetworkPolicy lets them in at that port: they are shut out.",
     };
     let text = format!(
         "An ipBlock is compared with the source that a packet has at the pod's node. {callers} is \

@@ -88,6 +88,7 @@ pub(in crate::findings) fn row(
         },
         count: 1,
         services: services.to_vec(),
+        ports: services.iter().map(|index| (*index, 0)).collect(),
         witness: Witness {
             call: Call {
                 from: Caller::Outside { node: 0, address },
