@@ -106,7 +106,15 @@ pub fn audit(
     hidden.extend(expectations.mismatches(cluster));
     hidden.extend(expectations.unjudged(cluster, &matrix));
     let assumptions = assumptions(cluster, &matrix);
-    Audit { findings, matrix, totals, assumptions, missing, hidden }
+    Audit {
+        findings,
+        matrix,
+        totals,
+        assumptions,
+        missing,
+        hidden,
+        doubts: crate::doubts::doubts(cluster),
+    }
 }
 
 /// Whom an audit asks about outside: anybody, and everybody whom a rule, a setting or an expectation

@@ -11,6 +11,7 @@
 
 pub mod change;
 pub mod dependent;
+mod doubts;
 pub mod expect;
 pub mod explain;
 mod finding;
@@ -23,6 +24,7 @@ mod owner;
 mod shape;
 mod shell;
 
+pub use doubts::{Doubt, DoubtKind};
 pub use finding::{
     Action, Affected, BREAKING, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction,
     Program, REST, Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Undo,
@@ -50,6 +52,8 @@ pub struct Audit {
     /// What could hide a loss, a sentence each: nothing was asked of it, or not all that matters.
     /// While there is such a thing, that nothing was found proves nothing.
     pub hidden: Vec<String>,
+    /// Settings that can't be read, or that contradict each other.
+    pub doubts: Vec<Doubt>,
 }
 
 impl Audit {

@@ -60,8 +60,28 @@ pub struct Settings {
     pub cilium: Cilium,
     /// kube-apiserver, kube-controller-manager and kubeadm.
     pub control_plane: ControlPlane,
-    /// Values that can't be what they should be.
-    pub unreadable: Vec<Setting<String>>,
+    /// Values that can't be what they should be, and files that can't be read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Something that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What it is.
+    pub what: Unread,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// What can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// A text that can't be the value of its setting.
+    Value(String),
+    /// A value that the capture left out, as it may be a secret.
+    LeftOut,
+    /// A whole document: why.
+    Document(&'static str),
 }
 
 impl Settings {
@@ -81,6 +101,41 @@ impl Settings {
             rancher,
             unreadable: sources.unreadable,
         }
+    }
+
+    /// Settings of which different values stand in places that are about the same node, by program
+    /// and name. Ranges of pods and Services are not among them: they have conflicts of their own
+    /// ([`crate::networks::Ranges`]).
+    pub fn contradictions(&self) -> Vec<Contradiction> {
+        let Settings { kube_proxy, flannel, calico, kube_router, ip_masq_agent, .. } = self;
+        let Settings { engine, cilium, rancher, .. } = self;
+        let mut all = Vec::new();
+        let mut add = |setting, found: Vec<(String, Place)>| {
+            if !found.is_empty() {
+                all.push(Contradiction { setting, values: found });
+            }
+        };
+        add("kube-proxy's mode", kube_proxy.mode.differing());
+        add("kube-proxy's masqueradeAll", kube_proxy.masquerade_all.differing());
+        add("kube-proxy's detectLocalMode", kube_proxy.detect_local_mode.differing());
+        add("flannel's backend", flannel.backend.differing());
+        add("flannel's EnableNFTables", flannel.enable_nftables.differing());
+        add("flannel's ip-masq", flannel.ip_masq.differing());
+        add("Calico's networking backend", calico.networking_backend.differing());
+        add("Calico's natPortRange", calico.nat_port_range.differing());
+        add("kube-router's pod egress", kube_router.pod_egress.differing());
+        add("kube-router's masquerade-all", kube_router.masquerade_all.differing());
+        add("ip-masq-agent's masqLinkLocal", ip_masq_agent.masq_link_local.differing());
+        add("Docker's bip", engine.bip.differing());
+        add("Docker's ip-masq", engine.ip_masq.differing());
+        add("Docker's iptables", engine.iptables.differing());
+        add("the flannel backend of k3s", rancher.flannel_backend.differing());
+        add("the flannel-ipv6-masq of k3s", rancher.flannel_ipv6_masq.differing());
+        add("the disable-kube-proxy of k3s", rancher.disable_kube_proxy.differing());
+        add("Cilium's BPF masquerading", cilium.bpf_masquerade.differing());
+        add("Cilium's IPv4 masquerading", cilium.ipv4_masquerade.differing());
+        add("Cilium's IPv6 masquerading", cilium.ipv6_masquerade.differing());
+        all
     }
 
     /// Whether flannel carries the pods' packets and Calico only programs policies.
@@ -152,6 +207,22 @@ impl Place {
             Place::Object { kind: "Node", name, .. } => Some(name),
             Place::Object { .. } | Place::Given { .. } => None,
         }
+    }
+}
+
+impl Place {
+    /// Whether both stand in the same part of the same object.
+    fn is_beside(&self, other: &Place) -> bool {
+        let within = |place: &Place| match place {
+            Place::Object { kind, namespace, name, part, key: _ } => {
+                Some((*kind, namespace.clone(), name.clone(), part.clone()))
+            }
+            Place::File { .. }
+            | Place::Process { .. }
+            | Place::State { .. }
+            | Place::Given { .. } => None,
+        };
+        within(self).is_some_and(|own| Some(own) == within(other))
     }
 }
 
@@ -252,6 +323,32 @@ impl<T: PartialEq> Values<T> {
     fn push(&mut self, value: T, place: Place) {
         self.all.push(Setting { value, place });
     }
+}
+
+impl<T: PartialEq + fmt::Display> Values<T> {
+    /// Each of the values that contradict another one, with the place that counts most.
+    fn differing(&self) -> Vec<(String, Place)> {
+        let mut found: Vec<(String, Place)> = Vec::new();
+        // What stands in one file or container has an order there, or is for two modes.
+        let apart = |(one, other): &(&Setting<T>, &Setting<T>)| !one.place.is_beside(&other.place);
+        let pairs = self.contradictions().into_iter().filter(apart);
+        for setting in pairs.flat_map(|(one, other)| [one, other]) {
+            let value = setting.value.to_string();
+            if found.iter().all(|(known, _)| *known != value) {
+                found.push((value, setting.place.clone()));
+            }
+        }
+        found
+    }
+}
+
+/// A setting with several values, where only one can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Whose it is, and its name.
+    pub setting: &'static str,
+    /// The values, each with the place that counts most; the first is taken.
+    pub values: Vec<(String, Place)>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::source::{Command, Sources};
 use super::text::{self, line_of};
-use super::{Place, Setting, Values};
+use super::{Place, Setting, Unread, Unreadable, Values};
 
 /// The settings of the container engine of each node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,16 +50,7 @@ pub(super) fn read(sources: &mut Sources<'_>) -> Engine {
             line: line_of(text, key),
             key: key.to_owned(),
         };
-        let Some(document) = text::document(text) else {
-            let place = Place::File {
-                node: node.to_owned(),
-                path: FILE.to_owned(),
-                line: None,
-                key: String::new(),
-            };
-            sources.unreadable.push(Setting { value: "this is no JSON".to_owned(), place });
-            continue;
-        };
+        let Some(document) = read_file(sources, node, FILE, text) else { continue };
         let setting = |key: &str| {
             let value = text::at(&document, &format!("/{key}"))?;
             Some(Setting { value, place: place(key) })
@@ -71,7 +62,11 @@ pub(super) fn read(sources: &mut Sources<'_>) -> Engine {
         sources.take(&mut found.iptables, setting("iptables"));
     }
     for (node, path, text) in sources.folder("/etc/cni/net.d/") {
-        let Some(document) = text::document(text) else { continue };
+        // Of other files there libcni reads nothing (libcni/conf.go, `ConfFiles`).
+        if ![".conf", ".conflist", ".json"].iter().any(|ending| path.ends_with(ending)) {
+            continue;
+        }
+        let Some(document) = read_file(sources, node, path, text) else { continue };
         for (pointer, on) in masquerading(&document) {
             let place = Place::File {
                 node: node.to_owned(),
@@ -79,21 +74,40 @@ pub(super) fn read(sources: &mut Sources<'_>) -> Engine {
                 line: line_of(text, "ipMasq"),
                 key: pointer.trim_start_matches('/').replace('/', "."),
             };
-            found.cni_ip_masq.push(on, place);
+            match on.as_bool() {
+                Some(on) => found.cni_ip_masq.push(on, place),
+                None => {
+                    let what = Unread::Value(on.to_string());
+                    sources.unreadable.push(Unreadable { what, place });
+                }
+            }
         }
     }
     found
 }
 
+/// A file of a node as a document.
+fn read_file(sources: &mut Sources<'_>, node: &str, path: &str, text: &str) -> Option<Value> {
+    match text::document(text) {
+        Ok(document) => Some(document),
+        Err((line, why)) => {
+            let (node, path) = (node.to_owned(), path.to_owned());
+            let place = Place::File { node, path, line, key: String::new() };
+            sources.unreadable.push(Unreadable { what: Unread::Document(why), place });
+            None
+        }
+    }
+}
+
 /// `ipMasq` of a plugin, of one in a list, and of what a plugin hands on to another (flannel's
 /// `delegate`), each with its JSON pointer.
-fn masquerading(document: &Value) -> Vec<(String, bool)> {
+fn masquerading(document: &Value) -> Vec<(String, &Value)> {
     let plugins = document.pointer("/plugins").and_then(Value::as_array).map_or(0, Vec::len);
     let alone = std::iter::once(String::new());
     let all = alone.chain((0..plugins).map(|index| format!("/plugins/{index}")));
     all.flat_map(|plugin| [format!("{plugin}/ipMasq"), format!("{plugin}/delegate/ipMasq")])
         .filter_map(|pointer| {
-            let on = document.pointer(&pointer)?.as_bool()?;
+            let on = document.pointer(&pointer).filter(|on| !on.is_null())?;
             Some((pointer, on))
         })
         .collect()

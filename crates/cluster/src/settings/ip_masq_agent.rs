@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::source::Sources;
 use super::text::FromText;
-use super::{Place, Setting, Values};
+use super::{Place, Unread, Unreadable, Values};
 
 /// ip-masq-agent's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +46,10 @@ pub(super) fn read(sources: &mut Sources<'_>) -> IpMasqAgent {
             let text = list.iter().map(|item| item.as_str().unwrap_or("?")).collect::<Vec<_>>();
             match Vec::<IpNet>::from_text(&text.join(",")) {
                 Some(ranges) => found.non_masquerade_cidrs.push(ranges, place),
-                None => sources.unreadable.push(Setting { value: text.join(","), place }),
+                None => {
+                    let what = Unread::Value(text.join(","));
+                    sources.unreadable.push(Unreadable { what, place });
+                }
             }
         }
     }

@@ -53,7 +53,9 @@ pub(super) fn read(sources: &mut Sources<'_>, rancher: &Rancher) -> KubeProxy {
             _ => {}
         }
     }
-    let documents = sources.documents(|map, _| map.metadata.name.contains("kube-proxy"));
+    // kubeadm puts a kubeconfig beside it.
+    let is_its = |name: &str, key: &str| name.contains("kube-proxy") && key != "kubeconfig.conf";
+    let documents = sources.documents(|map, key| is_its(&map.metadata.name, key));
     for document in documents {
         if document.value.pointer("/kind").and_then(|kind| kind.as_str())
             != Some("KubeProxyConfiguration")

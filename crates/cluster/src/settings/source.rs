@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::text::{self, FromText};
-use super::{Place, Setting, Values};
+use super::{Place, Setting, Unread, Unreadable, Values};
 use crate::kubernetes::{ConfigMap, Container, Metadata, Objects, PodSpec};
 use crate::{Node, Process};
 
@@ -11,7 +11,7 @@ use crate::{Node, Process};
 pub(super) struct Sources<'a> {
     pub(super) nodes: &'a [Node],
     pub(super) objects: &'a Objects,
-    pub(super) unreadable: Vec<Setting<String>>,
+    pub(super) unreadable: Vec<Unreadable>,
 }
 
 impl<'a> Sources<'a> {
@@ -84,13 +84,29 @@ impl<'a> Sources<'a> {
         self.nodes.iter().flat_map(of).collect()
     }
 
-    /// Keys of ConfigMaps that are chosen by name and key, as documents.
-    pub(super) fn documents(&self, wanted: impl Fn(&ConfigMap, &str) -> bool) -> Vec<Document<'a>> {
+    /// Keys of ConfigMaps that are chosen by name and key, as documents. One that can't be read is
+    /// kept apart.
+    pub(super) fn documents(
+        &mut self,
+        wanted: impl Fn(&ConfigMap, &str) -> bool,
+    ) -> Vec<Document<'a>> {
         let mut found = Vec::new();
         for map in &self.objects.config_maps {
             for (key, text) in map.data.iter().filter(|(key, _)| wanted(map, key)) {
-                if let Some(value) = text::document(text) {
-                    found.push(Document { metadata: &map.metadata, key, value });
+                let document = Document { metadata: &map.metadata, key, value: Value::Null };
+                match text::document(text) {
+                    Ok(value) => found.push(Document { value, ..document }),
+                    Err((line, why)) => {
+                        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+                        let place = Place::Object {
+                            kind: "ConfigMap",
+                            namespace: map.metadata.namespace.clone(),
+                            name: map.metadata.name.clone(),
+                            part: format!("{key}{line}"),
+                            key: String::new(),
+                        };
+                        self.unreadable.push(Unreadable { what: Unread::Document(why), place });
+                    }
                 }
             }
         }
@@ -108,7 +124,13 @@ impl<'a> Sources<'a> {
         };
         match T::from_text(&value).filter(|_| value != LEFT_OUT) {
             Some(read) => values.push(read, place),
-            None => self.unreadable.push(Setting { value, place }),
+            None => {
+                let what = match value == LEFT_OUT {
+                    true => Unread::LeftOut,
+                    false => Unread::Value(value),
+                };
+                self.unreadable.push(Unreadable { what, place });
+            }
         }
     }
 }

@@ -90,6 +90,7 @@ fn kube_proxy_of_kubeadm() {
     assert_eq!(proxy.places.len(), 2);
     let [left_out] = &found.unreadable[..] else { panic!("{:?}", found.unreadable) };
     assert_eq!(left_out.place.to_string(), "node n1, kube-proxy --proxy-mode");
+    assert_eq!(left_out.what, Unread::LeftOut);
     let services = [
         "[10.96.0.0/12] @ Pod kube-system/kube-apiserver-n1, container kube-apiserver: --service-cluster-ip-range",
         "[10.97.0.0/16] @ ConfigMap kube-system/kubeadm-config, ClusterConfiguration: networking.serviceSubnet",
@@ -153,7 +154,7 @@ fn canal_is_flannel_and_calico() {
         "192.168.0.0/16 @ DaemonSet kube-system/canal, container calico-node: CALICO_IPV4POOL_CIDR";
     assert_eq!(shown(&found.calico.pool_cidr), [cidr]);
     assert_eq!(found.calico.pool_nat_outgoing.all(), []);
-    assert_eq!(found.unreadable[0].value, "maybe");
+    assert_eq!(found.unreadable[0].what, Unread::Value("maybe".to_owned()));
     let exclusions =
         "\"IPPoolsAndHostIPs\" @ FelixConfiguration default: spec.natOutgoingExclusions";
     assert_eq!(shown(&found.calico.nat_outgoing_exclusions), [exclusions]);
@@ -177,7 +178,7 @@ fn kube_router_and_the_controller_of_k3s() {
     assert_eq!(shown(&router.kube_router.pod_egress), egress);
     assert_eq!(router.kube_router.pod_egress.contradictions().len(), 1);
     assert!(router.kube_router.service_proxy.first().unwrap().value);
-    assert_eq!(router.unreadable[0].value, "x");
+    assert_eq!(router.unreadable[0].what, Unread::Value("x".to_owned()));
     assert!(!settings(&[node("n1", &["k3s server"], &[])], "").kube_router.is_present());
 }
 
@@ -254,7 +255,7 @@ fn ip_masq_agent_with_and_without_a_list() {
     assert_eq!(shown(&empty.non_masquerade_cidrs), [format!("[] @ {place}: nonMasqueradeCIDRs")]);
     let wrong = settings(&[], &yaml("nonMasqueradeCIDRs: [10.0.0.0]"));
     assert!(wrong.ip_masq_agent.non_masquerade_cidrs.all().is_empty());
-    assert_eq!(wrong.unreadable[0].value, "10.0.0.0");
+    assert_eq!(wrong.unreadable[0].what, Unread::Value("10.0.0.0".to_owned()));
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn docker_and_network_plugins() {
         shown(&engine.cni_ip_masq),
         ["true @ node n1, /etc/cni/net.d/10.conflist:4: plugins.0.ipMasq"]
     );
-    assert_eq!(found.unreadable[0].place.to_string(), "node n2, /etc/docker/daemon.json");
+    assert_eq!(found.unreadable[0].place.to_string(), "node n2, /etc/docker/daemon.json:1");
 }
 
 #[test]

@@ -67,10 +67,28 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// A YAML or JSON document in a ConfigMap.
-pub(super) fn document(text: &str) -> Option<Value> {
-    let text = text.trim();
-    serde_json::from_str(text).ok().or_else(|| serde_saphyr::from_str(text).ok())
+/// A YAML or JSON document with settings, or why it is none and on which line, from 1. An empty
+/// one has no settings.
+pub(super) fn document(text: &str) -> Result<Value, (Option<usize>, &'static str)> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    let (read, line) = match serde_json::from_str(text) {
+        Ok(value) => (Some(value), None),
+        Err(json) => match serde_saphyr::from_str(text) {
+            Ok(value) => (Some(value), None),
+            Err(_) if text.trim_start().starts_with(['{', '[']) => (None, Some(json.line())),
+            Err(yaml) => {
+                let line = yaml.location().and_then(|at| usize::try_from(at.line()).ok());
+                (None, line.filter(|line| *line > 0))
+            }
+        },
+    };
+    match read {
+        Some(value @ (Value::Object(_) | Value::Null)) => Ok(value),
+        Some(_) => Err((None, "it has no settings, by their names")),
+        None => Err((line, "it is no JSON and no YAML")),
+    }
 }
 
 /// A line of a file with settings: its number, the setting, its value.

@@ -9,9 +9,9 @@ use unmasq_audit::matrix::{
     Why, Witness,
 };
 use unmasq_audit::{
-    Action, Affected, Audit, Cause, Confidence, Edit, Evidence, Finding, FindingId, Instruction,
-    Owner, Program, Remedy, Requirement, RuleText, Severity, Step, Syntax, Totals, Workload,
-    WorkloadKind,
+    Action, Affected, Audit, Cause, Confidence, Doubt, DoubtKind, Edit, Evidence, Finding,
+    FindingId, Instruction, Owner, Program, Remedy, Requirement, RuleText, Severity, Step, Syntax,
+    Totals, Workload, WorkloadKind,
 };
 use unmasq_cluster::paths::{Call, Caller};
 use unmasq_cluster::{Cluster, Node};
@@ -67,6 +67,27 @@ pub(crate) fn audit() -> Audit {
         },
         assumptions: vec!["pods of Services that have no EndpointSlice are not asked".to_owned()],
         hidden: vec!["the state of node n9 was not captured".to_owned()],
+        doubts: vec![
+            Doubt {
+                kind: DoubtKind::Unreadable,
+                places: vec!["node n1, /etc/docker/daemon.json:3: bip".to_owned()],
+                text: "node n1, /etc/docker/daemon.json:3: bip: 172.17 can't be its value, so it \
+                       isn't known"
+                    .to_owned(),
+                mend: "correct it, and capture again".to_owned(),
+            },
+            Doubt {
+                kind: DoubtKind::Contradictory,
+                places: vec![
+                    "node n2, kube-proxy --proxy-mode".to_owned(),
+                    "ConfigMap kube-system/kube-proxy, config.conf: mode".to_owned(),
+                ],
+                text: "kube-proxy's mode is ipvs (node n2, kube-proxy --proxy-mode) and iptables \
+                       (ConfigMap kube-system/kube-proxy, config.conf: mode); the first is taken"
+                    .to_owned(),
+                mend: "write the one that is meant in all of these places".to_owned(),
+            },
+        ],
         missing: vec![
             "the state of node n3: run `unmasq collect -o n3.tar.gz` there".to_owned(),
             "kubernetes/ippools.crd.projectcalico.org.json: kubectl get \

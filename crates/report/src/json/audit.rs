@@ -12,8 +12,8 @@ use unmasq_audit::matrix::{
     Cause as Rewriter, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Policy, Row, Why,
 };
 use unmasq_audit::{
-    Action, Audit, Confidence, Edit, Evidence, Finding, Instruction, Program, Reference, Remedy,
-    Requirement, RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
+    Action, Audit, Confidence, Doubt, DoubtKind, Edit, Evidence, Finding, Instruction, Program,
+    Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
 };
 use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, Table};
@@ -37,6 +37,7 @@ pub fn audit(audit: &Audit, subject: &Subject<'_>) -> impl Serialize {
         assumptions: audit.assumptions.clone(),
         missing: audit.missing.clone(),
         hidden: audit.hidden.clone(),
+        doubts: audit.doubts.iter().map(doubt).collect(),
     }
 }
 
@@ -52,6 +53,24 @@ struct Document {
     assumptions: Vec<String>,
     missing: Vec<String>,
     hidden: Vec<String>,
+    doubts: Vec<DoubtView>,
+}
+
+#[derive(Serialize)]
+struct DoubtView {
+    kind: &'static str,
+    places: Vec<String>,
+    text: String,
+    mend: String,
+}
+
+fn doubt(doubt: &Doubt) -> DoubtView {
+    let kind = match doubt.kind {
+        DoubtKind::Unreadable => "unreadable",
+        DoubtKind::Contradictory => "contradictory",
+    };
+    let Doubt { places, text, mend, .. } = doubt.clone();
+    DoubtView { kind, places, text, mend }
 }
 
 #[derive(Serialize)]

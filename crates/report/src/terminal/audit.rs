@@ -17,7 +17,7 @@ pub(super) mod matrix;
 
 use std::fmt::Write as _;
 
-use unmasq_audit::{Audit, Finding, Severity, Totals};
+use unmasq_audit::{Audit, Doubt, Finding, Severity, Totals};
 
 use super::paint::{Colour, Paint, clean, columns};
 use super::{Style, list, plural};
@@ -54,6 +54,8 @@ pub fn audit(audit: &Audit, subject: &Subject<'_>, extent: Extent, style: &Style
     if subject.service.is_none() {
         totals(&mut text, audit, &paint);
     }
+    let doubts: Vec<String> = audit.doubts.iter().map(Doubt::line).collect();
+    list(&mut text, "Settings that can't be read, or contradict each other:", &doubts, &paint);
     list(&mut text, "Not seen:", &audit.missing, &paint);
     list(&mut text, "Taken for granted:", &audit.assumptions, &paint);
     text
@@ -92,8 +94,20 @@ fn first_screen(audit: &Audit, subject: &Subject<'_>, paint: &Paint) -> String {
     }
     text.push('\n');
     not_seen(&mut text, audit, paint);
+    not_understood(&mut text, audit, paint);
     taken(&mut text, audit, paint);
     text
+}
+
+/// What can't be gone by of settings, in one line.
+fn not_understood(text: &mut String, audit: &Audit, paint: &Paint) {
+    let [first, rest @ ..] = &audit.doubts[..] else { return };
+    let more = match rest.len() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    let line = format!("Settings not understood: {}", clean(&first.text));
+    let _ = writeln!(text, "{}{more}", paint.line(&line, columns(&more)));
 }
 
 /// What the answers rest on, in two lines at most.
@@ -190,7 +204,7 @@ fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
     let totals = &audit.totals;
     let mut parts = Vec::new();
     if audit.matrix.asked == 0 {
-        parts.push("who calls whom: no Services and no pods are known".to_owned());
+        parts.push(format!("who calls whom: {}", nobody_to_ask(totals)));
     }
     if totals.unknown > 0 {
         parts.push(format!("{} of {} ways can't be told", totals.unknown, ways(totals)));
@@ -215,11 +229,24 @@ fn not_seen(text: &mut String, audit: &Audit, paint: &Paint) {
     }
     let end = if totals.unknown == 0 && audit.matrix.asked > 0 { ":" } else { "." };
     paint.wrap(text, "", &format!("Not seen: {}{end}", parts.join("; ")));
-    for missing in audit.missing.iter().take(FEW_MISSING) {
+    // The line about settings takes the place of one.
+    let few = FEW_MISSING - usize::from(!audit.doubts.is_empty());
+    for missing in audit.missing.iter().take(few) {
         let _ = writeln!(text, "  {}", paint.line(&clean(missing), 2));
     }
-    if audit.missing.len() > FEW_MISSING {
-        let _ = writeln!(text, "  and {} more", audit.missing.len() - FEW_MISSING);
+    if audit.missing.len() > few {
+        let _ = writeln!(text, "  and {} more", audit.missing.len() - few);
+    }
+}
+
+/// Why nothing could be asked: calls go from and to nodes whose state was captured.
+fn nobody_to_ask(totals: &Totals) -> &'static str {
+    match (totals.nodes, totals.nodes_not_captured, totals.services, totals.pods) {
+        (0, 0, 0, 0) => "no nodes, no Services and no pods are known",
+        (0, 0, _, _) => "no nodes are known",
+        (0, _, _, _) => "the state of no node was captured",
+        (_, _, 0, 0) => "no Services and no pods are known",
+        (_, _, _, _) => "no call could be made of the nodes, Services and pods that are known",
     }
 }
 

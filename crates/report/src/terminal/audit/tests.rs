@@ -222,7 +222,20 @@ fn what_was_not_seen() {
         let text = show(audit, Extent::FirstScreen, &STYLE);
         assert!(text.ends_with(end), "{text}");
     };
-    ends(&Audit::default(), "\n\nNot seen: who calls whom: no Services and no pods are known.\n");
+    for (nodes, nodes_not_captured, services, pods, why) in [
+        (0, 0, 0, 0, "no nodes, no Services and no pods are known"),
+        (0, 0, 3, 5, "no nodes are known"),
+        (1, 0, 0, 0, "no Services and no pods are known"),
+    ] {
+        let totals = Totals { nodes, nodes_not_captured, services, pods, ..Totals::default() };
+        let nothing = Audit { totals, ..Audit::default() };
+        ends(&nothing, &format!("\n\nNot seen: who calls whom: {why}.\n"));
+    }
+    // There are nodes, and of none it is known what it does.
+    let totals = Totals { nodes_not_captured: 2, services: 3, pods: 5, ..Totals::default() };
+    let ending = "\n\nNot seen: who calls whom: the state of no node was captured; 2 of 2 nodes \
+                  were\n  not captured.\n";
+    ends(&Audit { totals, ..Audit::default() }, ending);
     ends(&everything, "\n\nNothing that was asked is unknown.\n");
     let missing = Audit { missing: vec!["a file".to_owned()], ..everything.clone() };
     ends(
