@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{
-    ContainerPort, IngressRule, IpBlock, LabelSelector, NetworkPolicy, Peer, Pod, PolicyPort,
-    Service, ServicePort, TargetPort,
+    ContainerPort, EndpointSlice, IngressRule, IpBlock, LabelSelector, NetworkPolicy, Peer, Pod,
+    PolicyPort, Service, ServicePort, TargetPort,
 };
 use unmasq_model::packet::Family;
 
@@ -127,9 +127,7 @@ impl<'a> Guarded<'a> {
         let mut ports = Vec::new();
         let services = (0..).zip(&cluster.objects.services);
         for (index, service) in services.filter(|(_, one)| one.metadata.namespace == namespace) {
-            let listed: BTreeSet<IpAddr> = cluster
-                .objects
-                .slices_of(service)
+            let listed: BTreeSet<IpAddr> = slices_of(cluster, service)
                 .flat_map(|slice| &slice.endpoints)
                 .flat_map(|one| one.addresses.iter().copied())
                 .collect();
@@ -209,11 +207,21 @@ fn groups<'a>(
     found.into_iter().map(group).collect()
 }
 
+fn slices_of<'a>(
+    cluster: &'a Cluster,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a EndpointSlice> {
+    let of = &service.metadata;
+    cluster.objects.endpoint_slices.iter().filter(move |slice| {
+        slice.metadata.namespace == of.namespace && slice.service() == Some(&of.name)
+    })
+}
+
 /// The port of a pod that a Service's port leads to. A Service without a selector says it in its
 /// EndpointSlices alone.
 fn target(cluster: &Cluster, service: &Service, port: &ServicePort, pod: &Pod) -> Option<u16> {
     if service.spec.selector.is_empty() {
-        let mut ports = cluster.objects.slices_of(service).flat_map(|slice| &slice.ports);
+        let mut ports = slices_of(cluster, service).flat_map(|slice| &slice.ports);
         return ports.find(|one| one.name == port.name && one.protocol == port.protocol)?.port;
     }
     let wanted = port.target_port.clone().unwrap_or(TargetPort::Number(port.port));
