@@ -46,13 +46,28 @@ pub enum DeedError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// A file could not be read or written.
-    #[error("{subject}: {error}")]
+    #[error("{subject}: {error}{}", hint(error))]
     File {
         /// Which.
         subject: String,
         /// Why.
         error: io::Error,
     },
+}
+
+/// What to do about a file that can't be written.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": what its folder is mounted from may not be written; mount it so that it may, or change the \
+             file where it comes from"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": lsattr says whether it is immutable (chattr -i ends it)"
+        }
+        // What the error says has to do.
+        _ => "",
+    }
 }
 
 /// Which of a deed's two states is there.
@@ -134,11 +149,21 @@ fn carry_out(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
     }
 }
 
+/// Whether it is clear what a deed is about.
+pub(crate) fn clear(deed: &Deed) -> Result<(), DeedError> {
+    let several = match deed {
+        Deed::Rules(rules) => rules.deleted_of_several(),
+        Deed::Table(_) | Deed::File(_) | Deed::Object(_) => None,
+    };
+    match several {
+        Some((rule, times)) => Err(DeedError::Several { subject: deed.subject(), rule, times }),
+        None => Ok(()),
+    }
+}
+
 fn change_rules(target: &dyn Target, deed: &Deed, rules: &RulesDeed) -> Result<(), DeedError> {
     let there = listing::chain(target, rules)?;
-    if let Some((rule, times)) = rules.deleted_of_several() {
-        return Err(DeedError::Several { subject: deed.subject(), rule, times });
-    }
+    clear(deed)?;
     let text = transaction::of(rules, &there);
     target.run(&rules.node, rules.program.restore(), &text)?;
     Ok(())

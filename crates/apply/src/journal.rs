@@ -96,7 +96,8 @@ pub enum JournalError {
 }
 
 impl Journal {
-    /// Makes one, whose first line is on the disk when this returns.
+    /// Makes one, whose first line is on the disk when this returns. Until then there is none of
+    /// this name.
     pub fn create(
         path: &Path,
         findings: Vec<String>,
@@ -107,11 +108,18 @@ impl Journal {
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(error)?;
         }
-        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(error)?;
+        // Named when its first line is whole: killed before, nothing was begun, and nothing is told.
+        let unnamed = PathBuf::from(format!("{}.new", path.display()));
+        let _ = std::fs::remove_file(&unnamed);
+        let file =
+            OpenOptions::new().append(true).create_new(true).open(&unnamed).map_err(error)?;
         let head = Head { schema: SCHEMA.to_owned(), findings, deeds };
         let mut journal = Journal { path: path.to_owned(), file, head, entries: Vec::new() };
         let line = serde_json::to_string(&journal.head).map_err(|e| error(e.into()))?;
         journal.write(&line)?;
+        let named = std::fs::hard_link(&unnamed, path);
+        std::fs::remove_file(&unnamed).map_err(error)?;
+        named.map_err(error)?;
         if let Some(folder) = folder {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)?;
         }

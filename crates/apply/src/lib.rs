@@ -22,7 +22,7 @@ mod transaction;
 
 pub use deed::{DeedError, back, forth, standing};
 pub use journal::{Entry, Event, Head, Journal, JournalError, SCHEMA};
-pub use local::Local;
+pub use local::{Local, TurnError};
 
 use std::io;
 
@@ -74,11 +74,11 @@ pub enum Outcome {
     },
 }
 
-/// Checks that every deed's state is still the one before: nothing is done yet.
+/// Checks that every deed's state is still the one before, and clear: nothing is done yet.
 pub fn check(target: &dyn Target, deeds: &[Deed]) -> Result<(), DeedError> {
     for deed in deeds {
         match standing(target, deed)? {
-            Standing::Before => {}
+            Standing::Before => deed::clear(deed)?,
             Standing::After => return Err(DeedError::Done { subject: deed.subject() }),
             Standing::Neither => return Err(DeedError::Changed { subject: deed.subject() }),
         }

@@ -1,23 +1,100 @@
 //! This machine.
 
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use unmasq_fix::deed::ObjectDeed;
+use unmasq_fix::deed::{Deed, ObjectDeed};
 
 use crate::{CommandError, Target};
 
 /// The machine that this runs on, under the name that its node has. It knows of no objects: who has
 /// those is asked by somebody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Whoever changes a machine has its turn: a locked file, which is also what the programs read that
+/// are started. So a program reads all of a transaction or, if its starter was killed, still all of
+/// it; and the turn ends when the last of them has ended, not when their starter has.
+#[derive(Debug)]
 pub struct Local {
-    /// The node's name.
-    pub node: String,
+    node: String,
+    turn: File,
+}
+
+/// The file that is locked. `/run` is empty after a start of the machine, and so are kernel rules.
+const TURN: &str = "/run/unmasq.lock";
+/// How long another one's turn is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why this machine can't be changed now.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// Whoever asks may not.
+    #[error("changing this host's rules and files needs root: run it with sudo")]
+    NotRoot,
+    /// Another one is at it.
+    #[error(
+        "another unmasq changes this host now, or a program that it started still does: wait until it \
+         has ended, then try again (fuser -v {TURN} says who)"
+    )]
+    Taken,
+    /// It can't be locked.
+    #[error("{TURN}, which is locked while this host is changed: {0}")]
+    File(#[from] io::Error),
 }
 
 impl Local {
+    /// Begins a turn on this machine, under its node's name.
+    pub fn begin(node: String) -> Result<Local, TurnError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(TurnError::NotRoot);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let turn = options.open(TURN)?;
+        let begin = Instant::now();
+        loop {
+            match turn.try_lock() {
+                Ok(()) => return Ok(Local { node, turn }),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => return Err(TurnError::Taken),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Takes away what was written beside files and not renamed, because its writer was killed.
+    pub fn sweep(&self, deeds: &[Deed]) -> io::Result<()> {
+        for deed in deeds {
+            let Deed::File(file) = deed else { continue };
+            match std::fs::remove_file(beside(&real(Path::new(&file.path))?)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The text as a program's standard input, with the turn.
+    fn input(&self, text: &str) -> io::Result<Stdio> {
+        let mut turn = self.turn.try_clone()?;
+        turn.set_len(0)?;
+        turn.rewind()?;
+        turn.write_all(text.as_bytes())?;
+        turn.rewind()?;
+        Ok(Stdio::from(turn))
+    }
+
     fn check(&self, node: &str, what: &str) -> Result<(), String> {
         if node == self.node {
             return Ok(());
@@ -39,6 +116,7 @@ impl Target for Local {
         let error =
             |why: String| CommandError { node: node.to_owned(), command: command.join(" "), why };
         self.check(node, "it").map_err(error)?;
+        let input = self.input(input).map_err(|why| error(format!("{TURN}: {why}")))?;
         run(command, input).map_err(error)
     }
 
@@ -69,23 +147,16 @@ impl Target for Local {
 }
 
 /// Runs a program: its output, or why it failed, in a few words.
-fn run(command: &[&str], input: &str) -> Result<String, String> {
+fn run(command: &[&str], input: Stdio) -> Result<String, String> {
     let Some((program, arguments)) = command.split_first() else {
         return Err("there is no program".to_owned());
     };
-    let mut child = Command::new(program)
+    let output = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdin(input)
+        .output()
         .map_err(|error| error.to_string())?;
-    // A program that ends before it has read everything says why itself.
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{}: {}", output.status, said.trim()));
@@ -96,31 +167,54 @@ fn run(command: &[&str], input: &str) -> Result<String, String> {
 /// Writes a new file beside the old one, with its mode and owner, and renames it: whoever reads gets
 /// the one or the other.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // A link's target is what is meant.
-    let path = match std::fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(error) => return Err(error),
-    };
+    let path = real(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let beside = beside(&path);
+    let written = write_beside(&path, &beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    if let Err(error) = written {
+        // What it says is in the journal; that it could not be written is what the user is told.
+        let _ = std::fs::remove_file(&beside);
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// A link's target is what is meant.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        real => real,
+    }
+}
+
+/// Always the same name, so that whoever comes after a writer that was killed finds it; hidden, so
+/// that nobody takes it for a file of the folder.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.unmasq"))
+}
+
+fn write_beside(path: &Path, beside: &Path, text: &str) -> io::Result<()> {
+    match std::fs::remove_file(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).open(beside)?;
     file.write_all(text.as_bytes())?;
-    match std::fs::metadata(&path) {
+    match std::fs::metadata(path) {
         Ok(old) => {
             use std::os::unix::fs::MetadataExt as _;
-            file.as_file().set_permissions(old.permissions())?;
+            file.set_permissions(old.permissions())?;
             let owner = Some(rustix::process::Uid::from_raw(old.uid()));
             let group = Some(rustix::process::Gid::from_raw(old.gid()));
-            rustix::fs::fchown(file.as_file(), owner, group)?;
+            rustix::fs::fchown(&file, owner, group)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             use std::os::unix::fs::PermissionsExt as _;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+            file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         }
         Err(error) => return Err(error),
     }
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    file.sync_all()
 }

@@ -108,6 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return apply::resume(journal);
     }
     let (findings, capture) = words(&args.words, args.all)?;
+    let broken_off = if args.apply { apply::broken_off(args.journal.as_deref())? } else { None };
     if args.remedy.is_some() && findings.len() != 1 {
         bail!("--remedy is for one finding: name it");
     }
@@ -135,7 +136,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         version: env!("CARGO_PKG_VERSION"),
     };
     print(args, &planned, &subject)?;
-    let Ok(plan) = &planned else { return Ok(Exit::NotAsExpected) };
+    let Ok(plan) = &planned else {
+        if let Some(journal) = &broken_off {
+            output::warn(&format!("error: {}", apply::go_on_first(journal)));
+        }
+        return Ok(Exit::NotAsExpected);
+    };
     if !args.apply {
         return Ok(Exit::Done);
     }
@@ -152,7 +158,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let again =
         |cluster: Cluster| audit::ask(&cluster, &expectations, Request { strict: args.strict });
-    apply::apply(plan, args.journal.as_deref(), &again)
+    apply::apply(plan, args.journal.as_deref(), broken_off, &again)
 }
 
 fn print(

@@ -17,34 +17,81 @@ use crate::source;
 /// Where journals are, unless another place is named.
 const JOURNALS: &str = "/var/lib/unmasq";
 
-/// Does what a plan has for this host. `ask` audits a cluster.
+/// A journal that was broken off: the named one, else one of those that have no name of their own.
+pub(super) fn broken_off(named: Option<&Path>) -> anyhow::Result<Option<Journal>> {
+    if let Some(path) = named {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let journal = Journal::open(path)?;
+        if journal.ended().is_some() {
+            bail!("journal {}: it is there already, and has ended: name another", path.display());
+        }
+        return Ok(Some(journal));
+    }
+    let Ok(entries) = std::fs::read_dir(JOURNALS) else { return Ok(None) };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|it| it == "journal")).collect();
+    paths.sort();
+    for path in paths {
+        let journal = Journal::open(&path)?;
+        if journal.ended().is_none() {
+            return Ok(Some(journal));
+        }
+    }
+    Ok(None)
+}
+
+/// What to do about a journal that was broken off.
+pub(super) fn go_on_first(broken_off: &Journal) -> String {
+    let path = output::clean(&broken_off.path().display().to_string());
+    format!(
+        "{path} was broken off, so part of what it says may be done: go on with it (unmasq fix --resume \
+         {path}) or take it back (unmasq fix --undo {path}) first"
+    )
+}
+
+/// Does what a plan has for this host, or what is left of it. `ask` audits a cluster.
 pub(super) fn apply(
     plan: &Plan,
     journal: Option<&Path>,
+    broken_off: Option<Journal>,
     ask: &dyn Fn(Cluster) -> Audit,
 ) -> anyhow::Result<Exit> {
-    let target = Local { node: this_host() };
+    let host = this_host();
     let (deeds, others): (Vec<Deed>, Vec<Deed>) =
-        plan.deeds().into_iter().partition(|deed| deed.node() == Some(&*target.node));
+        plan.deeds().into_iter().partition(|deed| deed.node() == Some(&*host));
     if deeds.is_empty() {
         let others: BTreeSet<String> = others.iter().map(Deed::subject).collect();
         let others = Vec::from_iter(others).join("; ");
-        bail!("the plan has nothing for this host, {}. It is about: {others}", target.node);
+        bail!("the plan has nothing for this host, {host}. It is about: {others}");
     }
-    if let Err(why) = unmasq_apply::check(&target, &deeds) {
-        output::warn(&format!("error: {why}"));
-        return Ok(Exit::NotAsExpected);
-    }
-    let findings = plan.mended.iter().map(|one| FindingName::of(&one.finding).to_string());
-    let path = journal.map_or_else(new_path, Path::to_owned);
-    let mut journal = Journal::create(&path, findings.collect(), deeds)?;
+    let target = Local::begin(host)?;
+    let mut journal = match broken_off {
+        Some(journal) if journal.head().deeds == deeds => {
+            target.sweep(&deeds)?;
+            journal
+        }
+        Some(journal) => bail!("{}", go_on_first(&journal)),
+        None => {
+            if let Err(why) = unmasq_apply::check(&target, &deeds) {
+                output::warn(&format!("error: {why}"));
+                return Ok(Exit::NotAsExpected);
+            }
+            let findings = plan.mended.iter().map(|one| FindingName::of(&one.finding).to_string());
+            let path = journal.map_or_else(new_path, Path::to_owned);
+            Journal::create(&path, findings.collect(), deeds)?
+        }
+    };
+    let path = journal.path().to_owned();
     output::warn(&format!("journal: {}", path.display()));
     let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell)?;
     if let Some(exit) = failed(&outcome) {
         return Ok(exit);
     }
     // The others as they are foretold, and this host as it is.
-    let audit = ask(with_this_host(plan, &target.node)?);
+    let audit = ask(with_this_host(plan, target.node())?);
     let left = plan.mended.iter().find(|one| {
         let name = FindingName::of(&one.finding);
         let mut found = audit.findings.iter().filter(|finding| name.is_of(finding));
@@ -138,7 +185,11 @@ fn of_this_host(journal: &Journal) -> anyhow::Result<Local> {
     let host = this_host();
     match journal.head().deeds.iter().find(|deed| deed.node() != Some(&*host)) {
         Some(other) => bail!("this journal is about {}, and this host is {host}", other.subject()),
-        None => Ok(Local { node: host }),
+        None => {
+            let target = Local::begin(host)?;
+            target.sweep(&journal.head().deeds)?;
+            Ok(target)
+        }
     }
 }
 

@@ -232,7 +232,11 @@ fn persist(context: &Context<'_, '_>, node: usize, changes: &[RuleChange]) -> Ve
         for change in changes.iter().filter(of_it) {
             let (Some(old), Some(new)) = (&change.old, &change.new) else { continue };
             kept += 1;
-            steps.push(kept_in(name, path, text, &old.text, &new.text));
+            let step = kept_in(name, path, text, &old.text, &new.text);
+            // Both back ends may have a rule that the file has once.
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
         }
     }
     if kept == 0 && !changes.is_empty() {
