@@ -525,7 +525,8 @@ impl<'c> Context<'_, 'c> {
         }
         let service = dependents::both(services, &row.services).next()?;
         let witness = self.asker.witness(service, &row.cell)?;
-        Some(Row { cell: row.cell.clone(), count: row.count, services: vec![service], witness })
+        let (cell, ports) = (row.cell.clone(), witness.service.into_iter().collect());
+        Some(Row { cell, count: row.count, services: vec![service], ports, witness })
     }
 
     /// What a row's witness shows.
