@@ -17,6 +17,7 @@ mod named;
 mod pods;
 mod questions;
 mod stand_in;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -168,14 +168,8 @@ fn answers(
     expectations: &Expectations,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Changes, String> {
-    let nodes = |cluster: &Cluster| -> Vec<String> {
-        cluster.nodes.iter().map(|node| node.name.clone()).collect()
-    };
-    let services = |cluster: &Cluster| -> Vec<String> {
-        cluster.objects.services.iter().map(|service| service.full_name()).collect()
-    };
     let (old, later) = (&before.cluster, &after.cluster);
-    if nodes(old) != nodes(later) || services(old) != services(later) {
+    if !change::are_comparable(old, later) {
         return Err(
             "the two have other nodes or Services, so their answers were not compared".into()
         );

@@ -14,12 +14,13 @@ use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::{Call, Paths};
 use unmasq_model::packet::{Family, Protocol};
 
 use super::build::{Teller, spread};
 use super::questions::{Question, Questions};
-use super::{Cell, Client, Clients, Entry, Fate, Placement};
+use super::{Cell, Client, Clients, Entry, Fate, Placement, Witness};
 
 /// What a change of a cluster does to sources.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -165,10 +166,21 @@ impl Fate {
     }
 }
 
+/// Whether the same can be asked of two states: they have the same nodes and Services.
+pub fn are_comparable(before: &Cluster, after: &Cluster) -> bool {
+    let nodes = |cluster: &Cluster| -> Vec<String> {
+        cluster.nodes.iter().map(|node| node.name.clone()).collect()
+    };
+    let services = |cluster: &Cluster| -> Vec<String> {
+        cluster.objects.services.iter().map(|service| service.full_name()).collect()
+    };
+    nodes(before) == nodes(after) && services(before) == services(after)
+}
+
 /// Asks the same of two states. `progress` hears how many of how many Services are done, from any
 /// thread.
 ///
-/// Both must have the same nodes, in the same order, and the same Services.
+/// They must be [comparable](are_comparable).
 pub fn changes(
     before: &Paths<'_>,
     after: &Paths<'_>,
@@ -250,13 +262,17 @@ impl<'p, 'b, 'a> Part<'p, 'b, 'a> {
 }
 
 /// What can happen, each once.
-fn outcomes(teller: &mut Teller<'_, '_>, question: &Question) -> Vec<Outcome> {
-    let outcome = |cell: Cell| {
-        let Cell { client, placement, fate, hops, .. } = cell;
+pub(super) fn outcomes(teller: &mut Teller<'_, '_>, question: &Question) -> Vec<Outcome> {
+    of_answers(&teller.answers(question))
+}
+
+/// The same of answers that are there.
+pub(super) fn of_answers(answers: &[(Cell, Witness)]) -> Vec<Outcome> {
+    let outcome = |(cell, _): &(Cell, Witness)| {
+        let Cell { client, placement, fate, hops, .. } = cell.clone();
         Outcome { client, placement, fate, hops }
     };
-    let mut all: Vec<Outcome> =
-        teller.answers(question).into_iter().map(|(cell, _)| outcome(cell)).collect();
+    let mut all: Vec<Outcome> = answers.iter().map(outcome).collect();
     all.sort();
     all.dedup();
     all

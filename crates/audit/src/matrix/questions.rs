@@ -23,7 +23,7 @@ pub(super) const NEIGHBOURS: usize = 12;
 /// The port that calls come from.
 const SOURCE_PORT: u16 = 43_210;
 /// Kubelet's, for calls of nodes.
-const NODE_PORT: u16 = 10_250;
+pub(super) const NODE_PORT: u16 = 10_250;
 /// The port of pods that name none.
 pub(super) const POD_PORT: u16 = 8080;
 
