@@ -25,6 +25,7 @@
 //! text that [`unmasq_provider`] writes.
 
 pub mod cluster;
+pub mod connect;
 pub mod connections;
 pub mod counter;
 pub mod differential;
