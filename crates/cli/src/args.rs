@@ -7,7 +7,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Exit;
-use crate::{audit, collect, diff, echo, expectations, explain, fix, lab, output, probe, trace};
+use crate::{
+    audit, collect, diff, echo, expectations, explain, fix, lab, output, probe, trace, verify,
+};
 
 /// Shows the real source address of traffic in a Kubernetes cluster: what happens to a packet on
 /// a node, and which rule rewrites its source.
@@ -44,6 +46,9 @@ enum Command {
     /// What a finding means and how to mend it, or what a component does to sources
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Args),
+    /// Connections that prove it: what is predicted of each, beside what is observed
+    #[command(after_help = verify::EXAMPLES, after_long_help = verify::MORE)]
+    Verify(verify::Args),
     /// Answer with the source that is seen, for `unmasq probe` on other hosts
     #[command(after_help = echo::EXAMPLES)]
     Echo(echo::Args),
@@ -69,6 +74,7 @@ impl Args {
             Command::Lab(args) => lab::run(args),
             Command::Expect(args) => expectations::run(args),
             Command::Explain(args) => explain::run(args),
+            Command::Verify(args) => verify::run(args),
             Command::Echo(args) => echo::run(args),
             Command::Probe(args) => probe::run(args),
             Command::Completions { shell } => completions(*shell),
@@ -113,7 +119,9 @@ mod tests {
             protocol,
             header,
             to: "[fd00::7]:443".parse().unwrap(),
-            at: Some(place.clone()),
+            at: vec![place.clone()],
+            count: 2,
+            predicted: "source preserved".into(),
         };
         let calls = [
             call(Ask::Tcp, Some(Version::V1)),
@@ -124,7 +132,8 @@ mod tests {
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines.len(), 4, "{text}");
         for line in lines {
-            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            let command = line.split_once(" >").map_or(line, |(command, _)| command);
+            let words = command.split(' ').map(|word| word.trim_matches('\''));
             assert!(Args::try_parse_from(words).is_ok(), "{line}");
         }
     }

@@ -183,6 +183,16 @@ fn pretty(document: &impl serde::Serialize) -> anyhow::Result<String> {
 
 /// Findings, and the capture behind them: the last word, if it names no finding.
 fn words(words: &[String], all: bool) -> anyhow::Result<(Vec<FindingName>, Option<PathBuf>)> {
+    let (findings, capture) = split(words)?;
+    match (findings.is_empty(), all) {
+        (true, false) => bail!("name a finding, as unmasq audit does, or say --all"),
+        (false, true) => bail!("name findings or say --all, not both"),
+        (true, true) | (false, false) => Ok((findings, capture)),
+    }
+}
+
+/// The same, whether findings are named or not.
+pub(crate) fn split(words: &[String]) -> anyhow::Result<(Vec<FindingName>, Option<PathBuf>)> {
     let (mut findings, mut capture) = (Vec::new(), None);
     for (index, word) in words.iter().enumerate() {
         match finding(word) {
@@ -198,11 +208,7 @@ fn words(words: &[String], all: bool) -> anyhow::Result<(Vec<FindingName>, Optio
             }
         }
     }
-    match (findings.is_empty(), all) {
-        (true, false) => bail!("name a finding, as unmasq audit does, or say --all"),
-        (false, true) => bail!("name findings or say --all, not both"),
-        (true, true) | (false, false) => Ok((findings, capture)),
-    }
+    Ok((findings, capture))
 }
 
 /// `ID` or `ID/SUBJECT`.

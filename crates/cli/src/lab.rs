@@ -3,6 +3,7 @@
 mod keeper;
 mod place;
 mod render;
+mod through;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use unmasq_lab::session::Session;
 use unmasq_lab::{Namespace, privilege};
 
 use crate::output::{self, Exit};
+
+pub(crate) use through::Through;
 
 /// What `--help` says at its end.
 pub(crate) const EXAMPLES: &str = "\

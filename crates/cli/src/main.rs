@@ -24,6 +24,7 @@ mod path;
 mod probe;
 mod source;
 mod trace;
+mod verify;
 
 fn main() -> ExitCode {
     match args::Args::try_parse() {

@@ -23,8 +23,12 @@ pub struct Call {
     pub header: Option<Version>,
     /// Who is called.
     pub to: SocketAddr,
-    /// Who answers. `None`: somebody who does already.
-    pub at: Option<Place>,
+    /// Where it may arrive. Empty: nowhere, or at somebody who answers already.
+    pub at: Vec<Place>,
+    /// How many connections to make.
+    pub count: usize,
+    /// What is predicted, in a line.
+    pub predicted: String,
 }
 
 /// Where calls arrive, after all translation.
@@ -47,12 +51,17 @@ pub fn by_hand(calls: &[Call], duration: Duration) -> String {
             "when the others run"
         };
         // Writing to a String can't fail.
-        let _ = writeln!(text, "# on {}, {what}:", host.replace(char::is_control, "\u{fffd}"));
+        let _ = writeln!(text, "# on {}, {what}:", shown(host));
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
     }
     text
+}
+
+/// Text that stays behind its `#`.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 type Lines = Vec<(String, Vec<String>)>;
@@ -68,19 +77,20 @@ fn echoes(calls: &[Call], duration: Duration) -> Lines {
     }
     let mut order: Vec<Wanted<'_>> = Vec::new();
     for call in calls {
-        let Some(Place { host, listen }) = &call.at else { continue };
-        let known = order.iter().position(|wanted| wanted.host == host);
-        let index = known.unwrap_or_else(|| {
-            order.push(Wanted { host, ..Wanted::default() });
-            order.len() - 1
-        });
-        let wanted = &mut order[index];
-        wanted.header |= call.header.is_some();
-        if !wanted.listen.contains(listen) {
-            wanted.listen.push(*listen);
-        }
-        if !wanted.protocols.contains(&call.protocol) {
-            wanted.protocols.push(call.protocol);
+        for Place { host, listen } in &call.at {
+            let known = order.iter().position(|wanted| wanted.host == host);
+            let index = known.unwrap_or_else(|| {
+                order.push(Wanted { host, ..Wanted::default() });
+                order.len() - 1
+            });
+            let wanted = &mut order[index];
+            wanted.header |= call.header.is_some();
+            if !wanted.listen.contains(listen) {
+                wanted.listen.push(*listen);
+            }
+            if !wanted.protocols.contains(&call.protocol) {
+                wanted.protocols.push(call.protocol);
+            }
         }
     }
     let line = |wanted: Wanted<'_>| {
@@ -100,10 +110,11 @@ fn echoes(calls: &[Call], duration: Duration) -> Lines {
     order.into_iter().map(line).collect()
 }
 
-/// One line for each host and way of asking, with all targets.
+/// One line for each host and way of asking, with all targets, and before it what is predicted of
+/// each. What is observed is kept in numbered files.
 fn probes(calls: &[Call]) -> Lines {
     let mut order: Vec<&str> = Vec::new();
-    let mut targets: BTreeMap<(&str, String), Vec<SocketAddr>> = BTreeMap::new();
+    let mut targets: BTreeMap<(&str, String), Vec<(SocketAddr, &str)>> = BTreeMap::new();
     for call in calls {
         if !order.contains(&&*call.from) {
             order.push(&call.from);
@@ -118,20 +129,28 @@ fn probes(calls: &[Call]) -> Lines {
                 Version::V2 => " --send-proxy v2",
             };
         }
+        if call.count > 1 {
+            how += &format!(" --count {}", call.count);
+        }
         let targets = targets.entry((&call.from, how)).or_default();
-        if !targets.contains(&call.to) {
-            targets.push(call.to);
+        if !targets.iter().any(|(to, _)| *to == call.to) {
+            targets.push((call.to, &call.predicted));
         }
     }
-    let lines = |host: &str| {
-        let own = targets.iter().filter(|((from, _), _)| *from == host);
-        let line = |((_, how), targets): (&(&str, String), &Vec<SocketAddr>)| {
-            let targets: Vec<String> = targets.iter().map(|to| quoted(&to.to_string())).collect();
-            format!("unmasq probe {how} {}", targets.join(" "))
-        };
-        (host.to_owned(), own.map(line).collect())
+    let mut number = 0;
+    let mut lines = |host: &str| {
+        let mut lines = Vec::new();
+        for ((_, how), targets) in targets.iter().filter(|((from, _), _)| *from == host) {
+            number += 1;
+            let foretold = |(to, what): &(SocketAddr, &str)| format!("#   {to}: {}", shown(what));
+            lines.extend(targets.iter().map(foretold));
+            let all: Vec<String> = targets.iter().map(|(to, _)| quoted(&to.to_string())).collect();
+            let all = all.join(" ");
+            lines.push(format!("unmasq probe --json {how} {all} > observed-{number}.json"));
+        }
+        (host.to_owned(), lines)
     };
-    order.into_iter().map(lines).collect()
+    order.into_iter().map(&mut lines).collect()
 }
 
 /// A word of a shell.
@@ -156,7 +175,11 @@ mod tests {
             header: None,
             to: to.parse().unwrap(),
             at: at
-                .map(|(host, listen)| Place { host: host.into(), listen: listen.parse().unwrap() }),
+                .map(|(host, listen)| Place { host: host.into(), listen: listen.parse().unwrap() })
+                .into_iter()
+                .collect(),
+            count: 1,
+            predicted: format!("as {from} is"),
         }
     }
 
@@ -171,6 +194,7 @@ mod tests {
             call("laptop", "203.0.113.9:443", None),
         ];
         calls[1].protocol = Ask::Http;
+        calls[4].count = 3;
         calls[2].header = Some(Version::V2);
         calls[2].source = "fd00::9".parse().ok();
         let expected = "\
@@ -179,10 +203,16 @@ unmasq echo --name web-1 --tcp --http --listen 10.42.1.2:8080 --for 900s
 # on n2, and leave it running:
 unmasq echo --name n2 --tcp --proxy-protocol --listen '[fd00::1]:80' --for 900s
 # on laptop, when the others run:
-unmasq probe --http 10.0.0.12:30080
-unmasq probe --tcp 10.0.0.11:30080 10.0.0.12:30080 203.0.113.9:443
+#   10.0.0.12:30080: as laptop is
+unmasq probe --json --http 10.0.0.12:30080 > observed-1.json
+#   10.0.0.11:30080: as laptop is
+#   10.0.0.12:30080: as laptop is
+unmasq probe --json --tcp 10.0.0.11:30080 10.0.0.12:30080 > observed-2.json
+#   203.0.113.9:443: as laptop is
+unmasq probe --json --tcp --count 3 203.0.113.9:443 > observed-3.json
 # on n1, when the others run:
-unmasq probe --tcp --from fd00::9 --send-proxy v2 '[fd00::1]:80'
+#   [fd00::1]:80: as n1 is
+unmasq probe --json --tcp --from fd00::9 --send-proxy v2 '[fd00::1]:80' > observed-4.json
 ";
         assert_eq!(by_hand(&calls, Duration::from_secs(900)), expected);
     }
@@ -195,6 +225,7 @@ unmasq probe --tcp --from fd00::9 --send-proxy v2 '[fd00::1]:80'
         assert_eq!(quoted(""), "''");
         let mut evil = call("a\nreboot", "192.0.2.1:1", Some(("b", "192.0.2.1:1")));
         evil.from.push('\r');
+        evil.predicted = "\nreboot".into();
         let text = by_hand(&[evil], Duration::from_secs(1));
         assert!(!text.lines().any(|line| line.starts_with("reboot")), "{text}");
     }

@@ -6,6 +6,7 @@
 mod audit;
 mod path;
 mod plan;
+mod verify;
 
 use std::net::IpAddr;
 
@@ -20,6 +21,7 @@ use unmasq_model::packet::{Packet, Transport};
 pub use audit::{AUDIT_SCHEMA, audit};
 pub use path::{PATH_SCHEMA, path_of_hosts};
 pub use plan::{FIX_SCHEMA, plan, refusal};
+pub use verify::{VERIFY_SCHEMA, verified};
 
 use crate::evidence::{self, Place};
 

@@ -14,3 +14,4 @@ mod fixture;
 pub mod json;
 mod names;
 pub mod terminal;
+pub mod verify;

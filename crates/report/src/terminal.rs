@@ -20,6 +20,7 @@ mod page;
 mod paint;
 mod path;
 mod plan;
+mod verify;
 
 use std::fmt::Write as _;
 
@@ -35,6 +36,7 @@ pub use hosts::path_of_hosts;
 pub(crate) use hosts::probability;
 pub use paint::clean;
 pub use plan::{difference, plan, refusal};
+pub use verify::{left_out, verified};
 
 use crate::json::ends;
 

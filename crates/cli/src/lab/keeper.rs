@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::FdFlags;
+use unmasq_lab::connect::{Surroundings, connect};
 use unmasq_lab::pids::Pids;
 use unmasq_lab::run::{self, Report};
 use unmasq_lab::session::Session;
@@ -154,6 +155,10 @@ fn serve(session: &mut Session, stream: UnixStream) -> Result<bool> {
         Request::Matrix => matrix(session, &say).map(Response::Report),
         Request::Step => step(session).map(Response::Done),
         Request::Capture(output) => capture(session, output).map(Response::Done),
+        Request::Surroundings => Ok(Response::Surroundings(Surroundings::of(&session.cluster))),
+        Request::Connect(wanted) => {
+            connect(&session.cluster, wanted, &say).map(Response::Observations)
+        }
         Request::Down => Ok(Response::Done("down".to_owned())),
     };
     send(&answer.unwrap_or_else(|error| Response::Error(format!("{error:#}"))))?;

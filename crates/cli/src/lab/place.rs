@@ -14,9 +14,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use unmasq_lab::connect::{Connection, Surroundings};
 use unmasq_lab::exec::{self, Ended, exec};
 use unmasq_lab::privilege;
 use unmasq_lab::run::Report;
+use unmasq_probe::Observation;
 
 use crate::output;
 
@@ -52,6 +54,10 @@ pub(super) enum Request {
     Step,
     /// A capture into this file or folder.
     Capture(PathBuf),
+    /// What is around it.
+    Surroundings,
+    /// These connections.
+    Connect(Vec<Connection>),
     /// The end.
     Down,
 }
@@ -66,6 +72,10 @@ pub(super) enum Response {
     Report(Report),
     /// What was done.
     Done(String),
+    /// What is around it.
+    Surroundings(Surroundings),
+    /// What came of connections.
+    Observations(Vec<Observation>),
     /// Why it could not be done.
     Error(String),
 }
@@ -183,6 +193,26 @@ impl Running {
         self.done(&Request::Capture(output.to_owned()))
     }
 
+    /// What is around it.
+    pub(super) fn surroundings(&self) -> Result<Surroundings> {
+        match self.ask(&Request::Surroundings, &|_| {})? {
+            Response::Surroundings(surroundings) => Ok(surroundings),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What comes of connections.
+    pub(super) fn connect(
+        &self,
+        wanted: &[Connection],
+        progress: &dyn Fn(&str),
+    ) -> Result<Vec<Observation>> {
+        match self.ask(&Request::Connect(wanted.to_vec()), progress)? {
+            Response::Observations(observations) => Ok(observations),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Ends it, and waits until it is gone.
     pub(super) fn down(&self) -> Result<()> {
         use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -221,7 +251,10 @@ impl Running {
             match serde_json::from_str(&line.with_context(place)?).with_context(place)? {
                 Response::Progress(what) => progress(&what),
                 Response::Error(why) => bail!("{why}"),
-                answer @ (Response::Report(_) | Response::Done(_)) => return Ok(answer),
+                answer @ (Response::Report(_)
+                | Response::Done(_)
+                | Response::Surroundings(_)
+                | Response::Observations(_)) => return Ok(answer),
             }
         }
         bail!("{} ended before it answered", self.name)
@@ -242,8 +275,10 @@ impl Running {
 fn unexpected(response: &Response) -> anyhow::Error {
     match response {
         Response::Error(why) => anyhow!("{why}"),
-        Response::Progress(_) | Response::Report(_) | Response::Done(_) => {
-            anyhow!("the cluster gave an answer to another question")
-        }
+        Response::Progress(_)
+        | Response::Report(_)
+        | Response::Done(_)
+        | Response::Surroundings(_)
+        | Response::Observations(_) => anyhow!("the cluster gave an answer to another question"),
     }
 }

@@ -92,8 +92,13 @@ impl Lab {
 
     /// `unmasq lab` with arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.unmasq(&[&["lab"], arguments].concat())
+    }
+
+    /// `unmasq` with arguments.
+    pub(crate) fn unmasq(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(UNMASQ);
-        command.arg("lab").args(arguments).current_dir(self.folder()).stdin(Stdio::null());
+        command.args(arguments).current_dir(self.folder()).stdin(Stdio::null());
         command.env("TMPDIR", self.folder());
         for name in ["CLICOLOR_FORCE", "COLUMNS", "NO_COLOR"] {
             command.env_remove(name);

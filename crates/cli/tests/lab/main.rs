@@ -4,6 +4,7 @@ mod exec;
 mod given;
 mod run;
 mod up;
+mod verify;
 
 use std::process::{Command, ExitCode};
 
@@ -21,7 +22,7 @@ const PLAIN: [Test; 4] = [
 ];
 
 /// With them.
-const INSIDE: [Test; 16] = [
+const INSIDE: [Test; 18] = [
     ("run::good", run::good),
     ("run::expectation_not_met", run::not_met),
     ("run::json_fits_its_schema", run::json),
@@ -32,6 +33,8 @@ const INSIDE: [Test; 16] = [
     ("up::capture", up::capture),
     ("up::two_at_once", up::two_at_once),
     ("up::killed", up::killed),
+    ("verify::before_and_after", verify::before_and_after),
+    ("verify::alone", verify::alone),
     ("exec::codes", exec::codes),
     ("exec::options_are_the_commands", exec::options),
     ("exec::host", exec::host),
