@@ -2,13 +2,12 @@
 //!
 //! In: the text of the file ([`parse`]; docs/expectations.md is its guide, schemas/expect.v1.json
 //! checks it). Out: [`Expectations`], which say whom else to ask for in the matrix
-//! ([`Expectations::add_to`]), and judge its rows ([`Expectations::judge`],
-//! [`Expectations::broken`]). And the other way round: [`propose`] writes such a file for a
+//! ([`Expectations::add_to`]), and judge its rows ([`Judge`]). And the other way round: [`propose`] writes such a file for a
 //! cluster as it is.
 //!
 //! ```text
 //! expect.yaml ─ parse ─▶ Expectations ─┬─ add_to ─▶ Clients ─▶ Matrix ─┐
-//!                                      └─ judge, broken, unjudged ◀────┘
+//!                                      └─ Judge ◀───────────────────────┘
 //! ```
 //!
 //! Without a file nothing is expected. What objects promise (`externalTrafficPolicy: Local`, a
@@ -26,7 +25,7 @@ use unmasq_model::packet::Family;
 
 use crate::matrix::{Clients, Entry};
 
-pub use judge::{Breach, Verdict};
+pub use judge::{Breach, Judge, Verdict};
 pub use propose::propose;
 pub use read::{Error, parse};
 

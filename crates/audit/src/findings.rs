@@ -26,7 +26,7 @@ use unmasq_model::packet::{Family, Protocol};
 
 use self::describe::flannel;
 use crate::dependent::{self, Broken, Dependence};
-use crate::expect::{Expectations, Verdict};
+use crate::expect::{Expectations, Judge, Verdict};
 use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
 use crate::matrix::{self, Asker, Cell, Client, Clients, Entry, Matrix, Row};
 use crate::{
@@ -57,10 +57,12 @@ pub fn audit(
     let paths = Paths::new(cluster, Options { strict: request.strict, ..Options::default() });
     let matrix = matrix::build(&paths, &clients, progress);
     let asker = Asker::new(&paths, &clients);
+    let judge = Judge::new(expectations, cluster);
     let context = Context {
         cluster,
         lookup: &lookup,
         expectations,
+        judge: &judge,
         paths: &paths,
         matrix: &matrix,
         asker: &asker,
@@ -104,7 +106,7 @@ pub fn audit(
     let mut hidden = hidden(cluster);
     hidden.extend(clients.left_out.iter().cloned());
     hidden.extend(expectations.mismatches(cluster));
-    hidden.extend(expectations.unjudged(cluster, &matrix));
+    hidden.extend(judge.unjudged(&matrix));
     let assumptions = assumptions(cluster, &matrix);
     Audit {
         findings,
@@ -229,6 +231,7 @@ pub(crate) struct Context<'a, 'c> {
     pub(crate) cluster: &'c Cluster,
     pub(crate) lookup: &'a Lookup<'c>,
     pub(crate) expectations: &'a Expectations,
+    pub(crate) judge: &'a Judge<'a>,
     pub(crate) paths: &'a Paths<'c>,
     pub(crate) matrix: &'a Matrix,
     pub(crate) asker: &'a Asker<'a, 'c>,
@@ -279,7 +282,7 @@ impl<'c> Context<'_, 'c> {
     /// What a row breaks, in sentences, and for which of its Services.
     fn breaks(&self, row: &Row, settings: &[&Broken]) -> (Vec<String>, BTreeSet<u32>) {
         let (mut sentences, mut hurt) = (Vec::new(), BTreeSet::new());
-        for breach in self.expectations.broken(self.cluster, row) {
+        for breach in self.judge.broken(row) {
             sentences.push(breach.sentence);
             hurt.extend(breach.services);
         }
@@ -294,9 +297,7 @@ impl<'c> Context<'_, 'c> {
     /// told in another way, or to be translated. `None`: nobody is left; empty: the row is about no
     /// Service.
     fn rest(&self, row: &Row, breaks: &[String], hurt: &BTreeSet<u32>) -> Option<Vec<u32>> {
-        let wanted = |service: Option<u32>| {
-            self.expectations.judge(self.cluster, row, service) == Verdict::Kept
-        };
+        let wanted = |service: Option<u32>| self.judge.judge(row, service) == Verdict::Kept;
         if row.services.is_empty() {
             return (breaks.is_empty() && !wanted(None)).then(Vec::new);
         }
@@ -321,7 +322,7 @@ impl<'c> Context<'_, 'c> {
             !service(index).is_some_and(empty)
                 && (!without_endpoint || service(index).is_some_and(balanced))
         };
-        let line = |service| self.expectations.unanswered(self.cluster, row, service);
+        let line = |service| self.judge.unanswered(row, service);
         if row.services.is_empty() {
             return Some((line(None)?, Vec::new()));
         }

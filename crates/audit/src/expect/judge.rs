@@ -3,8 +3,10 @@
 //! A row is many equal answers, about many Services. All that a line says but the Service is the
 //! same for the whole row, so a row is judged once for each line and Service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::Service;
 use unmasq_cluster::paths::Caller;
@@ -53,14 +55,53 @@ enum Standing {
     Open,
 }
 
-impl Expectations {
-    /// What is expected of a row, for one of its Services if it has some.
-    pub fn judge(&self, cluster: &Cluster, row: &Row, service: Option<u32>) -> Verdict {
-        let mut verdict = Verdict::Unspecified;
-        for (wanted, flow) in self.wanted() {
-            if !self.is_about(cluster, flow, row, service) {
-                continue;
+/// Expectations of a cluster, with their lines by the Services that they name: a file may have a line
+/// for each of thousands.
+#[derive(Debug, Clone)]
+pub struct Judge<'a> {
+    expectations: &'a Expectations,
+    cluster: &'a Cluster,
+    /// Those of `preserved` first.
+    lines: Vec<(Wanted, &'a Flow)>,
+    /// Lines by namespace and Service; `None`: all Services of the namespace.
+    named: BTreeMap<(&'a str, Option<&'a str>), Vec<usize>>,
+    /// Lines that (also) name others than single Services.
+    others: Vec<usize>,
+    /// Networks outside that lines name.
+    destinations: Vec<IpNet>,
+}
+
+impl<'a> Judge<'a> {
+    /// Looks at each line once.
+    pub fn new(expectations: &'a Expectations, cluster: &'a Cluster) -> Judge<'a> {
+        let preserved = expectations.preserved.iter().map(|flow| (Wanted::Preserved, flow));
+        let translated = expectations.translated.iter().map(|flow| (Wanted::Translated, flow));
+        let lines: Vec<(Wanted, &Flow)> = preserved.chain(translated).collect();
+        let mut named: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let mut others = Vec::new();
+        for (index, (_, flow)) in lines.iter().enumerate() {
+            for to in &flow.to {
+                match to {
+                    Destination::Service { namespace, name } => {
+                        let of = (namespace.as_str(), name.as_deref());
+                        named.entry(of).or_default().push(index);
+                    }
+                    Destination::Services
+                    | Destination::Pods
+                    | Destination::Nodes
+                    | Destination::Internet
+                    | Destination::Network(_) => others.push(index),
+                }
             }
+        }
+        let destinations = expectations.destinations();
+        Judge { expectations, cluster, lines, named, others, destinations }
+    }
+
+    /// What is expected of a row, for one of its Services if it has some.
+    pub fn judge(&self, row: &Row, service: Option<u32>) -> Verdict {
+        let mut verdict = Verdict::Unspecified;
+        for (wanted, flow) in self.about(row, service).map(|index| self.lines[index]) {
             verdict = match (standing(wanted, flow, row), verdict) {
                 (Standing::Broken, before) => {
                     let mut sentences = match before {
@@ -68,7 +109,7 @@ impl Expectations {
                         Verdict::Unspecified | Verdict::Kept | Verdict::Open => Vec::new(),
                     };
                     let services: Vec<u32> = service.into_iter().collect();
-                    sentences.push(self.sentence(cluster, wanted, flow, row, &services));
+                    sentences.push(self.sentence(wanted, flow, row, &services));
                     Verdict::Broken(sentences)
                 }
                 (_, before @ Verdict::Broken(_)) => before,
@@ -80,68 +121,72 @@ impl Expectations {
     }
 
     /// The line that wants a source preserved of an answer that never came, as a sentence.
-    pub fn unanswered(&self, cluster: &Cluster, row: &Row, service: Option<u32>) -> Option<String> {
-        let silent = match &row.cell.fate {
-            Fate::NoAnswer(_) | Fate::Dropped(_) | Fate::Rejected(_) | Fate::Lost => true,
-            Fate::Preserved | Fate::Rewritten(_) | Fate::Unknown(_) => false,
-        };
-        let about = |flow: &&Flow| silent && self.is_about(cluster, flow, row, service);
-        let flow = self.preserved.iter().find(about)?;
+    pub fn unanswered(&self, row: &Row, service: Option<u32>) -> Option<String> {
+        match &row.cell.fate {
+            Fate::NoAnswer(_) | Fate::Dropped(_) | Fate::Rejected(_) | Fate::Lost => {}
+            Fate::Preserved | Fate::Rewritten(_) | Fate::Unknown(_) => return None,
+        }
+        let mut about = self.about(row, service).map(|index| self.lines[index]);
+        let (_, flow) = about.find(|(wanted, _)| *wanted == Wanted::Preserved)?;
         let services: Vec<u32> = service.into_iter().collect();
-        let (place, who) = (self.place(flow), caller(row));
-        let what = called(cluster, row, &services);
+        let (place, who) = (self.expectations.place(flow), caller(row));
+        let what = called(self.cluster, row, &services);
         Some(format!("{place}: {who} must reach {what} with their own address, and get no answer"))
     }
 
     /// The lines that a row breaks, each with the Services for which it does.
-    pub fn broken(&self, cluster: &Cluster, row: &Row) -> Vec<Breach> {
-        let mut all = Vec::new();
-        for (wanted, flow) in self.wanted() {
-            if standing(wanted, flow, row) != Standing::Broken {
-                continue;
-            }
-            let services: Vec<u32> = row.services.clone();
-            let about = |service: &u32| self.is_about(cluster, flow, row, Some(*service));
-            let services: Vec<u32> = services.into_iter().filter(about).collect();
-            let without = row.services.is_empty() && self.is_about(cluster, flow, row, None);
-            if without || !services.is_empty() {
-                let sentence = self.sentence(cluster, wanted, flow, row, &services);
-                all.push(Breach { sentence, line: flow.line, services });
+    pub fn broken(&self, row: &Row) -> Vec<Breach> {
+        let mut found: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for service in services(row) {
+            for index in self.about(row, service) {
+                let (wanted, flow) = self.lines[index];
+                if standing(wanted, flow, row) == Standing::Broken {
+                    found.entry(index).or_default().extend(service);
+                }
             }
         }
-        all
+        let breach = |(index, services): (usize, Vec<u32>)| {
+            let (wanted, flow) = self.lines[index];
+            let sentence = self.sentence(wanted, flow, row, &services);
+            Breach { sentence, line: flow.line, services }
+        };
+        found.into_iter().map(breach).collect()
     }
 
     /// The lines that no answer of the matrix was about, a sentence each: they weren't judged.
-    pub fn unjudged(&self, cluster: &Cluster, matrix: &Matrix) -> Vec<String> {
-        let asked = |flow: &Flow| {
-            matrix.rows.iter().any(|row| {
-                let mut services = row.services.iter();
-                match row.services.is_empty() {
-                    true => self.is_about(cluster, flow, row, None),
-                    false => services.any(|one| self.is_about(cluster, flow, row, Some(*one))),
-                }
-            })
-        };
-        let left = self.flows().filter(|flow| !asked(flow));
-        left.map(|flow| {
+    pub fn unjudged(&self, matrix: &Matrix) -> Vec<String> {
+        let mut judged = vec![false; self.lines.len()];
+        for row in &matrix.rows {
+            for service in services(row) {
+                self.about(row, service).for_each(|index| judged[index] = true);
+            }
+        }
+        let left = self.lines.iter().zip(judged).filter(|(_, judged)| !judged);
+        left.map(|((_, flow), _)| {
             format!(
                 "{}: nothing that was asked is such a call, so it was not judged",
-                self.place(flow)
+                self.expectations.place(flow)
             )
         })
         .collect()
     }
 
-    fn wanted(&self) -> impl Iterator<Item = (Wanted, &Flow)> {
-        let preserved = self.preserved.iter().map(|flow| (Wanted::Preserved, flow));
-        preserved.chain(self.translated.iter().map(|flow| (Wanted::Translated, flow)))
+    /// The lines that are about a row, for one of its Services if it has some: indices, in order.
+    fn about<'r>(&'r self, row: &'r Row, service: Option<u32>) -> impl Iterator<Item = usize> + 'r {
+        let service = service.and_then(|index| self.cluster.objects.services.get(index as usize));
+        let names = service.map(|service| {
+            let of = &service.metadata;
+            [Some(of.name.as_str()), None].map(|name| (of.namespace.as_str(), name))
+        });
+        let named = names.into_iter().flatten().filter_map(|of| self.named.get(&of));
+        let mut all: Vec<usize> = named.flatten().chain(&self.others).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter().filter(move |index| self.is_about(self.lines[*index].1, row, service))
     }
 
-    /// Whether a line is about a row, for one of its Services.
-    fn is_about(&self, cluster: &Cluster, flow: &Flow, row: &Row, service: Option<u32>) -> bool {
+    fn is_about(&self, flow: &Flow, row: &Row, service: Option<&Service>) -> bool {
         let cell = &row.cell;
-        let service = service.and_then(|index| cluster.objects.services.get(index as usize));
         (flow.families.is_empty() || flow.families.contains(&cell.family))
             && flow.from.iter().any(|from| calls(from, row))
             && flow.to.iter().any(|to| self.is_called(flow, to, row, service))
@@ -162,7 +207,7 @@ impl Expectations {
             Entry::Outside => match to {
                 Destination::Network(net) => net.contains(&called),
                 Destination::Internet => {
-                    !is_private(called) && !self.destinations().iter().any(|n| n.contains(&called))
+                    !is_private(called) && !self.destinations.iter().any(|n| n.contains(&called))
                 }
                 Destination::Service { .. }
                 | Destination::Services
@@ -185,17 +230,10 @@ impl Expectations {
         }
     }
 
-    fn sentence(
-        &self,
-        cluster: &Cluster,
-        wanted: Wanted,
-        flow: &Flow,
-        row: &Row,
-        services: &[u32],
-    ) -> String {
-        let place = self.place(flow);
+    fn sentence(&self, wanted: Wanted, flow: &Flow, row: &Row, services: &[u32]) -> String {
+        let place = self.expectations.place(flow);
         let who = caller(row);
-        let what = called(cluster, row, services);
+        let what = called(self.cluster, row, services);
         match wanted {
             Wanted::Preserved => {
                 let seen = match row.witness.seen {
@@ -209,6 +247,12 @@ impl Expectations {
             }
         }
     }
+}
+
+/// The Services that a row is about, each by itself; once `None`: it is about none.
+fn services(row: &Row) -> impl Iterator<Item = Option<u32>> + '_ {
+    let none = row.services.is_empty().then_some(None);
+    row.services.iter().copied().map(Some).chain(none)
 }
 
 fn standing(wanted: Wanted, flow: &Flow, row: &Row) -> Standing {

@@ -20,7 +20,7 @@ use super::build::{Teller, spread};
 use super::change::{Outcome, of_answers, outcomes};
 use super::questions::{NODE_PORT, Question, Questions};
 use super::{Cell, Clients, Entry, Outside, Row, Witness};
-use crate::expect::{self, Expectations};
+use crate::expect::{self, Expectations, Judge};
 
 mod bound;
 mod judge;
@@ -234,20 +234,25 @@ struct Candidate {
 }
 
 struct Part<'p, 'c, 'a> {
-    paths: &'p Paths<'c>,
     teller: Teller<'p, 'c>,
     concern: Concern<'a>,
     other: Option<Teller<'a, 'a>>,
+    /// For what is expected.
+    judge: Option<Judge<'a>>,
     found: Vec<Candidate>,
 }
 
-impl<'p, 'c, 'a> Part<'p, 'c, 'a> {
+impl<'p, 'c: 'a, 'a> Part<'p, 'c, 'a> {
     fn new(paths: &'p Paths<'c>, concern: Concern<'a>) -> Self {
         let other = match concern {
             Concern::Changed(other) => Some(Teller::new(other)),
             Concern::Everything | Concern::Rows(_) | Concern::Expected(_) => None,
         };
-        Part { paths, teller: Teller::new(paths), concern, other, found: Vec::new() }
+        let judge = match concern {
+            Concern::Expected(expectations) => Some(Judge::new(expectations, paths.cluster())),
+            Concern::Everything | Concern::Rows(_) | Concern::Changed(_) => None,
+        };
+        Part { teller: Teller::new(paths), concern, other, judge, found: Vec::new() }
     }
 
     fn ask(&mut self, question: Question) {
@@ -258,12 +263,13 @@ impl<'p, 'c, 'a> Part<'p, 'c, 'a> {
                 let service = question.service.map(|(service, _)| service);
                 answers.iter().any(|(cell, _)| rows.iter().any(|row| is_of(row, cell, service)))
             }
-            Concern::Expected(expectations) => {
-                let cluster = self.paths.cluster();
-                answers.iter().any(|(cell, witness)| {
-                    let (row, service) = alone(cell, witness);
-                    let verdict = expectations.judge(cluster, &row, service);
-                    verdict != expect::Verdict::Unspecified
+            Concern::Expected(_) => {
+                let judge = self.judge.as_ref();
+                judge.is_some_and(|judge| {
+                    answers.iter().any(|(cell, witness)| {
+                        let (row, service) = alone(cell, witness);
+                        judge.judge(&row, service) != expect::Verdict::Unspecified
+                    })
                 })
             }
             Concern::Changed(_) => self

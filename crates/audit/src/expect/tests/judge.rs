@@ -265,7 +265,7 @@ fn rows_are_judged() {
         ),
     ];
     for (lines, row, service, is) in table {
-        let found = match expected(lines).judge(&cluster, &row, service) {
+        let found = match Judge::new(&expected(lines), &cluster).judge(&row, service) {
             Verdict::Unspecified => Unspecified,
             Verdict::Kept => Kept,
             Verdict::Broken(_) => Broken,
@@ -278,7 +278,8 @@ fn rows_are_judged() {
 #[test]
 fn a_row_of_many_services_is_judged_for_each() {
     let lines = "preserved:\n  - name: customers\n    from: [outside]\n    to: [service/shop/api]\n  - {from: [outside], to: [services]}\ntranslated:\n  - {from: [outside], to: [services]}\n";
-    let broken = expected(lines).broken(&cluster(), &external(rewritten(), &[0, 1, 2]));
+    let broken =
+        Judge::new(&expected(lines), &cluster()).broken(&external(rewritten(), &[0, 1, 2]));
     let sentences = [
         "x.yaml:3 (customers): clients outside, such as 203.0.113.77, must reach Service shop/api by node port with their own address, and the receiver sees another, such as 10.0.0.11",
         "x.yaml:6: clients outside, such as 203.0.113.77, must reach Services shop/web and shop/api by node port with their own address, and the receiver sees another, such as 10.0.0.11",
@@ -286,7 +287,7 @@ fn a_row_of_many_services_is_judged_for_each() {
     let found: Vec<(&str, u64, &[u32])> =
         broken.iter().map(|one| (&*one.sentence, one.line, &*one.services)).collect();
     assert_eq!(found, [(sentences[0], 3, &[1][..]), (sentences[1], 6, &[0, 1][..])]);
-    let kept = expected(lines).broken(&cluster(), &external(Fate::Preserved, &[2]));
+    let kept = Judge::new(&expected(lines), &cluster()).broken(&external(Fate::Preserved, &[2]));
     assert_eq!(kept, []);
 }
 
@@ -294,7 +295,7 @@ fn a_row_of_many_services_is_judged_for_each() {
 fn egress_is_told_in_words() {
     let lines = "preserved: [{from: [pods], to: [10.200.0.0/16]}]\ntranslated: [{from: [pods], to: [internet]}]";
     let broken = |row: Row| {
-        let all = expected(lines).broken(&cluster(), &row);
+        let all = Judge::new(&expected(lines), &cluster()).broken(&row);
         all.into_iter().map(|one| (one.sentence, one.services)).collect::<Vec<_>>()
     };
     let kept_away = "x.yaml:2: pods must reach 10.200.7.20 with their own address, and the receiver sees another, such as 10.0.0.11";
@@ -307,7 +308,7 @@ fn egress_is_told_in_words() {
 fn what_was_not_asked_was_not_judged() {
     let lines = "preserved:\n  - {from: [outside], to: [service/shop/web]}\n  - {from: [outside], to: [service/shop/api]}\n  - {from: [pods], to: [pods]}\n";
     let matrix = Matrix { rows: vec![external(Fate::Preserved, &[1])], ..Matrix::default() };
-    let unjudged = expected(lines).unjudged(&cluster(), &matrix);
+    let unjudged = Judge::new(&expected(lines), &cluster()).unjudged(&matrix);
     let sentence = |line| {
         format!("x.yaml:{line}: nothing that was asked is such a call, so it was not judged")
     };

@@ -87,7 +87,7 @@ fn a_proposal_says_why() {
     let outside = format!("schema: {SCHEMA}\noutside:\n{outside}");
     assert_eq!(parse(&outside, "x.yaml").unwrap().gateways.len(), 1);
     for row in rows() {
-        assert_eq!(found.broken(&cluster, &row), []);
+        assert_eq!(Judge::new(&found, &cluster).broken(&row), []);
     }
 }
 

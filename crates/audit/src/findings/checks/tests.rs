@@ -44,7 +44,9 @@ fn added(cluster: &Cluster, expectations: &Expectations, before: Vec<Finding>) -
     let clients = matrix::Clients::default();
     let asker = &matrix::Asker::new(&paths, &clients);
     let lookup = &Lookup::new(&cluster.objects);
-    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
+    let judge = &crate::expect::Judge::new(expectations, cluster);
+    let context =
+        Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, judge, asker };
     let mut findings = before;
     add(&context, &mut findings);
     for finding in &findings {

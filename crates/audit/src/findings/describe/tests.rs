@@ -56,7 +56,9 @@ fn of(
     let asker = &matrix::Asker::new(&paths, &clients);
     let expectations = &expectations;
     let lookup = &Lookup::new(&cluster.objects);
-    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
+    let judge = &crate::expect::Judge::new(expectations, cluster);
+    let context =
+        Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, judge, asker };
     let described = describe(&context, subject, &group);
     assert!(described.title.chars().count() <= TITLE, "{}", described.title);
     for action in actions(&described) {

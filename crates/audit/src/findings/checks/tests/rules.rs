@@ -105,7 +105,9 @@ fn what_hides_answers_is_worse() {
     let asker = &Asker::new(&paths, &clients);
     let (cluster, expectations) = (&cluster, &expectations);
     let lookup = &Lookup::new(&cluster.objects);
-    let context = Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, asker };
+    let judge = &crate::expect::Judge::new(expectations, cluster);
+    let context =
+        Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, judge, asker };
     let mut findings = Vec::new();
     opaque::add(&context, &mut findings);
     assert_eq!(names(&findings), [(FindingId::OpaqueDataplane, "IPVS", Severity::Warning)]);
