@@ -3,10 +3,14 @@
 use std::io;
 
 use serde_json::Value;
-use unmasq_fix::deed::{Deed, FileDeed, ObjectDeed, RulesDeed, Standing, TableDeed};
+use unmasq_fix::deed::{Deed, Edit, FileDeed, Misfit, ObjectDeed, RulesDeed, Standing, TableDeed};
 
+use crate::journal::{JournalError, Stage};
 use crate::listing::{self, Listed};
 use crate::{CommandError, Target, transaction};
+
+/// How often a chain that others write at the same time is changed back.
+const TRIES: usize = 5;
 
 /// Why a deed could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +41,42 @@ pub enum DeedError {
         times: usize,
     },
     /// It was done, and the state is another than it should be.
-    #[error("{subject} is not as it should be afterwards")]
+    #[error("{subject} is not as it should be afterwards: others have changed it at the same time")]
     NotAsForetold {
         /// What.
         subject: String,
     },
+    /// Others have changed it since it was done.
+    #[error(
+        "{subject} has been changed by others since, so it is left as it is: what of it is to be \
+         taken back has to be done by hand"
+    )]
+    Since {
+        /// What.
+        subject: String,
+    },
+    /// It was broken off, others have changed the chain since, and nothing shows whether it was done.
+    #[error(
+        "{subject} has been changed by others since, and whether these rules went by then can't be \
+         told: {rules}. Put back by hand what should be there"
+    )]
+    Untold {
+        /// Where.
+        subject: String,
+        /// The rules that were to go.
+        rules: String,
+    },
+    /// A rule can't be put back.
+    #[error("{subject}: {why}")]
+    Misfit {
+        /// Where.
+        subject: String,
+        /// Why.
+        why: Misfit,
+    },
+    /// It can't be noted, and nothing is done that isn't noted.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -77,17 +112,25 @@ pub fn standing(target: &dyn Target, deed: &Deed) -> Result<Standing, DeedError>
             let there = texts(&listing::chain(target, rules)?);
             Standing::of(&there, &rules.before, &rules.after)
         }
-        Deed::Table(table) => {
-            let there = listing::table(target, table)?;
-            let there = there.is_some();
-            Standing::of(&there, &table.before.is_some(), &table.after.is_some())
-        }
+        Deed::Table(table) => of_table(target, table)?,
         Deed::File(file) => Standing::of(&read(target, deed, file)?, &file.before, &file.after),
         Deed::Object(object) => match target.object(object)? {
             Some(there) => of_object(&there, object),
             None => Standing::Neither,
         },
     })
+}
+
+/// A table is what was written if nft lists it as it lists that.
+fn of_table(target: &dyn Target, table: &TableDeed) -> Result<Standing, DeedError> {
+    let there = listing::table(target, table)?;
+    let listed = |text: &Option<String>| match (text, &there) {
+        (Some(text), Some(_)) => listing::as_listed(target, table, text).map(Some),
+        // Nothing is listed, so it is another, whatever it says.
+        (text, None) => Ok(text.clone()),
+        (None, Some(_)) => Ok(None),
+    };
+    Ok(Standing::of(&there, &listed(&table.before)?, &listed(&table.after)?))
 }
 
 /// An object is in a state if the patch that leads to it changes nothing.
@@ -104,7 +147,7 @@ fn of_object(there: &Value, object: &ObjectDeed) -> Standing {
     }
 }
 
-/// Does a deed, if it isn't done.
+/// Does a deed that isn't done.
 pub fn forth(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
     match standing(target, deed)? {
         Standing::After => Ok(()),
@@ -113,26 +156,76 @@ pub fn forth(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
     }
 }
 
-/// Takes a deed back, if it is done. Rules that others have put into the chain since then stay.
-pub fn back(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
+/// What is there once a deed is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// All is as it was before.
+    AsBefore,
+    /// What others have put there or taken away since is as they left it; else it is as before.
+    Others,
+}
+
+/// Takes back a deed that is at this stage. Rules that others have put into the chain since then
+/// stay.
+pub fn back(target: &dyn Target, deed: &Deed, stage: Stage) -> Result<Left, DeedError> {
+    if stage == Stage::NotBegun {
+        return Ok(Left::AsBefore);
+    }
     let inverse = deed.inverse();
     match (standing(target, &inverse)?, &inverse) {
-        (Standing::After, _) => Ok(()),
-        (Standing::Before, _) => carry_out(target, &inverse),
-        (Standing::Neither, Deed::Rules(rules)) => {
-            let there = texts(&listing::chain(target, rules)?);
-            let Some(rebased) = rules.rebased(&there) else {
-                return Err(DeedError::Changed { subject: deed.subject() });
-            };
-            carry_out(target, &Deed::Rules(rebased))
+        (Standing::After, _) => Ok(Left::AsBefore),
+        (Standing::Before | Standing::Neither, Deed::Rules(rules)) => {
+            rules_back(target, deed, rules, stage)
         }
+        (Standing::Before, _) => carry_out(target, &inverse).map(|()| Left::AsBefore),
         (Standing::Neither, Deed::Table(_) | Deed::File(_) | Deed::Object(_)) => {
-            Err(DeedError::Changed { subject: deed.subject() })
+            Err(DeedError::Since { subject: deed.subject() })
         }
     }
 }
 
-fn carry_out(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
+/// Others may write the chain at any time, also between a look at it and the change of it, whose
+/// places are then another's: so it is looked at again, until the rules stand where they belong.
+fn rules_back(
+    target: &dyn Target,
+    deed: &Deed,
+    rules: &RulesDeed,
+    stage: Stage,
+) -> Result<Left, DeedError> {
+    let subject = || deed.subject();
+    for _ in 0..TRIES {
+        let there = texts(&listing::chain(target, rules)?);
+        if there == rules.after {
+            return Ok(Left::AsBefore);
+        }
+        match rules.among_others(&there) {
+            Standing::After if rules.is_in_order(&there) => return Ok(Left::Others),
+            Standing::Before if there != rules.before && !shows(rules, stage) => {
+                return Err(untold(rules, subject()));
+            }
+            Standing::After | Standing::Before => {}
+            Standing::Neither => return Err(DeedError::Since { subject: subject() }),
+        }
+        let rebased = rules.rebased(&there);
+        let rebased = rebased.map_err(|why| DeedError::Misfit { subject: subject(), why })?;
+        change_rules(target, deed, &rebased)?;
+    }
+    Err(DeedError::NotAsForetold { subject: subject() })
+}
+
+/// Whether it is known that the inverse's opposite was done: it was noted, or its rules are there.
+fn shows(inverse: &RulesDeed, stage: Stage) -> bool {
+    let had_come = inverse.edits().iter().any(|edit| matches!(edit, Edit::Delete { .. }));
+    had_come || stage == Stage::Done
+}
+
+fn untold(inverse: &RulesDeed, subject: String) -> DeedError {
+    let edits = inverse.edits();
+    let rules: Vec<String> = edits.iter().map(|edit| format!("`{}`", edit.rule())).collect();
+    DeedError::Untold { subject, rules: rules.join(", ") }
+}
+
+pub(crate) fn carry_out(target: &dyn Target, deed: &Deed) -> Result<(), DeedError> {
     match deed {
         Deed::Rules(rules) => change_rules(target, deed, rules)?,
         Deed::Table(table) => change_table(target, table)?,
@@ -169,13 +262,16 @@ fn change_rules(target: &dyn Target, deed: &Deed, rules: &RulesDeed) -> Result<(
     Ok(())
 }
 
+/// A table that is there already is not added to: the transaction fails.
 fn change_table(target: &dyn Target, table: &TableDeed) -> Result<(), DeedError> {
     let (family, name) = (table.program.family(), &table.name);
     let mut text = String::new();
     if table.before.is_some() {
         text += &format!("delete table {family} {name}\n");
     }
-    text += table.after.as_deref().unwrap_or_default();
+    if let Some(after) = &table.after {
+        text += &format!("create table {family} {name}\n{after}");
+    }
     target.run(&table.node, table.program.restore(), &text)?;
     Ok(())
 }

@@ -24,9 +24,13 @@ pub const SCHEMA: &str = "unmasq.journal/v1";
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    /// `None`: it can only be read.
+    file: Option<File>,
+    /// How long it is, as whole lines.
+    length: u64,
     head: Head,
     entries: Vec<Entry>,
+    trouble: Option<JournalError>,
 }
 
 /// Its first line.
@@ -74,6 +78,17 @@ pub enum Event {
     Undone,
 }
 
+/// How far a deed got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing of it is done, or no longer.
+    NotBegun,
+    /// It may be done.
+    Begun,
+    /// It is done.
+    Done,
+}
+
 /// Why a journal can't be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -114,7 +129,9 @@ impl Journal {
         let file =
             OpenOptions::new().append(true).create_new(true).open(&unnamed).map_err(error)?;
         let head = Head { schema: SCHEMA.to_owned(), findings, deeds };
-        let mut journal = Journal { path: path.to_owned(), file, head, entries: Vec::new() };
+        let (path_of, file) = (path.to_owned(), Some(file));
+        let mut journal =
+            Journal { path: path_of, file, length: 0, head, entries: Vec::new(), trouble: None };
         let line = serde_json::to_string(&journal.head).map_err(|e| error(e.into()))?;
         journal.write(&line)?;
         let named = std::fs::hard_link(&unnamed, path);
@@ -143,11 +160,16 @@ impl Journal {
             serde_json::from_str(line).map_err(|e| format(format!("line {number}: {e}")))
         };
         let entries = (2..).zip(lines).map(entry).collect::<Result<_, _>>()?;
-        let file = OpenOptions::new().write(true).open(path).map_err(error)?;
-        file.set_len(whole.len() as u64).map_err(error)?;
-        drop(file);
-        let file = OpenOptions::new().append(true).open(path).map_err(error)?;
-        Ok(Journal { path: path.to_owned(), file, head, entries })
+        let (length, path) = (whole.len() as u64, path.to_owned());
+        let (file, trouble) = match OpenOptions::new().append(true).open(&path) {
+            Ok(file) => {
+                let cut = if length < text.len() as u64 { file.set_len(length) } else { Ok(()) };
+                (Some(file), cut.err().map(error))
+            }
+            // It says what to take back all the same.
+            Err(why) => (None, Some(error(why))),
+        };
+        Ok(Journal { path, file, length, head, entries, trouble })
     }
 
     /// Where it is.
@@ -172,6 +194,35 @@ impl Journal {
         last.filter(|end| Some(*end) == after).map(|entry| entry.event)
     }
 
+    /// How far a deed got.
+    pub fn stage(&self, deed: usize) -> Stage {
+        let entries = self.entries.iter().filter(|entry| entry.deed == Some(deed));
+        entries.fold(Stage::NotBegun, |stage, entry| match entry.event {
+            Event::Begun => Stage::Begun,
+            Event::Done => Stage::Done,
+            Event::TakenBack => Stage::NotBegun,
+            Event::Failed | Event::Applied | Event::Undone => stage,
+        })
+    }
+
+    /// Why something that happened could not be noted.
+    pub fn trouble(&self) -> Option<&JournalError> {
+        self.trouble.as_ref()
+    }
+
+    /// Notes something that has happened anyway; if it can't be written, it is known here.
+    pub(crate) fn note_if_possible(&mut self, entry: Entry, told: &mut dyn FnMut(&Entry)) {
+        if let Err(why) = self.note(entry.clone(), told) {
+            self.trouble.get_or_insert(why);
+            told(&entry);
+            self.entries.push(entry);
+        }
+    }
+
+    pub(crate) fn end_if_possible(&mut self, event: Event, told: &mut dyn FnMut(&Entry)) {
+        self.note_if_possible(Entry::end(event), told);
+    }
+
     pub(crate) fn note(
         &mut self,
         entry: Entry,
@@ -190,18 +241,34 @@ impl Journal {
         event: Event,
         told: &mut dyn FnMut(&Entry),
     ) -> Result<(), JournalError> {
-        self.note(Entry { deed: None, event, subject: String::new(), why: None }, told)
+        self.note(Entry::end(event), told)
     }
 
+    /// A line that can't be written as a whole is none.
     fn write(&mut self, line: &str) -> Result<(), JournalError> {
-        let written = self.file.write_all(format!("{line}\n").as_bytes());
-        written
-            .and_then(|()| self.file.sync_data())
-            .map_err(|error| JournalError::File { path: self.path.clone(), error })
+        let line = format!("{line}\n");
+        let written = match &mut self.file {
+            Some(file) => {
+                let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+                if written.is_err() {
+                    // A rest of it is passed over by who reads it, if nothing comes behind it.
+                    let _ = file.set_len(self.length);
+                }
+                written
+            }
+            None => Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)),
+        };
+        written.map_err(|error| JournalError::File { path: self.path.clone(), error })?;
+        self.length += line.len() as u64;
+        Ok(())
     }
 }
 
 impl Entry {
+    fn end(event: Event) -> Entry {
+        Entry { deed: None, event, subject: String::new(), why: None }
+    }
+
     pub(crate) fn of(index: usize, deed: &Deed, event: Event) -> Entry {
         Entry { deed: Some(index), event, subject: deed.subject(), why: None }
     }

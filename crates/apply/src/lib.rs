@@ -9,8 +9,8 @@
 //!
 //! In: [`Deed`]s, each of which knows both states. Out: nodes and objects in the one or the other,
 //! and a [`Journal`] that says which. A deed is one transaction of one program, one file renamed, or
-//! one patch: killed at any moment, each is as it was or as it should be, and a look at it tells. So
-//! going on and taking back need no more than the journal's first line.
+//! one patch: killed at any moment, each is as it was or as it should be, and a look at it tells, with
+//! the journal's entries for who did it. What has not begun is not taken back.
 //!
 //! What a target is made of is behind [`Target`]: this machine, or namespaces of a test.
 
@@ -20,8 +20,8 @@ mod listing;
 mod local;
 mod transaction;
 
-pub use deed::{DeedError, back, forth, standing};
-pub use journal::{Entry, Event, Head, Journal, JournalError, SCHEMA};
+pub use deed::{DeedError, Left, back, forth, standing};
+pub use journal::{Entry, Event, Head, Journal, JournalError, SCHEMA, Stage};
 pub use local::{Local, TurnError};
 
 use std::io;
@@ -60,10 +60,17 @@ pub struct CommandError {
 pub enum Outcome {
     /// All is done.
     Applied,
+    /// Something stood against it before anything had begun.
+    Refused {
+        /// What.
+        why: DeedError,
+    },
     /// Something went wrong, and all that was done is taken back.
     TakenBack {
         /// What went wrong.
         why: DeedError,
+        /// Where others have written meanwhile, which stays.
+        others: Vec<String>,
     },
     /// Something went wrong, and not all could be taken back.
     Stuck {
@@ -74,9 +81,25 @@ pub enum Outcome {
     },
 }
 
-/// Checks that every deed's state is still the one before, and clear: nothing is done yet.
+/// What came of taking back.
+#[derive(Debug, Default)]
+pub struct TakenBack {
+    /// How many deeds had begun.
+    pub deeds: usize,
+    /// Where others have written since, which stays.
+    pub others: Vec<String>,
+    /// What could not be taken back.
+    pub wrong: Vec<DeedError>,
+}
+
+/// Checks that all is as it was before, and clear: nothing is done yet. What a second deed finds in the same
+/// place is what the first one leaves.
 pub fn check(target: &dyn Target, deeds: &[Deed]) -> Result<(), DeedError> {
-    for deed in deeds {
+    for (index, deed) in deeds.iter().enumerate() {
+        if deeds[..index].iter().any(|earlier| earlier.is_of_same(deed)) {
+            deed::clear(deed)?;
+            continue;
+        }
         match standing(target, deed)? {
             Standing::Before => deed::clear(deed)?,
             Standing::After => return Err(DeedError::Done { subject: deed.subject() }),
@@ -86,54 +109,104 @@ pub fn check(target: &dyn Target, deeds: &[Deed]) -> Result<(), DeedError> {
     Ok(())
 }
 
-/// Does all deeds of a journal that aren't done, in order. If one fails, those that are done are
-/// taken back. `told` hears of each.
-pub fn apply(
-    target: &dyn Target,
-    journal: &mut Journal,
-    told: &mut dyn FnMut(&Entry),
-) -> Result<Outcome, JournalError> {
+/// Does all deeds of a journal that aren't done, in order. If one fails, or can't be noted, those
+/// that are done are taken back. `told` hears of each.
+pub fn apply(target: &dyn Target, journal: &mut Journal, told: &mut dyn FnMut(&Entry)) -> Outcome {
     let deeds = journal.head().deeds.clone();
     for (index, deed) in deeds.iter().enumerate() {
-        journal.note(Entry::of(index, deed, Event::Begun), told)?;
-        match forth(target, deed) {
-            Ok(()) => journal.note(Entry::of(index, deed, Event::Done), told)?,
-            Err(why) => {
-                journal.note(Entry::failed(index, deed, &why), told)?;
-                let then = take_back(target, journal, told)?;
-                return Ok(match then.is_empty() {
-                    true => Outcome::TakenBack { why },
-                    false => Outcome::Stuck { why, then },
-                });
-            }
+        if let Err(why) = step(target, journal, (index, deed), told) {
+            journal.note_if_possible(Entry::failed(index, deed, &why), told);
+            return after_failure(target, journal, why, told);
         }
     }
-    journal.end(Event::Applied, told)?;
-    Ok(Outcome::Applied)
+    match journal.end(Event::Applied, told) {
+        Ok(()) => Outcome::Applied,
+        Err(why) => after_failure(target, journal, why.into(), told),
+    }
 }
 
-/// Takes all deeds of a journal back that are done, the last first. What went wrong: that deed stays
-/// done, the others are taken back nevertheless.
+fn step(
+    target: &dyn Target,
+    journal: &mut Journal,
+    (index, deed): (usize, &Deed),
+    told: &mut dyn FnMut(&Entry),
+) -> Result<(), DeedError> {
+    let stage = journal.stage(index);
+    if stage == Stage::Done {
+        return Ok(());
+    }
+    match (standing(target, deed)?, stage) {
+        (Standing::Before, _) => {
+            journal.note(Entry::of(index, deed, Event::Begun), told)?;
+            deed::carry_out(target, deed)?;
+        }
+        // It was broken off between being done and being noted.
+        (Standing::After, Stage::Begun) => {}
+        (Standing::After, Stage::NotBegun | Stage::Done) => {
+            return Err(DeedError::Done { subject: deed.subject() });
+        }
+        (Standing::Neither, _) => return Err(DeedError::Changed { subject: deed.subject() }),
+    }
+    Ok(journal.note(Entry::of(index, deed, Event::Done), told)?)
+}
+
+fn after_failure(
+    target: &dyn Target,
+    journal: &mut Journal,
+    why: DeedError,
+    told: &mut dyn FnMut(&Entry),
+) -> Outcome {
+    let TakenBack { deeds, others, wrong } = take_back(target, journal, told);
+    match (deeds, wrong.is_empty()) {
+        (0, _) => Outcome::Refused { why },
+        (_, true) => Outcome::TakenBack { why, others },
+        (_, false) => Outcome::Stuck { why, then: wrong },
+    }
+}
+
+/// Takes all deeds of a journal back that had begun, the last first. What went wrong: that deed stays
+/// done, the others are taken back nevertheless. It needs no journal that can be written:
+/// [`Journal::trouble`] tells.
 pub fn take_back(
     target: &dyn Target,
     journal: &mut Journal,
     told: &mut dyn FnMut(&Entry),
-) -> Result<Vec<DeedError>, JournalError> {
+) -> TakenBack {
     let deeds = journal.head().deeds.clone();
-    let mut wrong = Vec::new();
+    let mut came = TakenBack::default();
     for (index, deed) in deeds.iter().enumerate().rev() {
-        match back(target, deed) {
-            Ok(()) => journal.note(Entry::of(index, deed, Event::TakenBack), told)?,
+        let stage = journal.stage(index);
+        if stage == Stage::NotBegun {
+            continue;
+        }
+        came.deeds += 1;
+        let taken = match back(target, deed, stage) {
+            Err(_) if is_further_back(target, &deeds[..index], deed) => Ok(Left::AsBefore),
+            taken => taken,
+        };
+        match taken {
+            Ok(left) => {
+                journal.note_if_possible(Entry::of(index, deed, Event::TakenBack), told);
+                if left == Left::Others {
+                    came.others.push(deed.subject());
+                }
+            }
             Err(why) => {
-                journal.note(Entry::failed(index, deed, &why), told)?;
-                wrong.push(why);
+                journal.note_if_possible(Entry::failed(index, deed, &why), told);
+                came.wrong.push(why);
             }
         }
     }
-    if wrong.is_empty() {
-        journal.end(Event::Undone, told)?;
+    if came.wrong.is_empty() {
+        journal.end_if_possible(Event::Undone, told);
     }
-    Ok(wrong)
+    came
+}
+
+/// Whether an earlier deed in the same place is taken back already, which nobody could note.
+fn is_further_back(target: &dyn Target, earlier: &[Deed], deed: &Deed) -> bool {
+    let mut earlier = earlier.iter().filter(|one| one.is_of_same(deed));
+    earlier.any(|one| standing(target, one).is_ok_and(|there| there == Standing::Before))
 }
 
 #[cfg(test)]

@@ -64,6 +64,19 @@ pub(crate) fn table(target: &dyn Target, deed: &TableDeed) -> Result<Option<Stri
     target.run(&deed.node, &command, "").map(Some)
 }
 
+/// How nft would list a table that this text makes, in its own words: it is made in a network
+/// namespace that goes away with the command, and no packet ever sees it.
+pub(crate) fn as_listed(
+    target: &dyn Target,
+    deed: &TableDeed,
+    text: &str,
+) -> Result<String, CommandError> {
+    let script = "nft -f - && exec nft -s list table \"$1\" \"$2\"";
+    let (family, name) = (deed.program.family(), &*deed.name);
+    let command = ["unshare", "--net", "--", "sh", "-c", script, "sh", family, name];
+    target.run(&deed.node, &command, text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -153,6 +153,27 @@ impl Deed {
         }
     }
 
+    /// Whether another one changes the same chain, table, file or object.
+    pub fn is_of_same(&self, other: &Deed) -> bool {
+        match (self, other) {
+            (Deed::Rules(one), Deed::Rules(other)) => {
+                (&one.node, one.program, &one.table, &one.chain)
+                    == (&other.node, other.program, &other.table, &other.chain)
+            }
+            (Deed::Table(one), Deed::Table(other)) => {
+                (&one.node, one.program, &one.name) == (&other.node, other.program, &other.name)
+            }
+            (Deed::File(one), Deed::File(other)) => {
+                (&one.node, &one.path) == (&other.node, &other.path)
+            }
+            (Deed::Object(one), Deed::Object(other)) => {
+                (&one.resource, &one.namespace, &one.name)
+                    == (&other.resource, &other.namespace, &other.name)
+            }
+            (Deed::Rules(_) | Deed::Table(_) | Deed::File(_) | Deed::Object(_), _) => false,
+        }
+    }
+
     /// What it is about, in a few words.
     pub fn subject(&self) -> String {
         match self {
@@ -237,6 +258,15 @@ pub enum Edit {
     },
 }
 
+impl Edit {
+    /// The rule's text.
+    pub fn rule(&self) -> &str {
+        match self {
+            Edit::Delete { rule, .. } | Edit::Insert { rule, .. } => rule,
+        }
+    }
+}
+
 impl RulesDeed {
     /// The fewest rules that have to go and come, in order; deletions of a place come ahead of
     /// insertions there.
@@ -278,42 +308,155 @@ impl RulesDeed {
     pub fn deleted_of_several(&self) -> Option<(String, usize)> {
         self.edits().into_iter().find_map(|edit| match edit {
             Edit::Delete { rule, .. } => {
-                let times = self.before.iter().filter(|one| **one == rule).count();
+                let times = times(&self.before, &rule);
                 (times > 1).then_some((rule, times))
             }
             Edit::Insert { .. } => None,
         })
     }
 
-    /// The same for a chain that others have changed since: the rules that go are there, those that
-    /// come are not. `None`: they aren't, or are.
-    pub fn rebased(&self, there: &[String]) -> Option<RulesDeed> {
+    /// Which state is there, but for rules of others: by how often each rule stands there that comes
+    /// or goes. Their places are another question: [`RulesDeed::is_in_order`].
+    pub fn among_others(&self, there: &[String]) -> Standing {
+        let edits = self.edits();
+        let all_as = |state: &[String]| {
+            edits.iter().all(|edit| times(there, edit.rule()) == times(state, edit.rule()))
+        };
+        match (all_as(&self.after), all_as(&self.before)) {
+            (true, _) => Standing::After,
+            (false, true) => Standing::Before,
+            (false, false) => Standing::Neither,
+        }
+    }
+
+    /// Whether the rules that come stand between their neighbours, as far as those are there.
+    pub fn is_in_order(&self, there: &[String]) -> bool {
+        let edits = self.edits();
+        let come = edits.iter().filter_map(|edit| match edit {
+            Edit::Insert { at, rule } => Some((*at, rule)),
+            Edit::Delete { .. } => None,
+        });
+        come.into_iter().all(|(at, rule)| {
+            let (behind, ahead) = self.neighbours(at, &edits);
+            let place = only(there, rule);
+            let between = |place| {
+                behind.and_then(|one| only(there, one)).is_none_or(|one| one < place)
+                    && ahead.and_then(|one| only(there, one)).is_none_or(|one| place < one)
+            };
+            place.is_some_and(between)
+        })
+    }
+
+    /// The same for a chain that others have changed: rules that come are put between their
+    /// neighbours, whether they are there already or not; rules of others stay where they are.
+    pub fn rebased(&self, there: &[String]) -> Result<RulesDeed, Misfit> {
+        let edits = self.edits();
         let mut after = there.to_vec();
         // Where a rule went, by its place in the state before.
         let mut gone: Option<(usize, usize)> = None;
-        for edit in self.edits() {
+        for edit in &edits {
+            let rule = edit.rule();
+            let times = times(&after, rule).max(times(&self.after, rule));
+            if times > 1 {
+                return Err(Misfit::Several { rule: rule.to_owned(), times });
+            }
+            let place = only(&after, rule);
+            if let Some(place) = place {
+                after.remove(place);
+            }
             match edit {
-                Edit::Delete { at, rule } => {
-                    let place = after.iter().position(|one| *one == rule)?;
-                    after.remove(place);
-                    gone = Some((at, place));
-                }
+                Edit::Delete { at, .. } => gone = place.map(|place| (*at, place)),
                 Edit::Insert { at, rule } => {
-                    if after.contains(&rule) {
-                        return None;
-                    }
-                    let before = at.checked_sub(1).and_then(|at| self.after.get(at));
-                    let behind = || before.and_then(|one| after.iter().position(|it| it == one));
-                    let place = match gone.take() {
-                        Some((there, place)) if there == at => place,
-                        Some(_) | None => behind().map_or(0, |place| place + 1),
-                    };
-                    after.insert(place, rule);
+                    let same = gone.take().filter(|(place, _)| place == at);
+                    let place = self.place(*at, &edits, &after, same.map(|(_, place)| place));
+                    let place = place.ok_or_else(|| self.no_place(*at, rule, &edits))?;
+                    after.insert(place, rule.clone());
                 }
             }
         }
-        Some(RulesDeed { before: there.to_vec(), after, ..self.clone() })
+        Ok(RulesDeed { before: there.to_vec(), after, ..self.clone() })
     }
+
+    /// Where a rule belongs: between its neighbours, at the place of the one that it replaces if that
+    /// is there. `None`: it can't be told.
+    fn place(
+        &self,
+        at: usize,
+        edits: &[Edit],
+        there: &[String],
+        replaced: Option<usize>,
+    ) -> Option<usize> {
+        let (behind, ahead) = self.neighbours(at, edits);
+        let behind = behind.and_then(|one| only(there, one)).map(|place| place + 1);
+        let ahead = ahead.and_then(|one| only(there, one));
+        match (behind, ahead) {
+            (Some(behind), Some(ahead)) if behind > ahead => None,
+            (None, None) if there.is_empty() => Some(0),
+            (None, None) => replaced,
+            (behind, ahead) => {
+                let between = |place: &usize| {
+                    behind.is_none_or(|it| it <= *place) && ahead.is_none_or(|it| *place <= it)
+                };
+                replaced.filter(between).or(behind).or(ahead)
+            }
+        }
+    }
+
+    /// The rules behind which and ahead of which one stands in the state after.
+    fn neighbours(&self, at: usize, edits: &[Edit]) -> (Option<&String>, Option<&String>) {
+        let comes = |rule: &String| {
+            edits.iter().any(|edit| matches!(edit, Edit::Insert { .. }) && edit.rule() == rule)
+        };
+        let behind = at.checked_sub(1).and_then(|at| self.after.get(at));
+        (behind, self.after.iter().skip(at + 1).find(|rule| !comes(rule)))
+    }
+
+    fn no_place(&self, at: usize, rule: &str, edits: &[Edit]) -> Misfit {
+        let place = match self.neighbours(at, edits) {
+            (Some(behind), Some(ahead)) => format!("behind `{behind}` and ahead of `{ahead}`"),
+            (Some(behind), None) => format!("at the end, behind `{behind}`"),
+            (None, Some(ahead)) => format!("at the top, ahead of `{ahead}`"),
+            (None, None) => "alone".to_owned(),
+        };
+        Misfit::NoPlace { rule: rule.to_owned(), place }
+    }
+}
+
+/// Why a chain that others have changed can't be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// Where a rule belongs can't be told.
+    #[error(
+        "where `{rule}` belongs can't be told: it stood {place}, which is so no longer. Put it there \
+         by hand"
+    )]
+    NoPlace {
+        /// The rule.
+        rule: String,
+        /// Where it stood.
+        place: String,
+    },
+    /// A rule stands there more than once.
+    #[error(
+        "the rule `{rule}` is there {times} times: several programs wrote it, or one twice; take away \
+         those that nobody owns first"
+    )]
+    Several {
+        /// The rule.
+        rule: String,
+        /// How often.
+        times: usize,
+    },
+}
+
+fn times(rules: &[String], rule: &str) -> usize {
+    rules.iter().filter(|one| *one == rule).count()
+}
+
+/// The place of a rule that stands there once.
+fn only(rules: &[String], rule: &str) -> Option<usize> {
+    let place = rules.iter().position(|one| one == rule)?;
+    (times(rules, rule) == 1).then_some(place)
 }
 
 /// A rule of nft without what its counters have counted.
@@ -409,6 +552,68 @@ mod tests {
         let Deed::Rules(back) = there.inverse() else { panic!() };
         assert_eq!(done(&back), ["a", "b", "c"]);
         assert_eq!(Deed::Rules(back).inverse(), there);
+    }
+
+    #[test]
+    fn rules_of_others_stay_where_they_are() {
+        type Rules = &'static [&'static str];
+        let check = |before: Rules, after: Rules, there: Rules, expected: Option<Rules>| {
+            let there: Vec<String> = there.iter().map(|rule| (*rule).to_owned()).collect();
+            let rebased = deed(before, after).rebased(&there);
+            let expected = expected.map(|all| all.iter().map(|rule| (*rule).to_owned()).collect());
+            assert_eq!(rebased.ok().map(|it| it.after), expected, "{before:?} {after:?} {there:?}");
+        };
+        let (y, x): (Rules, Rules) = (&["a", "y", "b"], &["a", "x", "b"]);
+        check(y, x, &["a", "o", "y", "b"], Some(&["a", "o", "x", "b"]));
+        check(y, x, &["a", "y", "o", "b"], Some(&["a", "x", "o", "b"]));
+        // It stands at the wrong place, or there already.
+        check(y, x, &["o", "y", "a", "b"], Some(&["o", "a", "x", "b"]));
+        check(y, x, &["o", "x", "a", "b"], Some(&["o", "a", "x", "b"]));
+        // A neighbour is gone, or both are, or they have changed places.
+        check(y, x, &["o", "y"], Some(&["o", "x"]));
+        let (none, one): (Rules, Rules) = (&["a", "b"], &["a", "x", "b"]);
+        check(none, one, &["o", "b"], Some(&["o", "x", "b"]));
+        check(none, one, &["o", "a"], Some(&["o", "a", "x"]));
+        check(none, one, &["o"], None);
+        check(none, one, &["b", "a"], None);
+        check(none, one, &[], Some(&["x"]));
+        check(none, one, &["a", "a", "b"], Some(&["a", "a", "x", "b"]));
+        // At the top, at the end.
+        check(&["b"], &["x", "b"], &["o", "b"], Some(&["o", "x", "b"]));
+        check(&["b"], &["x", "b"], &["o"], None);
+        check(&["a"], &["a", "x"], &["a", "o"], Some(&["a", "x", "o"]));
+        // Several at once.
+        check(
+            &["a", "b"],
+            &["a", "x", "y", "b"],
+            &["a", "o", "b"],
+            Some(&["a", "x", "y", "o", "b"]),
+        );
+        check(&["a", "y", "y", "b"], &["a", "b"], &["a", "y", "y", "b"], None);
+        let misfit = deed(none, one).rebased(&["o".to_owned()]).unwrap_err().to_string();
+        assert!(
+            misfit.contains("`x`") && misfit.contains("behind `a` and ahead of `b`"),
+            "{misfit}"
+        );
+    }
+
+    #[test]
+    fn which_state_is_there_among_rules_of_others() {
+        let there = |all: &[&str]| all.iter().map(|rule| (*rule).to_owned()).collect::<Vec<_>>();
+        let deed = deed(&["a", "y", "b"], &["a", "x", "b"]);
+        for (rules, standing, in_order) in [
+            (&["o", "a", "y", "b"][..], Standing::Before, false),
+            (&["a", "o", "x", "b"], Standing::After, true),
+            (&["x", "a", "b"], Standing::After, false),
+            (&["a", "b", "x"], Standing::After, false),
+            (&["x"], Standing::After, true),
+            (&["a", "b"], Standing::Neither, false),
+            (&["a", "x", "x", "b"], Standing::Neither, false),
+            (&["a", "x", "y", "b"], Standing::Neither, true),
+        ] {
+            assert_eq!(deed.among_others(&there(rules)), standing, "{rules:?}");
+            assert_eq!(deed.is_in_order(&there(rules)), in_order, "{rules:?}");
+        }
     }
 
     #[test]

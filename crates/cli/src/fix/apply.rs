@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use unmasq_apply::{Entry, Event, Journal, Local, Outcome};
+use unmasq_apply::{Entry, Event, Journal, Local, Outcome, TakenBack};
 use unmasq_audit::Audit;
 use unmasq_cluster::Cluster;
 use unmasq_fix::deed::Deed;
@@ -86,8 +86,8 @@ pub(super) fn apply(
     };
     let path = journal.path().to_owned();
     output::warn(&format!("journal: {}", path.display()));
-    let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell)?;
-    if let Some(exit) = failed(&outcome) {
+    let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell);
+    if let Some(exit) = failed(&outcome, &journal) {
         return Ok(exit);
     }
     // The others as they are foretold, and this host as it is.
@@ -102,7 +102,7 @@ pub(super) fn apply(
             "error: {} is still there, which the plan did not foretell: it is taken back",
             FindingName::of(&left.finding)
         ));
-        take_back(&target, &mut journal)?;
+        take_back(&target, &mut journal);
         return Ok(Exit::NotAsExpected);
     }
     for other in &others {
@@ -128,46 +128,112 @@ fn with_this_host(plan: &Plan, name: &str) -> anyhow::Result<Cluster> {
 pub(super) fn undo(path: &Path) -> anyhow::Result<Exit> {
     let mut journal = Journal::open(path)?;
     let target = of_this_host(&journal)?;
-    take_back(&target, &mut journal)
+    if journal.ended() == Some(Event::Undone) {
+        bail!("{}", was_taken_back(path));
+    }
+    Ok(take_back(&target, &mut journal))
 }
 
 /// Goes on with a journal.
 pub(super) fn resume(path: &Path) -> anyhow::Result<Exit> {
     let mut journal = Journal::open(path)?;
     let target = of_this_host(&journal)?;
-    let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell)?;
-    Ok(failed(&outcome).unwrap_or(Exit::Done))
+    let undo = format!("unmasq fix --undo {}", path.display());
+    match journal.ended() {
+        Some(Event::Applied) => {
+            bail!("all that {} is about is done already. To take it back: {undo}", path.display())
+        }
+        Some(Event::Undone) => bail!("{}", was_taken_back(path)),
+        Some(Event::Begun | Event::Done | Event::Failed | Event::TakenBack) | None => {}
+    }
+    if journal.entries().iter().any(|entry| entry.event == Event::TakenBack) {
+        bail!(
+            "{} was being taken back when it broke off. To go on with that: {undo}",
+            path.display()
+        );
+    }
+    if let Some(trouble) = journal.trouble() {
+        bail!("nothing is done that can't be noted: {trouble}");
+    }
+    let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell);
+    if let Some(exit) = failed(&outcome, &journal) {
+        return Ok(exit);
+    }
+    output::warn(&format!("done. To take it back: {undo}"));
+    Ok(Exit::Done)
 }
 
-fn take_back(target: &Local, journal: &mut Journal) -> anyhow::Result<Exit> {
-    let wrong = unmasq_apply::take_back(target, journal, &mut tell)?;
-    if wrong.is_empty() {
-        output::warn("taken back: all is as it was before");
-        return Ok(Exit::Done);
-    }
-    for why in &wrong {
-        output::warn(&format!("error: {why}"));
-    }
-    output::warn("not all of it could be taken back; what could was");
-    Ok(Exit::NotAsExpected)
+fn was_taken_back(path: &Path) -> String {
+    format!(
+        "all that {} is about was taken back, and nothing of it is done. To do it, plan again: \
+         unmasq fix … --apply",
+        path.display()
+    )
 }
 
-fn failed(outcome: &Outcome) -> Option<Exit> {
+fn take_back(target: &Local, journal: &mut Journal) -> Exit {
+    let TakenBack { deeds, others, wrong } = unmasq_apply::take_back(target, journal, &mut tell);
+    let exit = if wrong.is_empty() {
+        output::warn(&match deeds {
+            0 => "nothing of it had begun, so there is nothing to take back".to_owned(),
+            _ => as_before(&others),
+        });
+        Exit::Done
+    } else {
+        for why in &wrong {
+            output::warn(&format!("error: {}", output::clean(&why.to_string())));
+        }
+        output::warn("not all of it could be taken back; what could was");
+        Exit::NotAsExpected
+    };
+    tell_trouble(journal);
+    exit
+}
+
+/// `others`: where others have written since.
+fn as_before(others: &[String]) -> String {
+    if others.is_empty() {
+        return "taken back: all is as it was before".to_owned();
+    }
+    let others: Vec<String> = others.iter().map(|one| output::clean(one)).collect();
+    format!(
+        "taken back: what was changed is as it was before. What others have changed there since \
+         stays, so look at it: {}",
+        others.join("; ")
+    )
+}
+
+fn tell_trouble(journal: &Journal) {
+    if let Some(trouble) = journal.trouble() {
+        output::warn(&format!(
+            "warning: it could not be noted, so what was told here is not in the journal: {trouble}"
+        ));
+    }
+}
+
+fn failed(outcome: &Outcome, journal: &Journal) -> Option<Exit> {
+    let error = |why: &dyn std::fmt::Display| {
+        output::warn(&format!("error: {}", output::clean(&why.to_string())));
+    };
     match outcome {
-        Outcome::Applied => None,
-        Outcome::TakenBack { why } => {
-            output::warn(&format!("error: {why}"));
-            output::warn("taken back: all is as it was before");
-            Some(Exit::NotAsExpected)
+        Outcome::Applied => return None,
+        Outcome::Refused { why } => {
+            error(why);
+            output::warn("nothing was done");
+        }
+        Outcome::TakenBack { why, others } => {
+            error(why);
+            output::warn(&as_before(others));
         }
         Outcome::Stuck { why, then } => {
-            output::warn(&format!("error: {why}"));
+            error(why);
             for why in then {
-                output::warn(&format!("error: and it could not be taken back: {why}"));
+                error(&format!("and it could not be taken back: {why}"));
             }
-            Some(Exit::NotAsExpected)
         }
     }
+    tell_trouble(journal);
+    Some(Exit::NotAsExpected)
 }
 
 fn tell(entry: &Entry) {
