@@ -10,12 +10,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use unmasq_fix::deed::Deed;
 
 use crate::DeedError;
+use crate::local::{folder_of, sync};
 
 /// The name of the format.
 pub const SCHEMA: &str = "unmasq.journal/v1";
@@ -28,6 +30,8 @@ pub struct Journal {
     file: Option<File>,
     /// How long it is, as whole lines.
     length: u64,
+    /// Whether a line behind those was cut short.
+    is_cut_short: bool,
     head: Head,
     entries: Vec<Entry>,
     trouble: Option<JournalError>,
@@ -119,28 +123,44 @@ impl Journal {
         deeds: Vec<Deed>,
     ) -> Result<Self, JournalError> {
         let error = |error| JournalError::File { path: path.to_owned(), error };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder {
-            std::fs::create_dir_all(folder).map_err(error)?;
-        }
+        Journal::make_folder(path)?;
         // Named when its first line is whole: killed before, nothing was begun, and nothing is told.
         let unnamed = PathBuf::from(format!("{}.new", path.display()));
         let _ = std::fs::remove_file(&unnamed);
-        let file =
-            OpenOptions::new().append(true).create_new(true).open(&unnamed).map_err(error)?;
+        // It has files' texts, which are not for everybody.
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true).mode(0o600);
+        let file = options.open(&unnamed).map_err(error)?;
         let head = Head { schema: SCHEMA.to_owned(), findings, deeds };
-        let (path_of, file) = (path.to_owned(), Some(file));
-        let mut journal =
-            Journal { path: path_of, file, length: 0, head, entries: Vec::new(), trouble: None };
+        let mut journal = Journal {
+            path: path.to_owned(),
+            file: Some(file),
+            length: 0,
+            is_cut_short: false,
+            head,
+            entries: Vec::new(),
+            trouble: None,
+        };
         let line = serde_json::to_string(&journal.head).map_err(|e| error(e.into()))?;
         journal.write(&line)?;
         let named = std::fs::hard_link(&unnamed, path);
         std::fs::remove_file(&unnamed).map_err(error)?;
         named.map_err(error)?;
-        if let Some(folder) = folder {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)?;
-        }
+        sync(folder_of(path)).map_err(error)?;
         Ok(journal)
+    }
+
+    /// Makes the folder that a journal is to be in, and those it is in.
+    pub fn make_folder(path: &Path) -> Result<&Path, JournalError> {
+        let folder = folder_of(path);
+        let error = |error| JournalError::File { path: folder.to_owned(), error };
+        make_folder(folder).map_err(error)?;
+        Ok(folder)
+    }
+
+    /// The folder that it is in.
+    pub fn folder(path: &Path) -> &Path {
+        folder_of(path)
     }
 
     /// Opens one to go on with it. A last line that is cut short is none: what it would have spoken
@@ -161,15 +181,13 @@ impl Journal {
         };
         let entries = (2..).zip(lines).map(entry).collect::<Result<_, _>>()?;
         let (length, path) = (whole.len() as u64, path.to_owned());
+        let is_cut_short = length < text.len() as u64;
         let (file, trouble) = match OpenOptions::new().append(true).open(&path) {
-            Ok(file) => {
-                let cut = if length < text.len() as u64 { file.set_len(length) } else { Ok(()) };
-                (Some(file), cut.err().map(error))
-            }
+            Ok(file) => (Some(file), None),
             // It says what to take back all the same.
             Err(why) => (None, Some(error(why))),
         };
-        Ok(Journal { path, file, length, head, entries, trouble })
+        Ok(Journal { path, file, length, is_cut_short, head, entries, trouble })
     }
 
     /// Where it is.
@@ -244,24 +262,36 @@ impl Journal {
         self.note(Entry::end(event), told)
     }
 
-    /// A line that can't be written as a whole is none.
     fn write(&mut self, line: &str) -> Result<(), JournalError> {
         let line = format!("{line}\n");
-        let written = match &mut self.file {
-            Some(file) => {
-                let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
-                if written.is_err() {
-                    // A rest of it is passed over by who reads it, if nothing comes behind it.
-                    let _ = file.set_len(self.length);
-                }
-                written
-            }
-            None => Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)),
-        };
+        let written = self.append(&line);
         written.map_err(|error| JournalError::File { path: self.path.clone(), error })?;
         self.length += line.len() as u64;
         Ok(())
     }
+
+    /// A line that can't be written as a whole is none: its rest goes before the next one comes.
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        };
+        if self.is_cut_short {
+            file.set_len(self.length)?;
+        }
+        self.is_cut_short = true;
+        file.write_all(line.as_bytes())?;
+        file.sync_data()?;
+        self.is_cut_short = false;
+        Ok(())
+    }
+}
+
+/// Makes a folder, and those it is in, so that they are on the disk when this returns.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing = folder.ancestors().take_while(|one| !one.as_os_str().is_empty() && !one.exists());
+    let missing: Vec<&Path> = missing.collect();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    missing.into_iter().try_for_each(|made| sync(folder_of(made)))
 }
 
 impl Entry {

@@ -18,11 +18,13 @@ mod deed;
 mod journal;
 mod listing;
 mod local;
+mod lock;
 mod transaction;
 
 pub use deed::{DeedError, Left, back, forth, standing};
 pub use journal::{Entry, Event, Head, Journal, JournalError, SCHEMA, Stage};
 pub use local::{Local, TurnError};
+pub use lock::{Lock, LockError};
 
 use std::io;
 

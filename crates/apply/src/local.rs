@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{XattrFlags, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fsetxattr};
+use rustix::io::Errno;
 use serde_json::Value;
 use unmasq_fix::deed::{Deed, ObjectDeed};
 
@@ -77,7 +79,9 @@ impl Local {
     pub fn sweep(&self, deeds: &[Deed]) -> io::Result<()> {
         for deed in deeds {
             let Deed::File(file) = deed else { continue };
-            match std::fs::remove_file(beside(&real(Path::new(&file.path))?)) {
+            // A link to what isn't there is not written through.
+            let Ok(path) = meant(Path::new(&file.path)) else { continue };
+            match std::fs::remove_file(beside(&path)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -133,7 +137,7 @@ impl Target for Local {
         self.check(node, path).map_err(io::Error::other)?;
         match text {
             Some(text) => replace(Path::new(path), text),
-            None => std::fs::remove_file(path),
+            None => remove(Path::new(path)),
         }
     }
 
@@ -164,12 +168,10 @@ fn run(command: &[&str], input: Stdio) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Writes a new file beside the old one, with its mode and owner, and renames it: whoever reads gets
-/// the one or the other.
+/// Writes a new file beside the old one, with its mode, owner and attributes, and renames it: whoever
+/// reads gets the one or the other.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let path = real(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let path = meant(path)?;
     let beside = beside(&path);
     let written = write_beside(&path, &beside, text).and_then(|()| std::fs::rename(&beside, &path));
     if let Err(error) = written {
@@ -177,15 +179,7 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
         let _ = std::fs::remove_file(&beside);
         return Err(error);
     }
-    File::open(folder)?.sync_all()
-}
-
-/// A link's target is what is meant.
-fn real(path: &Path) -> io::Result<PathBuf> {
-    match std::fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
-        real => real,
-    }
+    sync(folder_of(&path))
 }
 
 /// Always the same name, so that whoever comes after a writer that was killed finds it; hidden, so
@@ -200,15 +194,19 @@ fn write_beside(path: &Path, beside: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(beside)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(beside)?;
     file.write_all(text.as_bytes())?;
-    match std::fs::metadata(path) {
+    match File::open(path) {
         Ok(old) => {
             use std::os::unix::fs::MetadataExt as _;
-            file.set_permissions(old.permissions())?;
-            let owner = Some(rustix::process::Uid::from_raw(old.uid()));
-            let group = Some(rustix::process::Gid::from_raw(old.gid()));
+            let metadata = old.metadata()?;
+            let owner = Some(rustix::process::Uid::from_raw(metadata.uid()));
+            let group = Some(rustix::process::Gid::from_raw(metadata.gid()));
+            // In this order: a change of the owner takes bits of the mode away.
             rustix::fs::fchown(&file, owner, group)?;
+            file.set_permissions(metadata.permissions())?;
+            copy_attributes(&old, &file)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             use std::os::unix::fs::PermissionsExt as _;
@@ -217,4 +215,58 @@ fn write_beside(path: &Path, beside: &Path, text: &str) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     file.sync_all()
+}
+
+/// Takes a file away.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let path = meant(path)?;
+    std::fs::remove_file(&path)?;
+    sync(folder_of(&path))
+}
+
+/// A link's target is what is meant.
+fn meant(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.is_symlink() {
+            true => Err(io::Error::other("it is a link to what isn't there")),
+            false => Ok(path.to_owned()),
+        },
+        real => real,
+    }
+}
+
+/// The folder that a path is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Has the names in a folder on the disk.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Attributes that sum up a file's content.
+const OF_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
+
+/// Labels of SELinux, access lists, and what users put there: xattr(7).
+fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
+    let names = match flistxattr_query(from) {
+        Ok(length) => {
+            let mut names = vec![0; length];
+            let read = flistxattr(from, &mut names[..])?;
+            names.truncate(read);
+            names
+        }
+        // Its file system has none.
+        Err(Errno::NOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    for name in names.filter(|name| !OF_CONTENT.contains(name)) {
+        let mut value = vec![0; fgetxattr_query(from, name)?];
+        let read = fgetxattr(from, name, &mut value[..])?;
+        fsetxattr(to, name, &value[..read], XattrFlags::empty())?;
+    }
+    Ok(())
 }

@@ -302,9 +302,40 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode() {
     std::fs::write(&path, "old").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
+    let attribute = ("user.unmasq", b"kept".as_slice());
+    rustix::fs::setxattr(&path, attribute.0, attribute.1, rustix::fs::XattrFlags::empty()).unwrap();
     local::replace(&link, "new").unwrap();
+    let mut value = [0; 9];
+    let read = rustix::fs::getxattr(&path, attribute.0, &mut value[..]).unwrap();
+    assert_eq!(&value[..read], attribute.1);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+/// What was written through a link is taken away through it.
+#[test]
+fn a_link_stays_when_its_file_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("rules.v4"), folder.path().join("link"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let error = local::replace(&link, "new").unwrap_err().to_string();
+    assert!(error.contains("a link to what isn't there"), "{error}");
+    assert!(link.is_symlink() && !path.exists());
+    std::fs::write(&path, "old").unwrap();
+    local::remove(&link).unwrap();
+    assert!(link.is_symlink() && !path.exists());
+}
+
+#[test]
+fn a_journal_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/j");
+    Journal::create(&path, Vec::new(), deeds()).unwrap();
+    for (path, mode) in [("a", 0o700), ("a/b", 0o700), ("a/b/j", 0o600)] {
+        let metadata = std::fs::metadata(folder.path().join(path)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{path}");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use unmasq_apply::{Entry, Event, Journal, Local, Outcome, TakenBack};
+use unmasq_apply::{Entry, Event, Journal, Local, Lock, Outcome, TakenBack};
 use unmasq_audit::Audit;
 use unmasq_cluster::Cluster;
 use unmasq_fix::deed::Deed;
@@ -68,9 +68,18 @@ pub(super) fn apply(
         bail!("the plan has nothing for this host, {host}. It is about: {others}");
     }
     let target = Local::begin(host)?;
+    let path = match (&broken_off, journal) {
+        (Some(journal), _) => journal.path().to_owned(),
+        (None, Some(path)) => path.to_owned(),
+        (None, None) => new_path(),
+    };
+    let mut lock = Lock::of(Journal::make_folder(&path)?)?;
     let mut journal = match broken_off {
+        // Another one may have gone on with it until now.
         Some(journal) if journal.head().deeds == deeds => {
             target.sweep(&deeds)?;
+            let journal = Journal::open(&path)?;
+            can_go_on(&journal)?;
             journal
         }
         Some(journal) => bail!("{}", go_on_first(&journal)),
@@ -80,11 +89,10 @@ pub(super) fn apply(
                 return Ok(Exit::NotAsExpected);
             }
             let findings = plan.mended.iter().map(|one| FindingName::of(&one.finding).to_string());
-            let path = journal.map_or_else(new_path, Path::to_owned);
             Journal::create(&path, findings.collect(), deeds)?
         }
     };
-    let path = journal.path().to_owned();
+    lock.and(&path)?;
     output::warn(&format!("journal: {}", path.display()));
     let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell);
     if let Some(exit) = failed(&outcome, &journal) {
@@ -126,41 +134,66 @@ fn with_this_host(plan: &Plan, name: &str) -> anyhow::Result<Cluster> {
 
 /// Takes back what a journal says.
 pub(super) fn undo(path: &Path) -> anyhow::Result<Exit> {
-    let mut journal = Journal::open(path)?;
-    let target = of_this_host(&journal)?;
+    let Turn { target, journal, .. } = &mut Turn::on(path)?;
     if journal.ended() == Some(Event::Undone) {
         bail!("{}", was_taken_back(path));
     }
-    Ok(take_back(&target, &mut journal))
+    Ok(take_back(target, journal))
 }
 
 /// Goes on with a journal.
 pub(super) fn resume(path: &Path) -> anyhow::Result<Exit> {
-    let mut journal = Journal::open(path)?;
-    let target = of_this_host(&journal)?;
-    let undo = format!("unmasq fix --undo {}", path.display());
+    let Turn { target, journal, .. } = &mut Turn::on(path)?;
+    can_go_on(journal)?;
+    let outcome = unmasq_apply::apply(target, journal, &mut tell);
+    if let Some(exit) = failed(&outcome, journal) {
+        return Ok(exit);
+    }
+    output::warn(&format!("done. To take it back: unmasq fix --undo {}", path.display()));
+    Ok(Exit::Done)
+}
+
+/// A journal of this host that nobody else works on, and the host, likewise.
+struct Turn {
+    target: Local,
+    journal: Journal,
+    _lock: Lock,
+}
+
+impl Turn {
+    fn on(path: &Path) -> anyhow::Result<Turn> {
+        let host = this_host();
+        let head = Journal::open(path)?.head().clone();
+        if let Some(other) = head.deeds.iter().find(|deed| deed.node() != Some(&*host)) {
+            bail!("this journal is about {}, and this host is {host}", other.subject());
+        }
+        let target = Local::begin(host)?;
+        let mut lock = Lock::of(Journal::folder(path))?;
+        lock.and(path)?;
+        target.sweep(&head.deeds)?;
+        // Another one may have gone on with it until now.
+        Ok(Turn { target, journal: Journal::open(path)?, _lock: lock })
+    }
+}
+
+/// Whether a journal was broken off on the way there.
+fn can_go_on(journal: &Journal) -> anyhow::Result<()> {
+    let path = journal.path().display();
+    let undo = format!("unmasq fix --undo {path}");
     match journal.ended() {
         Some(Event::Applied) => {
-            bail!("all that {} is about is done already. To take it back: {undo}", path.display())
+            bail!("all that {path} is about is done already. To take it back: {undo}")
         }
-        Some(Event::Undone) => bail!("{}", was_taken_back(path)),
+        Some(Event::Undone) => bail!("{}", was_taken_back(journal.path())),
         Some(Event::Begun | Event::Done | Event::Failed | Event::TakenBack) | None => {}
     }
     if journal.entries().iter().any(|entry| entry.event == Event::TakenBack) {
-        bail!(
-            "{} was being taken back when it broke off. To go on with that: {undo}",
-            path.display()
-        );
+        bail!("{path} was being taken back when it broke off. To go on with that: {undo}");
     }
-    if let Some(trouble) = journal.trouble() {
-        bail!("nothing is done that can't be noted: {trouble}");
+    match journal.trouble() {
+        Some(trouble) => bail!("nothing is done that can't be noted: {trouble}"),
+        None => Ok(()),
     }
-    let outcome = unmasq_apply::apply(&target, &mut journal, &mut tell);
-    if let Some(exit) = failed(&outcome, &journal) {
-        return Ok(exit);
-    }
-    output::warn(&format!("done. To take it back: {undo}"));
-    Ok(Exit::Done)
 }
 
 fn was_taken_back(path: &Path) -> String {
@@ -244,19 +277,6 @@ fn tell(entry: &Entry) {
         Event::Begun | Event::Applied | Event::Undone => return,
     };
     output::warn(&format!("{what}: {}", output::clean(&entry.subject)));
-}
-
-/// This host, for which all deeds of the journal have to be.
-fn of_this_host(journal: &Journal) -> anyhow::Result<Local> {
-    let host = this_host();
-    match journal.head().deeds.iter().find(|deed| deed.node() != Some(&*host)) {
-        Some(other) => bail!("this journal is about {}, and this host is {host}", other.subject()),
-        None => {
-            let target = Local::begin(host)?;
-            target.sweep(&journal.head().deeds)?;
-            Ok(target)
-        }
-    }
 }
 
 pub(super) fn this_host() -> String {

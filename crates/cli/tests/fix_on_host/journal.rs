@@ -3,12 +3,17 @@
 use anyhow::{Result, ensure};
 
 use crate::Test;
-use crate::host::{CAPTURE, Ended, Host, JOURNAL};
+use crate::host::{CAPTURE, Ended, Host, JOURNAL, UNMASQ};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_disk_that_is_full", a_disk_that_is_full),
     ("a_journal_that_cannot_be_written", a_journal_that_cannot_be_written),
+    ("one_at_a_time", one_at_a_time),
+    (TRACED, it_is_on_the_disk),
 ];
+
+/// The test that needs strace.
+pub(crate) const TRACED: &str = "it_is_on_the_disk";
 
 /// Wherever the journal's disk becomes full, nothing is left done.
 fn a_disk_that_is_full() -> Result<()> {
@@ -55,5 +60,48 @@ fn a_journal_that_cannot_be_written() -> Result<()> {
     let Ended { code, said } = host.resume()?;
     ensure!(code == Some(2), "{code:?} {said}");
     ensure!(host.events()? == events, "{:?}", host.events()?);
+    Ok(())
+}
+
+/// While one applies, none takes back or applies.
+fn one_at_a_time() -> Result<()> {
+    let host = Host::up()?;
+    let before = host.postrouting()?;
+    // In the midst of the first transaction, with the host's lock file and without.
+    let meanwhile = format!(
+        "{UNMASQ} fix --undo {JOURNAL} 2>> /run/meanwhile; echo \"code $?\" >> /run/meanwhile; \
+         mv /run/unmasq.lock /run/moved; {UNMASQ} fix --undo {JOURNAL} 2>> /run/meanwhile; \
+         echo \"code $?\" >> /run/meanwhile"
+    );
+    host.wrap("iptables-legacy-restore", &meanwhile, "")?;
+    let Ended { code, said } = host.apply()?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    let refused = host.sh("cat /run/meanwhile")?;
+    ensure!(refused.matches("error: another unmasq").count() == 2, "{refused}");
+    ensure!(refused.matches("code 2").count() == 2, "{refused}");
+    ensure!(refused.contains("holds /var/lib/unmasq:"), "{refused}");
+    ensure!(host.undo()?.code == Some(0), "it is not taken back");
+    ensure!(host.postrouting()? == before, "{:?}", host.postrouting()?);
+    Ok(())
+}
+
+/// A relative path too, and the folders that are made for it, before anything is done.
+fn it_is_on_the_disk() -> Result<()> {
+    let host = Host::up()?;
+    for (journal, synced) in [
+        ("jj", &["/var/lib/jj", "/var/lib"][..]),
+        ("a/b/jj", &["/var/lib/a/b/jj", "/var/lib/a/b", "/var/lib/a", "/var/lib"]),
+    ] {
+        let how = "cd /var/lib; exec strace -f -y -o /run/calls -e trace=fsync,fdatasync,execve";
+        let words = ["host-masquerade", CAPTURE, "--apply", "--journal", journal];
+        let Ended { code, said } = host.fix_by(how, &words)?;
+        ensure!(code == Some(0), "{code:?} {said}");
+        let calls = host.sh("cat /run/calls")?;
+        let (before, _) = calls.split_once("iptables-legacy-restore").unwrap_or_default();
+        for path in synced {
+            ensure!(before.contains(&format!("<{path}>) ")), "{path}: {before}");
+        }
+        ensure!(host.fix(&["--undo", &format!("/var/lib/{journal}")])?.code == Some(0), "undo");
+    }
     Ok(())
 }

@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     let obstacle = obstacle();
     let tests = [there_and_back::TESTS, others::TESTS, journal::TESTS].concat();
     let trial = |(name, test): Test| {
-        let obstacle = obstacle.clone();
+        let strace = || (name == journal::TRACED).then(|| missing("strace")).flatten();
+        let obstacle = obstacle.clone().or_else(strace);
         Trial::ignorable_test(name, move || match obstacle {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => match test() {
@@ -28,6 +29,12 @@ fn main() -> ExitCode {
         })
     };
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+}
+
+/// Why a program can't be run, if it can't.
+fn missing(program: &str) -> Option<String> {
+    let error = Command::new(program).arg("--version").output().err()?;
+    Some(format!("{program}: {error}"))
 }
 
 /// Why no host can be built here.
