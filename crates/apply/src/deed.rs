@@ -3,7 +3,9 @@
 use std::io;
 
 use serde_json::Value;
-use unmasq_fix::deed::{Deed, Edit, FileDeed, Misfit, ObjectDeed, RulesDeed, Standing, TableDeed};
+use unmasq_fix::deed::{
+    Deed, Edit, FileDeed, Misfit, ObjectDeed, Program, RulesDeed, Standing, TableDeed,
+};
 
 use crate::journal::{JournalError, Stage};
 use crate::listing::{self, Listed};
@@ -41,7 +43,9 @@ pub enum DeedError {
         times: usize,
     },
     /// It was done, and the state is another than it should be.
-    #[error("{subject} is not as it should be afterwards: others have changed it at the same time")]
+    #[error(
+        "{subject} is not as it should be afterwards: others may have changed it at the same time"
+    )]
     NotAsForetold {
         /// What.
         subject: String,
@@ -258,7 +262,15 @@ fn change_rules(target: &dyn Target, deed: &Deed, rules: &RulesDeed) -> Result<(
     let there = listing::chain(target, rules)?;
     clear(deed)?;
     let text = transaction::of(rules, &there);
-    target.run(&rules.node, rules.program.restore(), &text)?;
+    let mut command = rules.program.restore().to_vec();
+    match rules.program {
+        // Owners of rules hold its lock again and again, for moments.
+        Program::IptablesLegacy | Program::Ip6tablesLegacy => command.push("--wait=10"),
+        // There is none.
+        Program::IptablesNft | Program::Ip6tablesNft => {}
+        Program::NftIp | Program::NftIp6 | Program::NftInet => {}
+    }
+    target.run(&rules.node, &command, &text)?;
     Ok(())
 }
 

@@ -9,11 +9,11 @@ use clap::ArgAction;
 use ipnet::IpNet;
 
 use unmasq_audit::{FindingId, Request, explain};
-use unmasq_cluster::Cluster;
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
 use unmasq_report::{json, terminal};
 
+mod after;
 mod apply;
 
 use crate::audit::{self, Progress};
@@ -65,14 +65,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     accept: Vec<String>,
     /// Do what is for this host, if it is still as it was captured: each change is one transaction,
-    /// checked before and after; what goes wrong is taken back
+    /// checked before and after; what goes wrong, or is worse than foretold, is taken back
     #[arg(long)]
     apply: bool,
     /// Where the journal of --apply is written, by which it is taken back. Left out: a new file in
     /// /var/lib/unmasq
     #[arg(long, value_name = "FILE", requires = "apply")]
     journal: Option<PathBuf>,
-    /// Take back what a journal says was done
+    /// Take back what a journal says was begun; what others have changed since stays
     #[arg(long, value_name = "JOURNAL", conflicts_with_all = ["words", "all", "apply", "resume"])]
     undo: Option<PathBuf>,
     /// Go on with a journal that was broken off
@@ -156,9 +156,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::NotAsExpected);
     }
-    let again =
-        |cluster: Cluster| audit::ask(&cluster, &expectations, Request { strict: args.strict });
-    apply::apply(plan, args.journal.as_deref(), broken_off, &again)
+    let request = Request { strict: args.strict };
+    let question = after::Question { expectations: &expectations, request };
+    apply::apply(plan, args.journal.as_deref(), broken_off, &question)
 }
 
 fn print(

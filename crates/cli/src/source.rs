@@ -85,6 +85,36 @@ pub(crate) const EXPECTATIONS: &str = "expect.yaml";
 /// This machine as a cluster of one node, without objects. Rules' files are as they are on the disk,
 /// not as a capture would keep them.
 pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
+    let Machine { contents, failed, .. } = this_machine()?;
+    let failed = failed.iter().map(|(file, why)| output::clean(&format!("{file}: {why}")));
+    tell("could not be collected", "file", &failed.collect::<Vec<_>>(), false);
+    let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
+    let cluster = Cluster::of(contents, overrides);
+    Ok(LoadedCluster { cluster, expectations: None, manifests: BTreeMap::new() })
+}
+
+/// This machine, collected.
+pub(crate) struct Machine {
+    /// Its name.
+    pub(crate) node: String,
+    /// What a capture of it has.
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// What of it could not be collected, and why.
+    pub(crate) failed: BTreeMap<String, String>,
+    contents: Contents,
+}
+
+impl Machine {
+    /// Its network state.
+    pub(crate) fn host(&self) -> anyhow::Result<Host> {
+        let mut nodes = self.contents.nodes.iter().filter(|node| node.name == self.node);
+        let host = nodes.find_map(|node| node.host.clone());
+        host.with_context(|| format!("nothing of {} could be read", self.node))
+    }
+}
+
+/// Collects this machine.
+pub(crate) fn this_machine() -> anyhow::Result<Machine> {
     needs_root()?;
     let collected = unmasq_host::collect::collect(&Options::default())?;
     let mut contents = unmasq_cluster::read::capture(&collected.files)?;
@@ -97,11 +127,8 @@ pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Resu
         }
     }
     let failed = collected.report.into_iter().filter(|step| is_failure(step.status));
-    let failed = failed.map(|step| output::clean(&format!("{}: {}", step.file, step.detail)));
-    tell("could not be collected", "file", &failed.collect::<Vec<_>>(), false);
-    let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
-    let cluster = Cluster::of(contents, overrides);
-    Ok(LoadedCluster { cluster, expectations: None, manifests: BTreeMap::new() })
+    let failed = failed.map(|step| (step.file, step.detail)).collect();
+    Ok(Machine { node: collected.node, files: collected.files, failed, contents })
 }
 
 fn is_failure(status: Status) -> bool {

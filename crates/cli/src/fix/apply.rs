@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
-use unmasq_apply::{Entry, Event, Journal, Local, Lock, Outcome, TakenBack};
-use unmasq_audit::Audit;
-use unmasq_cluster::Cluster;
-use unmasq_fix::deed::Deed;
+use anyhow::bail;
+use unmasq_apply::{Entry, Event, Journal, Local, Lock, Outcome, Stage, TakenBack};
+use unmasq_fix::deed::{Deed, Standing};
 use unmasq_fix::{FindingName, Plan};
 
+use super::after::{Foretold, Question};
 use crate::output::{self, Exit};
-use crate::source;
 
 /// Where journals are, unless another place is named.
 const JOURNALS: &str = "/var/lib/unmasq";
@@ -52,12 +50,13 @@ pub(super) fn go_on_first(broken_off: &Journal) -> String {
     )
 }
 
-/// Does what a plan has for this host, or what is left of it. `ask` audits a cluster.
+/// Does what a plan has for this host, or what is left of it, and looks whether it is as foretold
+/// then.
 pub(super) fn apply(
     plan: &Plan,
     journal: Option<&Path>,
     broken_off: Option<Journal>,
-    ask: &dyn Fn(Cluster) -> Audit,
+    question: &Question<'_>,
 ) -> anyhow::Result<Exit> {
     let host = this_host();
     let (deeds, others): (Vec<Deed>, Vec<Deed>) =
@@ -74,13 +73,14 @@ pub(super) fn apply(
         (None, None) => new_path(),
     };
     let mut lock = Lock::of(Journal::make_folder(&path)?)?;
-    let mut journal = match broken_off {
+    let (foretold, mut journal) = match broken_off {
         // Another one may have gone on with it until now.
         Some(journal) if journal.head().deeds == deeds => {
             target.sweep(&deeds)?;
             let journal = Journal::open(&path)?;
             can_go_on(&journal)?;
-            journal
+            let left = left(&target, &journal)?;
+            (Foretold::of(plan, &left, question)?, journal)
         }
         Some(journal) => bail!("{}", go_on_first(&journal)),
         None => {
@@ -89,7 +89,8 @@ pub(super) fn apply(
                 return Ok(Exit::NotAsExpected);
             }
             let findings = plan.mended.iter().map(|one| FindingName::of(&one.finding).to_string());
-            Journal::create(&path, findings.collect(), deeds)?
+            let foretold = Foretold::of(plan, &deeds, question)?;
+            (foretold, Journal::create(&path, findings.collect(), deeds)?)
         }
     };
     lock.and(&path)?;
@@ -98,18 +99,12 @@ pub(super) fn apply(
     if let Some(exit) = failed(&outcome, &journal) {
         return Ok(exit);
     }
-    // The others as they are foretold, and this host as it is.
-    let audit = ask(with_this_host(plan, target.node())?);
-    let left = plan.mended.iter().find(|one| {
-        let name = FindingName::of(&one.finding);
-        let mut found = audit.findings.iter().filter(|finding| name.is_of(finding));
-        found.any(|finding| finding.severity >= one.finding.severity)
-    });
-    if let Some(left) = left {
-        output::warn(&format!(
-            "error: {} is still there, which the plan did not foretell: it is taken back",
-            FindingName::of(&left.finding)
-        ));
+    let wrong = foretold.wrong(&path);
+    if !wrong.is_empty() {
+        output::warn("error: it is done, and this host is not as foretold, so it is taken back:");
+        for why in &wrong {
+            output::warn(&format!("  {}", lines(why)));
+        }
         take_back(&target, &mut journal);
         return Ok(Exit::NotAsExpected);
     }
@@ -120,16 +115,20 @@ pub(super) fn apply(
     Ok(Exit::Done)
 }
 
-/// The cluster as it is foretold, with this host's state as it is.
-fn with_this_host(plan: &Plan, name: &str) -> anyhow::Result<Cluster> {
-    let foretold = &plan.after.cluster;
-    let mut now = source::cluster_of_this_machine(Vec::new()).context("reading this host again")?;
-    let mut nodes = foretold.nodes.clone();
-    let place = nodes.iter_mut().find(|node| node.name == name);
-    if let (Some(place), Some(now)) = (place, now.cluster.nodes.pop()) {
-        place.host = now.host;
+/// The deeds of a journal that aren't done.
+fn left(target: &Local, journal: &Journal) -> anyhow::Result<Vec<Deed>> {
+    let mut left = Vec::new();
+    for (index, deed) in journal.head().deeds.iter().enumerate() {
+        let is_done = match journal.stage(index) {
+            Stage::Done => true,
+            Stage::Begun => unmasq_apply::standing(target, deed)? == Standing::After,
+            Stage::NotBegun => false,
+        };
+        if !is_done {
+            left.push(deed.clone());
+        }
     }
-    Ok(Cluster::new(nodes, foretold.objects.clone(), foretold.overrides.clone()))
+    Ok(left)
 }
 
 /// Takes back what a journal says.
@@ -208,7 +207,7 @@ fn take_back(target: &Local, journal: &mut Journal) -> Exit {
     let TakenBack { deeds, others, wrong } = unmasq_apply::take_back(target, journal, &mut tell);
     let exit = if wrong.is_empty() {
         output::warn(&match deeds {
-            0 => "nothing of it had begun, so there is nothing to take back".to_owned(),
+            0 => "nothing of it had begun, so nothing has to be taken back".to_owned(),
             _ => as_before(&others),
         });
         Exit::Done
@@ -226,7 +225,7 @@ fn take_back(target: &Local, journal: &mut Journal) -> Exit {
 /// `others`: where others have written since.
 fn as_before(others: &[String]) -> String {
     if others.is_empty() {
-        return "taken back: all is as it was before".to_owned();
+        return "taken back: all that was changed is as it was before".to_owned();
     }
     let others: Vec<String> = others.iter().map(|one| output::clean(one)).collect();
     format!(
@@ -267,6 +266,12 @@ fn failed(outcome: &Outcome, journal: &Journal) -> Option<Exit> {
     }
     tell_trouble(journal);
     Some(Exit::NotAsExpected)
+}
+
+/// Lines of a text as a terminal may have them.
+fn lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(output::clean).collect();
+    lines.join("\n  ").replace("\n  \n", "\n\n")
 }
 
 fn tell(entry: &Entry) {

@@ -86,7 +86,15 @@ impl Host {
     }
 
     pub(crate) fn apply(&self) -> Result<Ended> {
-        self.fix(&["host-masquerade", CAPTURE, "--apply", "--journal", JOURNAL])
+        self.fix(&[
+            "host-masquerade",
+            CAPTURE,
+            "--accept",
+            "by-hand",
+            "--apply",
+            "--journal",
+            JOURNAL,
+        ])
     }
 
     pub(crate) fn undo(&self) -> Result<Ended> {
@@ -108,6 +116,18 @@ impl Host {
         .replace(&path, path.trim());
         self.put(&format!("/run/wrapped/{program}"), &text)?;
         self.sh(&format!("chmod +x /run/wrapped/{program}")).map(drop)
+    }
+
+    /// Gives it interfaces and routes as the captured host has them.
+    pub(crate) fn network(&self) -> Result<()> {
+        self.sh("ip link add docker0 type bridge; ip addr add 172.7.21.1/24 dev docker0
+             ip link set docker0 up; ip link add eth0 type veth peer name wire
+             ip link set wire up; ip link set eth0 up
+             ip addr add 10.4.7.21/24 dev eth0; sysctl -qw net.ipv4.ip_forward=1
+             ip route add 172.7.22.0/24 via 10.4.7.22 dev eth0
+             ip route add 172.7.23.0/24 via 10.4.7.23 dev eth0
+             ip route add default via 10.4.7.254")
+            .map(drop)
     }
 
     /// Writes a file.

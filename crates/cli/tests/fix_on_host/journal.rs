@@ -28,10 +28,15 @@ fn a_disk_that_is_full() -> Result<()> {
         host.sh(&format!("rm {JOURNAL}"))?;
         // The next line does not fit.
         let how = format!("trap '' XFSZ; exec prlimit --fsize={}", end + 5);
-        let words = ["host-masquerade", CAPTURE, "--apply", "--journal", JOURNAL];
+        let words =
+            ["host-masquerade", CAPTURE, "--accept", "by-hand", "--apply", "--journal", JOURNAL];
         let Ended { code, said } = host.fix_by(&how, &words)?;
         ensure!(code == Some(1), "{end}: {code:?} {said}");
-        let words = if *end == ends[0] { "nothing was done" } else { "all is as it was before" };
+        let words = if *end == ends[0] {
+            "nothing was done"
+        } else {
+            "all that was changed is as it was before"
+        };
         ensure!(said.contains(JOURNAL) && said.contains(words), "{end}: {said}");
         ensure!(host.postrouting()? == before, "{end}: {:?}", host.postrouting()?);
         ensure!(host.sh("cat /etc/docker/daemon.json")? == file, "{end}: the file");
@@ -52,7 +57,10 @@ fn a_journal_that_cannot_be_written() -> Result<()> {
     // The second time it is seen by what is there.
     for _ in 0..2 {
         let Ended { code, said } = host.undo()?;
-        ensure!(code == Some(0) && said.contains("all is as it was before"), "{code:?} {said}");
+        ensure!(
+            code == Some(0) && said.contains("all that was changed is as it was before"),
+            "{code:?} {said}"
+        );
         ensure!(said.contains("could not be noted") && said.contains(JOURNAL), "{said}");
         ensure!(host.postrouting()? == before, "{:?}", host.postrouting()?);
         ensure!(host.sh("cat /etc/docker/daemon.json")? == file, "the file is another");
@@ -89,11 +97,12 @@ fn one_at_a_time() -> Result<()> {
 fn it_is_on_the_disk() -> Result<()> {
     let host = Host::up()?;
     for (journal, synced) in [
-        ("jj", &["/var/lib/jj", "/var/lib"][..]),
-        ("a/b/jj", &["/var/lib/a/b/jj", "/var/lib/a/b", "/var/lib/a", "/var/lib"]),
+        ("jj", &["/var/lib/jj.new", "/var/lib"][..]),
+        ("a/b/jj", &["/var/lib/a/b/jj.new", "/var/lib/a/b", "/var/lib/a", "/var/lib"]),
     ] {
         let how = "cd /var/lib; exec strace -f -y -o /run/calls -e trace=fsync,fdatasync,execve";
-        let words = ["host-masquerade", CAPTURE, "--apply", "--journal", journal];
+        let words =
+            ["host-masquerade", CAPTURE, "--accept", "by-hand", "--apply", "--journal", journal];
         let Ended { code, said } = host.fix_by(how, &words)?;
         ensure!(code == Some(0), "{code:?} {said}");
         let calls = host.sh("cat /run/calls")?;

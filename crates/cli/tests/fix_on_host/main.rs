@@ -1,6 +1,7 @@
 //! `unmasq fix --apply`, `--undo`, `--resume` on a host of its own: what is there afterwards, to the
 //! counter, and what is said of it. Other programs write rules at the same time.
 
+mod afterwards;
 mod host;
 mod journal;
 mod others;
@@ -16,7 +17,7 @@ type Test = (&'static str, fn() -> Result<()>);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let obstacle = obstacle();
-    let tests = [there_and_back::TESTS, others::TESTS, journal::TESTS].concat();
+    let tests = [there_and_back::TESTS, others::TESTS, afterwards::TESTS, journal::TESTS].concat();
     let trial = |(name, test): Test| {
         let strace = || (name == journal::TRACED).then(|| missing("strace")).flatten();
         let obstacle = obstacle.clone().or_else(strace);

@@ -112,7 +112,7 @@ impl Killed {
             ensure!(*text != old[part], "{part} did not change\n{said}");
         }
         let journal = fs::read_to_string(node.journal())?;
-        node.says(&node.undo(), 0, &["taken back: all is as it was before"])?;
+        node.says(&node.undo(), 0, &["taken back: all that was changed is as it was before"])?;
         ensure!(node.parts()? == old, "not as before: {:#?}", node.parts()?);
         Ok(Killed { node, old, new, journal })
     }
@@ -211,7 +211,7 @@ impl Killed {
         };
         ensure!(status.signal() == Some(signal.as_raw()), "it was not killed: {status}");
         // What it started may still be at work.
-        File::open("/run/unmasq.lock").and_then(|turn| turn.lock())?;
+        File::open(self.node.path("run/unmasq.lock")).and_then(|turn| turn.lock())?;
         self.looks_right()
     }
 
@@ -328,7 +328,7 @@ fn long_transaction() -> Result<()> {
     fs::write(&path, text.replace("kill", "[ \"$1\" != -f ] || kill"))?;
     let child = killed.node.start(&[], &["--resume".to_owned(), journal.clone()], &stand_ins)?;
     ensure!(ended(child)?.signal() == Some(Signal::KILL.as_raw()), "it was not killed");
-    File::open("/run/unmasq.lock").and_then(|turn| turn.lock())?;
+    File::open(killed.node.path("run/unmasq.lock")).and_then(|turn| turn.lock())?;
     let there = listed()?;
     let whole = there == rules || there.is_empty();
     ensure!(whole, "{} rules, of which the last is {:?}", there.len(), there.last());

@@ -23,6 +23,7 @@ pub(crate) const RULE: &str = "-A POSTROUTING -s 172.7.21.0/24 ! -o docker0 -j M
 const INSIDE: &str = "echo hdss7-21 > /proc/sys/kernel/hostname
     mount --bind \"$1/etc\" /etc
     mount --bind \"$1/lib\" /var/lib
+    mount --bind \"$1/run\" /run
     shift
     exec \"$@\"";
 
@@ -50,7 +51,7 @@ impl Node {
         namespace.script(script)?;
         let copied = Command::new("cp").args(["-a", "/etc"]).arg(node.path("etc")).status()?;
         ensure!(copied.success(), "cp -a /etc");
-        for folder in ["etc/iptables", "etc/docker", "lib", "journals"] {
+        for folder in ["etc/iptables", "etc/docker", "lib", "run", "journals"] {
             fs::create_dir_all(node.path(folder))?;
         }
         fs::write(node.path("etc/iptables/rules.v4"), listed)?;

@@ -51,7 +51,7 @@ fn read_only() -> Result<()> {
     let words = [
         "node hdss7-21, /etc/iptables/rules.v4: Read-only file system",
         "mount it so that it may",
-        "taken back: all is as it was before",
+        "taken back: all that was changed is as it was before",
     ];
     refused(&node, &["sh", "-ec", mount, "sh"], 1, &words)
 }
