@@ -184,20 +184,24 @@ impl Remedy {
     /// all that was changed ahead of its start has been undone.
     pub fn undo(&self) -> Vec<Undo> {
         let mut all: Vec<Undo> = Vec::new();
-        let mut restart: Option<Undo> = None;
+        let mut restarts: Vec<Undo> = Vec::new();
+        let mut changed = false;
         for step in self.steps.iter().rev() {
             if let Action::Restart { .. } = step.action {
-                all.extend(restart.take());
-                restart = step.action.undo().pop();
+                if std::mem::take(&mut changed) {
+                    all.append(&mut restarts);
+                }
+                restarts.extend(step.action.undo());
                 continue;
             }
             for undo in step.action.undo() {
+                changed = true;
                 if !all.contains(&undo) {
                     all.push(undo);
                 }
             }
         }
-        all.extend(restart);
+        all.extend(restarts);
         all
     }
 }
@@ -351,6 +355,7 @@ mod tests {
             changed("a"),
             changed("b"),
             restarted("one"),
+            restarted("other"),
             nothing.clone(),
             changed("c"),
             changed("c"),
@@ -370,7 +375,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let undo: Vec<String> = remedy.undo().into_iter().map(told).collect();
-        assert_eq!(undo, ["c", "two", "b", "a", "one"]);
+        assert_eq!(undo, ["c", "two", "b", "a", "other", "one"]);
     }
 
     #[test]

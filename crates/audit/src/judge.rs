@@ -80,6 +80,10 @@ fn promised(cell: &Cell) -> bool {
 
 fn kind(cell: &Cell, cause: &Cause) -> FindingId {
     match (cause.owner, cause.why) {
+        // The object says Local, and kube-proxy's rules don't follow it.
+        (Owner::KubeProxy, Why::ExternalPolicy | Why::Hairpin) if promised(cell) => {
+            FindingId::LocalYetRewritten
+        }
         (Owner::KubeProxy, Why::ExternalPolicy | Why::Hairpin) => {
             FindingId::ExternalTrafficPolicyCluster
         }

@@ -200,6 +200,9 @@ pub(crate) fn split(words: &[String]) -> anyhow::Result<(Vec<FindingName>, Optio
             None if index + 1 == words.len() && Path::new(word).exists() => {
                 capture = Some(PathBuf::from(word));
             }
+            None if Path::new(word).exists() => {
+                bail!("name one capture, behind the findings: {word} is not the last word");
+            }
             None => {
                 let ids = FindingId::ALL.iter().map(|id| id.id());
                 let id = word.split('/').next().unwrap_or(word);

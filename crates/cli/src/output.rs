@@ -46,10 +46,13 @@ pub(crate) fn write(to: &mut impl Write, bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Lines on standard error, broken where a terminal's end is. Nobody can be told if that fails.
+/// Lines on standard error, broken where a terminal's end is, without what steers a terminal: they
+/// may quote a capture. Nobody can be told if that fails.
 pub(crate) fn warn(lines: &str) {
+    let lines: Vec<String> = lines.lines().map(|line| clean(&line.replace('\t', "    "))).collect();
+    let lines = lines.join("\n");
     match columns(io::stderr()) {
-        None => verbatim(lines),
+        None => verbatim(&lines),
         Some(width) => {
             let style = Style { color: false, verbose: false, width };
             let wrapped = |line: &str| {

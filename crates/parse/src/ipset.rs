@@ -81,6 +81,10 @@ impl<'t> Reader<'t> {
         mut words: impl Iterator<Item = &'t str>,
     ) -> Result<(), String> {
         let (Some(name), Some(element)) = (words.next(), words.next()) else {
+            // Whose it was can't be told.
+            for set in self.sets.values_mut() {
+                set.opaque.get_or_insert_with(|| Opaque::new(line));
+            }
             return Err("an element needs a set and a value".to_owned());
         };
         let Some(set) = self.sets.get_mut(name) else {

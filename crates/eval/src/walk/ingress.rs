@@ -365,8 +365,17 @@ impl<'h> Walk<'_, 'h, '_> {
     /// Routes a packet of the host itself. `first`: before any hook, so that the sender is told
     /// of a failure; later lookups drop.
     pub(super) fn route_out(&mut self, first: bool) -> Step<Routed> {
-        let flow = Flow { local: true, ..Flow::of(&self.packet, self.mark.clone(), "lo") };
         let destination = self.packet.destination;
+        // ip_route_output_key_hash_rcu and __mkroute_output (net/ipv4/route.c) treat these by
+        // themselves, whatever routes say; 0.0.0.0 becomes the host's own address.
+        let special = match destination {
+            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified(),
+            IpAddr::V6(v6) => v6.is_multicast() || v6.is_unspecified(),
+        };
+        if special {
+            return Err(Stop::Unknown(format!("sending to {destination} is not modelled")));
+        }
+        let flow = Flow { local: true, ..Flow::of(&self.packet, self.mark.clone(), "lo") };
         let route = match self.evaluator.fib.lookup(&flow) {
             Found::Unknown(why) => return Err(Stop::Unknown(why)),
             Found::Refused(refusal) => {

@@ -118,9 +118,13 @@ impl<'a> Folder<'a> {
             let message = "not all of it is UTF-8: other bytes are read as U+FFFD".to_owned();
             diagnostics.push(Diagnostic { origin, message });
         }
-        if !is_output(name, &text) {
-            let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-            let why = format!("{path} is not what it should be: {first}");
+        let wrong = match (is_output(name, &text), is_whole(name, &text)) {
+            (true, true) => None,
+            (true, false) => Some("is cut off: its last line has no end".to_owned()),
+            (false, _) => Some(format!("is not what it should be: {}", beginning(&text))),
+        };
+        if let Some(wrong) = wrong {
+            let why = format!("{path} {wrong}");
             let origin = Origin::new(self.id(MANIFEST), 1);
             let message = format!("{why}; it is taken as missing");
             diagnostics.push(Diagnostic { origin, message });
@@ -152,6 +156,29 @@ impl<'a> Found<'a> {
             Found::Text(text) => Some(text),
             Found::Absent | Found::Missing(_) => None,
         }
+    }
+}
+
+/// The first words of a text, which may be one long line.
+fn beginning(text: &str) -> String {
+    const MANY: usize = 80;
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+    match first.char_indices().nth(MANY) {
+        Some((end, _)) => format!("{}…", &first[..end]),
+        None => first.to_owned(),
+    }
+}
+
+/// Whether the listings that are read line by line end as their programs end them: half a line may
+/// say something else than the whole, and what follows is not known.
+fn is_whole(name: &str, text: &str) -> bool {
+    match name {
+        "iptables-save"
+        | "ip6tables-save"
+        | "iptables-legacy-save"
+        | "ip6tables-legacy-save"
+        | "ipset.save" => text.is_empty() || text.ends_with('\n'),
+        _ => true,
     }
 }
 

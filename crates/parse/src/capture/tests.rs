@@ -88,6 +88,22 @@ fn what_is_no_capture_says_what_to_do() {
     assert_eq!(node.host.file(node.host.ruleset.tables[0].origin.file), "iptables-save");
 }
 
+/// Half a line may say something else, and what follows it is not known: such a file is missing.
+#[test]
+fn a_listing_whose_last_line_has_no_end_is_cut_off() {
+    let sets = "create masq hash:net family inet\nadd masq 10.42.0.0/16\n";
+    let of = |sets: &str, rules: &str| {
+        let files =
+            files(&[("nft.json", NFT_EMPTY), ("ipset.save", sets), ("iptables-save", rules)]);
+        let capture = parse(&files).unwrap();
+        let host = capture.node(LONE_NODE).unwrap().host;
+        (host.ipsets.is_some(), host.backends.iptables_nft == Seen::Captured)
+    };
+    assert_eq!(of(sets, NFT_SAVE), (true, true));
+    assert_eq!(of(&sets[..sets.len() - 3], NFT_SAVE), (false, true));
+    assert_eq!(of(sets, &NFT_SAVE[..40]), (true, false));
+}
+
 #[test]
 fn nodes_pods_and_other_files() {
     let manifest =

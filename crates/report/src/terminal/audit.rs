@@ -110,14 +110,13 @@ fn not_understood(text: &mut String, audit: &Audit, paint: &Paint) {
     let _ = writeln!(text, "{}{more}", paint.line(&line, columns(&more)));
 }
 
-/// What the answers rest on, in two lines at most.
+/// What the answers rest on, in three lines at most.
 fn taken(text: &mut String, audit: &Audit, paint: &Paint) {
     let [first, rest @ ..] = &audit.assumptions[..] else { return };
-    let more = match rest.len() {
-        0 => String::new(),
-        count => format!(" (this and {count} more)"),
-    };
-    text.push_str(&paint.brief("", &format!("Taken for granted{more}: {}", clean(first))));
+    text.push_str(&paint.brief("", &format!("Taken for granted: {}", clean(first))));
+    if !rest.is_empty() {
+        let _ = writeln!(text, "  and {} more", rest.len());
+    }
 }
 
 /// The verdict in one sentence.

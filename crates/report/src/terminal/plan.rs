@@ -60,8 +60,12 @@ fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
         0 => (plan.changes.rows.iter().map(|row| row.count).sum(), "change"),
         _ => (better, "get better"),
     };
+    let worse = match answers(plan, Direction::Worse) {
+        0 => String::new(),
+        worse => format!(", {worse} worse"),
+    };
     let line = format!(
-        "PLAN: mends {count} {}; {number} of {} answers {turn}. Nothing is changed yet.",
+        "PLAN: mends {count} {}; {number} of {} answers {turn}{worse}. Nothing is changed yet.",
         plural(count, "finding", "findings"),
         plan.changes.asked
     );
@@ -349,10 +353,10 @@ pub fn refusal(refusal: &Refusal, style: &Style) -> String {
             let name = FindingName::of(finding);
             say(&format!("If you want it all the same: --accept {name}"));
         }
-        Refusal::NoRemedy { .. }
-        | Refusal::ByHand { .. }
-        | Refusal::Draft(_)
-        | Refusal::StillThere { .. } => {}
+        Refusal::NoRemedy { .. } | Refusal::ByHand { .. } | Refusal::Draft(_) => {}
+        Refusal::StillThere { .. } => {
+            say("Another remedy may do it: unmasq audit lists them, --remedy NUMBER takes one.");
+        }
     }
     text
 }

@@ -179,6 +179,9 @@ pub(super) fn rewriting(context: &Context<'_, '_>, group: &Group) -> Described {
     let rule =
         found.first().map_or_else(|| suspect.cause.rule.clone(), |one| crate::short_text(one.rule));
     let owner = suspect.cause.owner;
+    if owner == Owner::KubeProxy && suspect.id == FindingId::LocalYetRewritten {
+        return left_behind(group, &names);
+    }
     let at = if names.is_empty() { String::new() } else { format!(" ({})", few(&names)) };
     let whose = match owner {
         Owner::Unclaimed => format!("The rule `{rule}`{at} is none that a known program writes."),
@@ -207,6 +210,41 @@ pub(super) fn rewriting(context: &Context<'_, '_>, group: &Group) -> Described {
         remedies.extend(pin::remedy(context, &nodes, &pins));
     }
     Described { title: named(context, group, &names), confidence, cause, remedies }
+}
+
+/// kube-proxy, whose rules aren't those that the Services ask for.
+fn left_behind(group: &Group, names: &[&str]) -> Described {
+    let on = if names.is_empty() { String::new() } else { format!(" on {}", few(names)) };
+    let text = format!(
+        "The Services say externalTrafficPolicy: Local, and kube-proxy's rules{on} are still those of \
+         Cluster. It doesn't run there, can't reach the API server or can't write its rules; or the \
+         Services were changed after the rules were captured."
+    );
+    let setting =
+        ("externalTrafficPolicy: Local", "the Service's spec, which kube-proxy doesn't follow");
+    let (confidence, cause) = cause(group, text, Some(Known::new(setting.0, setting.1)));
+    let look = by_hand(
+        "See whether it runs on these nodes and what it says; k3s and RKE2 have it in their own process",
+        [
+            command("kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide"),
+            command("kubectl -n kube-system logs -l k8s-app=kube-proxy --tail=50 --prefix"),
+        ],
+    );
+    let again = by_hand(
+        "Start it anew there: it writes all its rules again. Connections that exist stay",
+        [command("kubectl -n kube-system rollout restart daemonset/kube-proxy")],
+    );
+    let remedy = Remedy {
+        lasting: true,
+        title: "Have kube-proxy write what the Services say".to_owned(),
+        steps: vec![look, again],
+        requires: Vec::new(),
+    };
+    let title = title(
+        format!("kube-proxy's rules{on} don't follow the Services' externalTrafficPolicy: Local"),
+        "kube-proxy's rules don't follow the Services' externalTrafficPolicy: Local",
+    );
+    Described { title, confidence, cause, remedies: vec![remedy] }
 }
 
 fn hit(context: &Context<'_, '_>, group: &Group) -> &'static str {

@@ -204,7 +204,7 @@ pub(in crate::findings) fn apart(
 fn forwarded_for() -> Remedy {
     Remedy {
         lasting: true,
-        title: "Or, for HTTP: let a proxy in front say the client in X-Forwarded-For".to_owned(),
+        title: "For HTTP: let a proxy in front say the client in X-Forwarded-For".to_owned(),
         steps: vec![
             by_hand(
                 "The proxy in front (HTTP or TLS ends there) sets the header and drops what clients send in it",

@@ -278,7 +278,7 @@ fn instructed(text: &mut String, indent: &str, instruction: &Instruction, paint:
         Instruction::Sentence(one) => paint.wrap(text, indent, &clean(one)),
         Instruction::Literal(one) => {
             for line in one.lines() {
-                let _ = writeln!(text, "{indent}  {}", clean(line));
+                let _ = writeln!(text, "{indent}  {}", clean(&line.replace('\t', "    ")));
             }
         }
     }
@@ -290,7 +290,7 @@ fn instructed(text: &mut String, indent: &str, instruction: &Instruction, paint:
 pub(in crate::terminal) fn command(text: &mut String, indent: &str, command: &str, paint: &Paint) {
     if is_document(command) {
         for line in command.lines() {
-            let _ = writeln!(text, "{}", clean(line));
+            let _ = writeln!(text, "{}", clean(&line.replace('\t', "    ")));
         }
         return;
     }
