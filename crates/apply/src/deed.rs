@@ -2,14 +2,15 @@
 
 use std::io;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use unmasq_fix::deed::{
     Deed, Edit, FileDeed, Misfit, ObjectDeed, Program, RulesDeed, Standing, TableDeed,
 };
+use unmasq_fix::{file, transaction};
 
 use crate::journal::{JournalError, Stage};
 use crate::listing::{self, Listed};
-use crate::{CommandError, Target, transaction};
+use crate::{CommandError, Target};
 
 /// How often a chain that others write at the same time is changed back.
 const TRIES: usize = 5;
@@ -41,6 +42,14 @@ pub enum DeedError {
         rule: String,
         /// How often.
         times: usize,
+    },
+    /// A file doesn't say what is edited.
+    #[error("{subject} is no longer as it was when it was read: {why}. Make the plan again")]
+    Edited {
+        /// Which.
+        subject: String,
+        /// What it says, or doesn't.
+        why: String,
     },
     /// It was done, and the state is another than it should be.
     #[error(
@@ -117,7 +126,15 @@ pub fn standing(target: &dyn Target, deed: &Deed) -> Result<Standing, DeedError>
             Standing::of(&there, &rules.before, &rules.after)
         }
         Deed::Table(table) => of_table(target, table)?,
-        Deed::File(file) => Standing::of(&read(target, deed, file)?, &file.before, &file.after),
+        Deed::File(file) => {
+            let there = read(target, deed, file)?;
+            match &file.edit {
+                Some(edit) => {
+                    file::standing(there.as_deref(), edit).map_err(|why| not(deed, why))?
+                }
+                None => Standing::of(&there, &file.before, &file.after),
+            }
+        }
         Deed::Object(object) => match target.object(object)? {
             Some(there) => of_object(&there, object),
             None => Standing::Neither,
@@ -176,7 +193,11 @@ pub fn back(target: &dyn Target, deed: &Deed, stage: Stage) -> Result<Left, Deed
         return Ok(Left::AsBefore);
     }
     let inverse = deed.inverse();
-    match (standing(target, &inverse)?, &inverse) {
+    let standing = match standing(target, &inverse) {
+        Err(DeedError::Edited { subject, .. }) => return Err(DeedError::Since { subject }),
+        known => known?,
+    };
+    match (standing, &inverse) {
         (Standing::After, _) => Ok(Left::AsBefore),
         (Standing::Before | Standing::Neither, Deed::Rules(rules)) => {
             rules_back(target, deed, rules, stage)
@@ -233,9 +254,7 @@ pub(crate) fn carry_out(target: &dyn Target, deed: &Deed) -> Result<(), DeedErro
     match deed {
         Deed::Rules(rules) => change_rules(target, deed, rules)?,
         Deed::Table(table) => change_table(target, table)?,
-        Deed::File(file) => target
-            .write(&file.node, &file.path, file.after.as_deref())
-            .map_err(|error| DeedError::File { subject: deed.subject(), error })?,
+        Deed::File(file) => change_file(target, deed, file)?,
         Deed::Object(object) => target.patch(object, &object.patch)?,
     }
     match standing(target, deed)? {
@@ -261,7 +280,8 @@ pub(crate) fn clear(deed: &Deed) -> Result<(), DeedError> {
 fn change_rules(target: &dyn Target, deed: &Deed, rules: &RulesDeed) -> Result<(), DeedError> {
     let there = listing::chain(target, rules)?;
     clear(deed)?;
-    let text = transaction::of(rules, &there);
+    let handles: Vec<String> = there.iter().map(|rule| rule.handle.clone()).collect();
+    let text = transaction::of(rules, &handles);
     let mut command = rules.program.restore().to_vec();
     match rules.program {
         // Owners of rules hold its lock again and again, for moments.
@@ -286,6 +306,26 @@ fn change_table(target: &dyn Target, table: &TableDeed) -> Result<(), DeedError>
     }
     target.run(&table.node, table.program.restore(), &text)?;
     Ok(())
+}
+
+/// Only what is edited changes: a capture leaves out what else the file says.
+fn change_file(target: &dyn Target, deed: &Deed, file: &FileDeed) -> Result<(), DeedError> {
+    let text = match &file.edit {
+        Some(edit) => {
+            let there = read(target, deed, file)?;
+            let text = file::edited(there.as_deref(), edit).map_err(|why| not(deed, why))?;
+            // One that was made for a single value, and has no other by now, goes with it.
+            let empty = serde_json::from_str(&text).is_ok_and(|value: Value| value == json!({}));
+            (file.after.is_some() || !empty).then_some(text)
+        }
+        None => file.after.clone(),
+    };
+    let written = target.write(&file.node, &file.path, text.as_deref());
+    written.map_err(|error| DeedError::File { subject: deed.subject(), error })
+}
+
+fn not(deed: &Deed, why: String) -> DeedError {
+    DeedError::Edited { subject: deed.subject(), why }
 }
 
 fn read(target: &dyn Target, deed: &Deed, file: &FileDeed) -> Result<Option<String>, DeedError> {

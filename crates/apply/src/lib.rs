@@ -19,7 +19,6 @@ mod journal;
 mod listing;
 mod local;
 mod lock;
-mod transaction;
 
 pub use deed::{DeedError, Left, back, forth, standing};
 pub use journal::{Entry, Event, Head, Journal, JournalError, SCHEMA, Stage};

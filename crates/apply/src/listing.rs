@@ -10,7 +10,7 @@ pub(crate) struct Listed {
     /// Its text, as a deed has it.
     pub(crate) text: String,
     /// The kernel's number of it, in nft.
-    pub(crate) handle: Option<u64>,
+    pub(crate) handle: String,
 }
 
 /// The rules of the deed's chain.
@@ -36,18 +36,17 @@ fn saved(
     let text = target.run(&deed.node, &[program, "-t", &deed.table], "")?;
     let beginning = format!("-A {} ", deed.chain);
     let rules = text.lines().map(str::trim_end).filter(|line| line.starts_with(&beginning));
-    Ok(rules.map(|line| Listed { text: line.to_owned(), handle: None }).collect())
+    Ok(rules.map(|line| Listed { text: line.to_owned(), handle: String::new() }).collect())
 }
 
 /// Lines that end with a handle are rules, but for those that open the table and the chain.
 fn of_nft(text: &str) -> Vec<Listed> {
     let rule = |line: &str| {
         let (text, handle) = line.rsplit_once(" # handle ")?;
-        let handle = handle.trim().parse().ok()?;
         let is_header = text.ends_with('{');
         (!is_header).then(|| Listed {
             text: unmasq_fix::deed::without_counts(text.trim()),
-            handle: Some(handle),
+            handle: handle.trim().to_owned(),
         })
     };
     text.lines().filter_map(rule).collect()
@@ -89,7 +88,8 @@ mod tests {
             \t\tip saddr 10.0.0.0/8 counter packets 3 bytes 180 masquerade # handle 7\n\
             \t\tip daddr { 10.1.0.1, 10.1.0.2 } accept comment \"a # handle 9\" # handle 8\n\
             \t}\n}\n";
-        let rule = |text: &str, handle| Listed { text: text.to_owned(), handle: Some(handle) };
+        let rule =
+            |text: &str, handle: u64| Listed { text: text.to_owned(), handle: handle.to_string() };
         let expected = [
             rule("ip saddr 10.0.0.0/8 counter masquerade", 7),
             rule("ip daddr { 10.1.0.1, 10.1.0.2 } accept comment \"a # handle 9\"", 8),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use unmasq_audit::{Edit, Syntax};
 use unmasq_fix::deed::{FileDeed, Program, RulesDeed};
 
 use super::*;
@@ -125,6 +126,7 @@ fn deeds() -> Vec<Deed> {
             path: "/etc/rules".into(),
             before: Some("old".into()),
             after: Some("new".into()),
+            edit: None,
         }),
     ]
 }
@@ -221,6 +223,58 @@ fn what_changed_meanwhile_is_refused() {
 }
 
 #[test]
+fn a_file_keeps_what_the_capture_left_out() {
+    let deed = |path: &str, before: Option<&str>, after: &str, edit| {
+        let (node, path) = ("n1".into(), path.into());
+        let (before, after) = (before.map(str::to_owned), Some(after.to_owned()));
+        Deed::File(FileDeed { node, path, before, after, edit: Some(edit) })
+    };
+    let off = || Edit::Value {
+        syntax: Syntax::Json,
+        pointer: "/ip-masq".into(),
+        old: None,
+        new: Some("false".into()),
+    };
+    let line = Edit::Line { old: "-A X -j MASQUERADE".into(), new: "-A X -j RETURN".into() };
+    let deeds = vec![
+        deed("/daemon.json", Some("{\"proxies\": \"***\"}"), "", off()),
+        deed("/other.json", None, "{\n  \"ip-masq\": false\n}\n", off()),
+        deed("/rules.v4", Some("#\n-A X -j MASQUERADE\n"), "#\n-A X -j RETURN\n", line),
+    ];
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::new());
+    let put = |path: &str, text: &str| fake.files.borrow_mut().insert(path.into(), text.into());
+    put("/daemon.json", "{\"proxies\": \"http://me:secret@x\"}\n");
+    put("/rules.v4", "# Generated on Monday\n-A X -j MASQUERADE\n");
+    let before = fake.state();
+    check(&fake, &deeds).unwrap();
+    let mut journal = Journal::create(&folder.path().join("j"), Vec::new(), deeds).unwrap();
+    let outcome = apply(&fake, &mut journal, &mut |_| {});
+    assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+    let files = fake.state().1;
+    for (path, text) in [
+        ("/daemon.json", "{\"ip-masq\": false, \"proxies\": \"http://me:secret@x\"}\n"),
+        ("/other.json", "{\n  \"ip-masq\": false\n}\n"),
+        ("/rules.v4", "# Generated on Monday\n-A X -j RETURN\n"),
+    ] {
+        assert_eq!(files[path], text);
+    }
+    assert!(!std::fs::read_to_string(journal.path()).unwrap().contains("secret"));
+    // What others write meanwhile stays.
+    put("/rules.v4", "# Generated on Tuesday\n-A X -j RETURN\n");
+    assert!(take_back(&fake, &mut journal, &mut |_| {}).wrong.is_empty());
+    put("/rules.v4", "# Generated on Monday\n-A X -j MASQUERADE\n").unwrap();
+    assert_eq!(fake.state(), before);
+
+    put("/rules.v4", "-A X -j ACCEPT\n");
+    let error = check(&fake, &journal.head().deeds).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "node n1, /rules.v4 is no longer as it was when it was read: \
+         it has no line `-A X -j MASQUERADE`. Make the plan again"
+    );
+}
+
+#[test]
 fn taking_back_leaves_rules_of_others_alone() {
     let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::new());
     let mut journal = journal(&folder);
@@ -241,7 +295,7 @@ fn two_deeds_in_one_place() {
     let file = |before: &str, after: &str| {
         let (node, path) = ("n1".into(), "/etc/rules".into());
         let (before, after) = (Some(before.to_owned()), Some(after.to_owned()));
-        Deed::File(FileDeed { node, path, before, after })
+        Deed::File(FileDeed { node, path, before, after, edit: None })
     };
     let both = vec![file("old", "new"), file("new", "newer")];
     let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::new());

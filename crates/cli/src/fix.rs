@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::ArgAction;
+use clap::{ArgAction, ValueEnum};
 use ipnet::IpNet;
 
 use unmasq_audit::{FindingId, Request, explain};
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
-use unmasq_report::{json, terminal};
+use unmasq_report::{json, patches, script, terminal};
 
 mod after;
 mod apply;
@@ -38,6 +38,9 @@ Examples:
     unmasq fix --all capture/
   Something gets worse, and you want it all the same (a refusal names it):
     unmasq fix external-traffic-policy-cluster capture/ --accept NAME
+  For others to carry out: a script that checks first and can undo, or patches of objects:
+    unmasq fix --all capture/ --output script > fix.sh
+    unmasq fix --all capture/ --output patches > patches.yaml
   On a node, as root: do what the plan has for this node, and take it back later:
     unmasq fix host-masquerade capture/ --apply
     unmasq fix --undo /var/lib/unmasq/1796000000.journal
@@ -85,6 +88,9 @@ pub(crate) struct Args {
     /// The range of all pods, where it can't be found in the capture; one for each family
     #[arg(long, value_name = "CIDR")]
     cluster_cidr: Vec<IpNet>,
+    /// Print the plan as something that others carry out
+    #[arg(long, value_name = "FORM", conflicts_with_all = ["json", "apply", "undo", "resume"])]
+    output: Option<Form>,
     /// Print the plan, or the refusal, as JSON (unmasq.fix/v1, schemas/fix.v1.json)
     #[arg(long)]
     json: bool,
@@ -98,6 +104,15 @@ pub(crate) struct Args {
 
 /// By which a user says that the steps of a person were done.
 const BY_HAND: &str = "by-hand";
+
+/// A plan in the words of other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A POSIX shell script for nodes, which checks first and can undo
+    Script,
+    /// A YAML document for each Kubernetes object that changes, for kustomize or kubectl
+    Patches,
+}
 
 /// Plans and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -168,6 +183,13 @@ fn print(
 ) -> anyhow::Result<()> {
     let style = output::style(args.verbose);
     let text = match (args.json, planned) {
+        (false, Ok(plan)) if args.output == Some(Form::Script) => script(plan, subject),
+        (false, Ok(plan)) if args.output == Some(Form::Patches) => patches(plan, subject),
+        // What reads a script or patches reads nothing else.
+        (false, Err(refusal)) if args.output.is_some() => {
+            let text = terminal::refusal(refusal, &style);
+            return output::write(&mut io::stderr(), text.as_bytes());
+        }
         (false, Ok(plan)) => terminal::plan(plan, subject, &style),
         (false, Err(refusal)) => terminal::refusal(refusal, &style),
         (true, Ok(plan)) => pretty(&json::plan(plan, subject))?,

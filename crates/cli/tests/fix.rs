@@ -112,6 +112,121 @@ fn wrong_usage_says_what_to_do() {
 }
 
 #[test]
+fn a_script_is_one_for_any_shell() {
+    for (arguments, changes) in [
+        (&["--all", "examples/flannel-host"][..], 6),
+        (&["--all", "examples/canal-rke"], 2),
+        (&["--all", "examples/kube-router-dualstack"], 1),
+    ] {
+        let output = fix(&[arguments, &["--output", "script"]].concat());
+        let script = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(script.matches("\napply_").count(), changes, "{script}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &script).unwrap();
+        for shell in ["sh", "bash"] {
+            let read = Command::new(shell).arg("-n").arg(file.path()).output().unwrap();
+            assert!(read.status.success(), "{}", text(&read.stderr));
+            // Not told what to do, it says what can be told.
+            let run = Command::new(shell).arg(file.path()).output().unwrap();
+            assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
+            assert!(text(&run.stderr).contains("apply|undo PLACE"), "{}", text(&run.stderr));
+        }
+    }
+}
+
+/// What reads a script runs no refusal.
+#[test]
+fn a_refusal_is_no_script() {
+    let example = "examples/kube-proxy-cluster-policy";
+    for form in ["script", "patches"] {
+        let output = fix(&["external-traffic-policy-cluster", example, "--output", form]);
+        assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""));
+        assert!(text(&output.stderr).contains("REFUSED: "), "{}", text(&output.stderr));
+    }
+    let output = fix(&["--all", "examples/canal-rke", "--output", "script", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Merged into the captured objects, they make of them what the plan says.
+#[test]
+fn patches_lead_to_what_is_planned() {
+    let local = "unmet/external-traffic-policy-cluster/2";
+    for (arguments, count) in [
+        (&["--all", "examples/canal-rke"][..], 2),
+        (&["--all", "examples/kube-router-dualstack"], 1),
+        (
+            &[
+                "external-traffic-policy-cluster",
+                "examples/kube-proxy-cluster-policy",
+                "--accept",
+                local,
+            ],
+            1,
+        ),
+        (&["--all", "examples/flannel-host"], 0),
+    ] {
+        let output = fix(&[arguments, &["--output", "patches"]].concat());
+        let documents = unmasq_cluster::read::values(&output.stdout);
+        let documents: Vec<&Value> = documents.iter().filter(|one| !one.is_null()).collect();
+        assert_eq!(documents.len(), count, "{}", text(&output.stdout));
+        let (plan, _) = document(arguments);
+        let steps = plan["plan"]["steps"].as_array().unwrap();
+        let deeds = steps.iter().flat_map(|step| step["deeds"].as_array().unwrap());
+        let deeds: Vec<&Value> = deeds.filter(|deed| deed["kind"] == "object").collect();
+        assert_eq!(deeds.len(), count);
+        for (document, deed) in documents.into_iter().zip(deeds) {
+            let captured = captured(arguments, document);
+            let mut expected = captured.clone();
+            unmasq_fix::merge(&mut expected, &deed["patch"]);
+            let mut there = captured;
+            strategic(&mut there, document);
+            assert_eq!(there, expected);
+        }
+    }
+}
+
+/// The captured object that a patch is for.
+fn captured(arguments: &[&str], patch: &Value) -> Value {
+    let example = arguments.iter().find(|word| word.starts_with("examples/")).unwrap();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let folder = std::path::Path::new(root).join(example).join("kubernetes");
+    let files =
+        std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()));
+    let all = files.flat_map(|bytes| unmasq_cluster::read::values(&bytes.unwrap()));
+    let keys = ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"];
+    let is_it = |object: &Value| keys.iter().all(|key| object.pointer(key) == patch.pointer(key));
+    let found: Vec<Value> = all.filter(is_it).collect();
+    assert_eq!(found.len(), 1, "{patch}");
+    found.into_iter().next().unwrap()
+}
+
+/// A strategic merge, as far as these patches need one: containers and variables by their names.
+fn strategic(object: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let Some(items) =
+                    value.as_array().filter(|_| ["containers", "env"].contains(&&**key))
+                else {
+                    let fields = object.as_object_mut().unwrap();
+                    strategic(fields.entry(key.clone()).or_insert(Value::Null), value);
+                    continue;
+                };
+                let there = object[key].as_array_mut().unwrap();
+                for item in items {
+                    match there.iter_mut().find(|one| one["name"] == item["name"]) {
+                        Some(one) => strategic(one, item),
+                        None => there.push(item.clone()),
+                    }
+                }
+            }
+        }
+        other => *object = other.clone(),
+    }
+}
+
+#[test]
 fn two_captures_differ_in_what_was_changed() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/canal-rke");
     let after = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use unmasq_audit::Edit as FileEdit;
 
 /// Something that is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,10 +89,13 @@ pub struct FileDeed {
     pub node: String,
     /// The path.
     pub path: String,
-    /// What it says before; `None`: it isn't there.
+    /// What was captured of it before, which is not all that it says; `None`: it isn't there.
     pub before: Option<String>,
-    /// What it says after; `None`: it isn't there.
+    /// The same after; `None`: it isn't there.
     pub after: Option<String>,
+    /// The one thing that changes in what it really says; `None`: only what was captured is known.
+    #[serde(default)]
+    pub edit: Option<FileEdit>,
 }
 
 /// A Kubernetes object.
@@ -132,9 +136,10 @@ impl Deed {
                 let (before, after) = (after, before);
                 Deed::Table(TableDeed { node, program, name, before, after })
             }
-            Deed::File(FileDeed { node, path, before, after }) => {
+            Deed::File(FileDeed { node, path, before, after, edit }) => {
                 let (before, after) = (after, before);
-                Deed::File(FileDeed { node, path, before, after })
+                let edit = edit.as_ref().map(FileEdit::inverse);
+                Deed::File(FileDeed { node, path, before, after, edit })
             }
             Deed::Object(ObjectDeed { resource, namespace, name, patch, back }) => {
                 let (patch, back) = (back, patch);

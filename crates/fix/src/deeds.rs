@@ -139,7 +139,8 @@ impl Drafter {
         }
         self.files.insert(key, after.clone());
         let (node, path) = (node.to_owned(), path.to_owned());
-        Ok(Some(Deed::File(FileDeed { node, path, before, after: Some(after) })))
+        let (after, edit) = (Some(after), Some(edit.clone()));
+        Ok(Some(Deed::File(FileDeed { node, path, before, after, edit })))
     }
 
     fn find(&self, name: &ObjectName) -> Result<Value, CannotDo> {

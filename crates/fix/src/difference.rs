@@ -93,6 +93,7 @@ fn of_node(before: &Node, after: &Node, deeds: &mut Vec<Deed>) {
                 path: path.clone(),
                 before: old.cloned(),
                 after: new.cloned(),
+                edit: None,
             }));
         }
     }

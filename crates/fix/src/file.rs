@@ -1,10 +1,14 @@
 //! Files with one thing changed, and all else as it was.
+//!
+//! A capture leaves out what isn't about the network, so a file is told by the thing that changes.
 
 use serde_json::Value;
 use unmasq_audit::{Edit, Syntax};
 
+use crate::deed::Standing;
+
 /// What a file says after an edit. `Err`: why it can't be edited, a fragment.
-pub(crate) fn edited(text: Option<&str>, edit: &Edit) -> Result<String, String> {
+pub fn edited(text: Option<&str>, edit: &Edit) -> Result<String, String> {
     match edit {
         Edit::Line { old, new } => line(text.unwrap_or_default(), old, new),
         Edit::Value { syntax: Syntax::Json, pointer, new, .. } => {
@@ -12,6 +16,42 @@ pub(crate) fn edited(text: Option<&str>, edit: &Edit) -> Result<String, String> 
         }
         Edit::Value { syntax: Syntax::Yaml, .. } => {
             Err("it is YAML, which is edited by hand".to_owned())
+        }
+    }
+}
+
+/// Whether a file is as it is before an edit, or after it. `Err`: neither, and why, a fragment.
+pub fn standing(text: Option<&str>, edit: &Edit) -> Result<Standing, String> {
+    match edit {
+        Edit::Line { old, new } => {
+            let count = |one: &str| {
+                text.unwrap_or_default().lines().filter(|line| line.trim() == one).count()
+            };
+            match (count(old), count(new)) {
+                (1, 0) => Ok(Standing::Before),
+                (0, 1) => Ok(Standing::After),
+                (0, 0) => Err(format!("it has no line `{old}`")),
+                (olds, 0) => Err(format!("it has the line `{old}` {olds} times")),
+                (_, _) => Err(format!("it has the line `{new}` already")),
+            }
+        }
+        Edit::Value { pointer, old, new, .. } => {
+            let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or("{}");
+            let there = serde_json::from_str::<Value>(text)
+                .map_err(|error| format!("it is no JSON: {error}"))?;
+            let there = there.pointer(pointer);
+            let is = |wanted: &Option<String>| match wanted {
+                Some(wanted) => serde_json::from_str(wanted).ok().as_ref() == there,
+                None => there.is_none(),
+            };
+            match (is(new), is(old)) {
+                (true, _) => Ok(Standing::After),
+                (false, true) => Ok(Standing::Before),
+                (false, false) => {
+                    let there = there.map_or("not there".to_owned(), Value::to_string);
+                    Err(format!("{pointer} is {there}"))
+                }
+            }
         }
     }
 }
@@ -142,6 +182,35 @@ mod tests {
         }
         assert!(value(Some("no"), "/a", Some("1")).is_err());
         assert!(value(Some("{}"), "/a/b", Some("1")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_told_by_what_changes_in_it() {
+        let line = Edit::Line { old: "-A X".into(), new: "# -A X".into() };
+        let value = |old: Option<&str>| Edit::Value {
+            syntax: Syntax::Json,
+            pointer: "/ip-masq".into(),
+            old: old.map(str::to_owned),
+            new: Some("false".into()),
+        };
+        let (absent, there) = (value(None), value(Some("true")));
+        for (text, edit, expected) in [
+            (Some("# by hand\n -A X \n"), &line, Ok(Standing::Before)),
+            (Some("# by hand\n # -A X\n"), &line, Ok(Standing::After)),
+            (Some("-A X\n-A X\n"), &line, Err("it has the line `-A X` 2 times")),
+            (Some("-A X\n# -A X\n"), &line, Err("it has the line `# -A X` already")),
+            (None, &line, Err("it has no line `-A X`")),
+            (None, &absent, Ok(Standing::Before)),
+            (Some(""), &absent, Ok(Standing::Before)),
+            (Some("{\"proxies\": {\"x\": \"user:secret@\"}}"), &absent, Ok(Standing::Before)),
+            (Some("{\"ip-masq\": false}"), &absent, Ok(Standing::After)),
+            (Some("{\"ip-masq\": true}"), &absent, Err("/ip-masq is true")),
+            (Some("{\"ip-masq\": true}"), &there, Ok(Standing::Before)),
+            (Some("{}"), &there, Err("/ip-masq is not there")),
+        ] {
+            assert_eq!(standing(text, edit), expected.map_err(str::to_owned), "{text:?} {edit:?}");
+        }
+        assert!(standing(Some("no"), &absent).unwrap_err().starts_with("it is no JSON"));
     }
 
     #[test]

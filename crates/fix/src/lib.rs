@@ -13,11 +13,12 @@
 pub mod deed;
 mod deeds;
 mod difference;
-mod file;
+pub mod file;
 mod manifests;
 mod owner;
 mod plan;
 mod state;
+pub mod transaction;
 mod transplant;
 mod worse;
 

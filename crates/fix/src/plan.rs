@@ -149,14 +149,20 @@ pub enum By {
     Person(usize),
 }
 
+impl By {
+    /// What Unmasq does, in order.
+    pub fn deeds(&self) -> &[Deed] {
+        match self {
+            By::Unmasq(deeds) => deeds,
+            By::Person(_) => &[],
+        }
+    }
+}
+
 impl Plan {
     /// What Unmasq does, in order.
     pub fn deeds(&self) -> Vec<Deed> {
-        let of = |step: &Step| match &step.by {
-            By::Unmasq(deeds) => deeds.clone(),
-            By::Person(_) => Vec::new(),
-        };
-        self.steps.iter().flat_map(of).collect()
+        self.steps.iter().flat_map(|step| step.by.deeds()).cloned().collect()
     }
 
     /// The first step that a person does and that a later one of Unmasq's on a node, for the same
@@ -286,13 +292,7 @@ fn drawn(
 ) -> Result<Plan, Refusal> {
     let mended = mended.to_vec();
     let steps = steps(state, &mended)?;
-    let deeds: Vec<Deed> = steps
-        .iter()
-        .flat_map(|step| match &step.by {
-            By::Unmasq(deeds) => deeds.clone(),
-            By::Person(_) => Vec::new(),
-        })
-        .collect();
+    let deeds: Vec<Deed> = steps.iter().flat_map(|step| step.by.deeds()).cloned().collect();
     let (after, reactions) = state.after(&deeds)?;
     if !reactions.unforeseen.is_empty() {
         return Err(Refusal::Unforeseen(reactions.unforeseen));

@@ -8,10 +8,17 @@
 //! caller's.
 
 pub mod audit;
+mod comments;
+mod difference;
 mod evidence;
 #[cfg(test)]
 mod fixture;
 pub mod json;
 mod names;
+mod patches;
+mod script;
 pub mod terminal;
 pub mod verify;
+
+pub use patches::patches;
+pub use script::script;

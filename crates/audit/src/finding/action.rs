@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::change::{self, RuleChange, TableChange};
 use crate::quoted;
 
@@ -135,7 +137,8 @@ pub enum Program {
 }
 
 /// What changes in a file; all else stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Edit {
     /// A whole line. One that goes away becomes a comment, so that its place is known.
     Line {
@@ -158,7 +161,8 @@ pub enum Edit {
 }
 
 /// How a document is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Syntax {
     /// JSON.
     Json,

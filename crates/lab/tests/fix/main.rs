@@ -5,6 +5,8 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+mod script;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -102,6 +104,7 @@ fn scenario(name: &str, (from, to): (&str, &str), accepted: &[&str]) -> Result<(
         .all(|deed| matches!(deed, Deed::Rules(_) | Deed::Table(_) | Deed::File(_)))
     {
         there_and_back(&session, &plan)?;
+        script::there_and_back(&session, &plan)?;
     }
     ensure!(session.step()?, "the scenario has no remedy");
     let after = capture(&session)?;
@@ -130,7 +133,9 @@ fn pinned() -> Result<()> {
     };
     let plan = planned(&before, &wanted).map_err(|refusal| anyhow!("refused: {refusal}"))?;
     ensure!(plan.deeds().iter().all(|deed| matches!(deed, Deed::Table(_))), "it is no pin");
-    there_and_back(&session, &plan)
+    there_and_back(&session, &plan)?;
+    script::there_and_back(&session, &plan)?;
+    script::rules_of_nft(&session, &plan)
 }
 
 /// Does a plan on the nodes: their rules are as foretold, then as before, to the byte.

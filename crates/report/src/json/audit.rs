@@ -13,7 +13,7 @@ use unmasq_audit::matrix::{
 };
 use unmasq_audit::{
     Action, Audit, Confidence, Doubt, DoubtKind, Edit, Evidence, Finding, Instruction, Program,
-    Reference, Remedy, Requirement, RuleText, Severity, Step, Syntax, Totals, Undo, Workload,
+    Reference, Remedy, Requirement, RuleText, Severity, Step, Totals, Undo, Workload,
 };
 use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, Table};
@@ -193,7 +193,7 @@ enum ActionView {
     File {
         nodes: Vec<String>,
         path: String,
-        edit: EditView,
+        edit: Edit,
     },
     Restart {
         workload: Option<WorkloadView>,
@@ -214,13 +214,6 @@ struct WorkloadView {
 struct ProgramView {
     node: Option<String>,
     name: String,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum EditView {
-    Line { old: String, new: String },
-    Value { syntax: &'static str, pointer: String, old: Option<String>, new: Option<String> },
 }
 
 #[derive(Serialize)]
@@ -423,9 +416,7 @@ fn action(action: &Action) -> ActionView {
         Action::Tables { node, changes } => {
             ActionView::Tables { node, changes: changes.iter().flat_map(table_change).collect() }
         }
-        Action::File { nodes, path, edit } => {
-            ActionView::File { nodes, path, edit: self::edit(edit) }
-        }
+        Action::File { nodes, path, edit } => ActionView::File { nodes, path, edit },
         Action::Restart { program } => {
             let (workload, program) = self::program(program);
             ActionView::Restart { workload, program }
@@ -443,19 +434,6 @@ fn program(program: Program) -> (Option<WorkloadView>, Option<ProgramView>) {
 
 fn workload(Workload { kind, namespace, name, container }: Workload) -> WorkloadView {
     WorkloadView { kind: kind.resource(), namespace, name, container }
-}
-
-fn edit(edit: Edit) -> EditView {
-    match edit {
-        Edit::Line { old, new } => EditView::Line { old, new },
-        Edit::Value { syntax, pointer, old, new } => {
-            let syntax = match syntax {
-                Syntax::Json => "json",
-                Syntax::Yaml => "yaml",
-            };
-            EditView::Value { syntax, pointer, old, new }
-        }
-    }
 }
 
 fn rule_change(change: &RuleChange) -> RuleChangeView {

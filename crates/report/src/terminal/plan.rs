@@ -3,10 +3,8 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-use similar::TextDiff;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
-use unmasq_fix::deed::{Deed, FileDeed, ObjectDeed, RulesDeed, TableDeed};
+use unmasq_fix::deed::Deed;
 use unmasq_fix::{By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
 
 use super::audit::finding::{command, write_action, write_requirement};
@@ -15,6 +13,7 @@ use super::audit::{heading, shortened};
 use super::paint::{Colour, Paint, clean};
 use super::{Style, plural};
 use crate::audit::Subject;
+use crate::difference::{self, Sign};
 
 /// Names in a line of them.
 const FEW: usize = 4;
@@ -132,67 +131,14 @@ fn write_step(text: &mut String, number: usize, step: &Step, plan: &Plan, paint:
 
 fn write_deed(text: &mut String, deed: &Deed, paint: &Paint) {
     let _ = writeln!(text, "     {}", paint.dim(&clean(&deed.subject())));
-    match deed {
-        Deed::Object(object) => of_object(text, object, paint),
-        Deed::Rules(RulesDeed { before, after, .. }) => {
-            let lines = |rules: &[String]| rules.iter().map(|rule| format!("{rule}\n")).collect();
-            let (before, after): (String, String) = (lines(before), lines(after));
-            lines_of(text, &before, &after, paint);
-        }
-        Deed::Table(TableDeed { before, after, .. })
-        | Deed::File(FileDeed { before, after, .. }) => {
-            let of = |text: &Option<String>| text.clone().unwrap_or_default();
-            lines_of(text, &of(before), &of(after), paint);
-        }
-    }
-}
-
-/// The fields that a patch changes.
-fn of_object(text: &mut String, object: &ObjectDeed, paint: &Paint) {
-    let (mut before, mut after) = (String::new(), String::new());
-    fields(&object.back, "", &mut before);
-    fields(&object.patch, "", &mut after);
-    lines_of(text, &before, &after, paint);
-}
-
-/// Each field of a patch by its path, a line each; lists line by line.
-fn fields(value: &Value, path: &str, text: &mut String) {
-    match value {
-        Value::Object(fields_of) => {
-            for (key, value) in fields_of {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                fields(value, &path, text);
-            }
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                fields(item, &format!("{path}[{index}]"), text);
-            }
-        }
-        Value::Null => {}
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            let _ = writeln!(text, "{path}: {value}");
-        }
-    }
-}
-
-/// Lines that go and come, with a line around.
-fn lines_of(text: &mut String, before: &str, after: &str, paint: &Paint) {
-    let difference = TextDiff::from_lines(before, after);
-    for group in difference.grouped_ops(1) {
-        for operation in group {
-            for change in difference.iter_changes(&operation) {
-                let (sign, colour) = match change.tag() {
-                    similar::ChangeTag::Delete => ('-', Some(Colour::Red)),
-                    similar::ChangeTag::Insert => ('+', Some(Colour::Green)),
-                    similar::ChangeTag::Equal => (' ', None),
-                };
-                let value = change.value().trim_end_matches('\n').replace('\t', "    ");
-                let line = format!("{sign} {}", clean(&value));
-                let line = colour.map_or(line.clone(), |colour| paint.colour(colour, &line));
-                let _ = writeln!(text, "       {line}");
-            }
-        }
+    for (sign, line) in difference::lines(deed) {
+        let line = format!("{} {}", sign.letter(), clean(&line.replace('\t', "    ")));
+        let line = match sign {
+            Sign::Gone => paint.colour(Colour::Red, &line),
+            Sign::New => paint.colour(Colour::Green, &line),
+            Sign::Same => line,
+        };
+        let _ = writeln!(text, "       {line}");
     }
 }
 

@@ -2,21 +2,20 @@
 
 use std::fmt::Write as _;
 
-use unmasq_fix::deed::{Edit, Program, RulesDeed};
+use crate::deed::{Edit, Program, RulesDeed};
 
-use crate::listing::Listed;
-
-/// What the deed's program reads. `there`: the chain as it is, which is the state before.
+/// What the deed's program reads. `handles`: the kernel's numbers of the chain's rules before, which
+/// only nft needs.
 ///
 /// iptables' rules are deleted by their words: if one isn't there, nothing happens at all. nft's are
 /// deleted by the kernel's number, which no other rule of the table ever gets.
-pub(crate) fn of(deed: &RulesDeed, there: &[Listed]) -> String {
+pub fn of(deed: &RulesDeed, handles: &[String]) -> String {
     match deed.program {
         Program::IptablesLegacy
         | Program::Ip6tablesLegacy
         | Program::IptablesNft
         | Program::Ip6tablesNft => of_iptables(deed),
-        Program::NftIp | Program::NftIp6 | Program::NftInet => of_nft(deed, there),
+        Program::NftIp | Program::NftIp6 | Program::NftInet => of_nft(deed, handles),
     }
 }
 
@@ -37,9 +36,9 @@ fn of_iptables(deed: &RulesDeed) -> String {
     text + "COMMIT\n"
 }
 
-fn of_nft(deed: &RulesDeed, there: &[Listed]) -> String {
+fn of_nft(deed: &RulesDeed, handles: &[String]) -> String {
     let place = format!("{} {} {}", deed.program.family(), deed.table, deed.chain);
-    let mut handles: Vec<Option<u64>> = there.iter().map(|rule| rule.handle).collect();
+    let mut handles: Vec<Option<&String>> = handles.iter().map(Some).collect();
     let mut text = String::new();
     for edit in deed.edits() {
         let _ = match edit {
@@ -75,10 +74,8 @@ mod tests {
             before: texts(before),
             after: texts(after),
         };
-        let listed =
-            |(at, text): (u64, &&str)| Listed { text: (*text).to_owned(), handle: Some(40 + at) };
-        let there: Vec<Listed> = (0..).zip(before).map(listed).collect();
-        assert_eq!(of(&deed, &there), expected);
+        let handles: Vec<String> = (40..).take(before.len()).map(|at| at.to_string()).collect();
+        assert_eq!(of(&deed, &handles), expected);
     }
 
     #[test]
