@@ -14,6 +14,7 @@
 //!
 //! What a target is made of is behind [`Target`]: this machine, or namespaces of a test.
 
+pub mod connections;
 mod deed;
 mod journal;
 mod listing;

@@ -26,6 +26,10 @@ pub(crate) struct Args {
     /// The node's name in the capture. Left out: the host's name
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// List the connections too, which may be many: `unmasq fix` then counts those that keep an old
+    /// translation
+    #[arg(long)]
+    connections: bool,
 }
 
 /// Collects and writes.
@@ -33,7 +37,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if !source::is_root() {
         output::warn("note: without root most of the node's state can't be read");
     }
-    let options = Options { node: args.node.clone(), ..Options::default() };
+    let options =
+        Options { node: args.node.clone(), connections: args.connections, ..Options::default() };
     unmasq_host::capture::check(&args.output)?;
     let collected = collect(&options)?;
     for step in &collected.report {

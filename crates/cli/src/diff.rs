@@ -46,7 +46,7 @@ pub(crate) struct Args {
 /// Compares and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let load = |capture: &Path| audit::load(Some(capture), args.cluster_cidr.clone());
-    let LoadedCluster { cluster, expectations, manifests } = load(&args.before)?;
+    let LoadedCluster { cluster, expectations, manifests, .. } = load(&args.before)?;
     let expectations = audit::expectations(args.expect.as_deref(), expectations, &cluster)?;
     let before = State { cluster, manifests: Manifests::new(manifests) };
     let LoadedCluster { cluster, manifests, .. } = load(&args.after)?;

@@ -71,6 +71,10 @@ pub(crate) struct Args {
     /// checked before and after; what goes wrong, or is worse than foretold, is taken back
     #[arg(long)]
     apply: bool,
+    /// After --apply, end the connections of this host that still have the old translation and would
+    /// not get it today: those who have them open connect again
+    #[arg(long, requires = "apply")]
+    end_connections: bool,
     /// Where the journal of --apply is written, by which it is taken back. Left out: a new file in
     /// /var/lib/unmasq
     #[arg(long, value_name = "FILE", requires = "apply")]
@@ -127,7 +131,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.remedy.is_some() && findings.len() != 1 {
         bail!("--remedy is for one finding: name it");
     }
-    let LoadedCluster { cluster, expectations, manifests } =
+    let LoadedCluster { cluster, expectations, manifests, mut connections } =
         audit::load(capture.as_deref(), args.cluster_cidr.clone())?;
     let expectations = audit::expectations(args.expect.as_deref(), expectations, &cluster)?;
     let found = audit::ask(&cluster, &expectations, Request { strict: args.strict });
@@ -139,10 +143,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         strict: args.strict,
     };
     let progress = Progress::new();
-    let planned = plan(&state, &found, &expectations, &wanted, &|done, of| {
+    let mut planned = plan(&state, &found, &expectations, &wanted, &|done, of| {
         progress.show(&format!("foretelling: Service {done} of {of}"));
     });
     progress.clear();
+    if planned.is_ok() && capture.is_none() {
+        match unmasq_apply::connections::list() {
+            Ok(listing) => drop(connections.insert(apply::this_host(), listing)),
+            Err(error) => output::warn(&format!("note: connections can't be listed: {error}")),
+        }
+    }
+    if let Ok(plan) = &mut planned {
+        plan.count(&state.cluster, &connections);
+    }
     let capture = capture.map(|path| path.display().to_string());
     let subject = Subject {
         cluster: &state.cluster,
@@ -173,7 +186,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let request = Request { strict: args.strict };
     let question = after::Question { expectations: &expectations, request };
-    apply::apply(plan, args.journal.as_deref(), broken_off, &question)
+    let exit = apply::apply(plan, args.journal.as_deref(), broken_off, &question)?;
+    if args.end_connections && exit == Exit::Done {
+        return apply::end_connections(&state.cluster, plan);
+    }
+    Ok(exit)
 }
 
 fn print(

@@ -41,6 +41,8 @@ pub(crate) struct LoadedCluster {
     pub(crate) expectations: Option<String>,
     /// The files of its objects.
     pub(crate) manifests: BTreeMap<String, Vec<u8>>,
+    /// What conntrack lists, of nodes where it was collected.
+    pub(crate) connections: BTreeMap<String, String>,
 }
 
 /// Reads a whole capture, node by node. `cluster_cidrs`: the ranges of pods, if the user said
@@ -53,11 +55,13 @@ pub(crate) fn cluster(
     let names: Vec<&str> = source.node_names().collect();
     let mut nodes = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
+    let mut connections = BTreeMap::new();
     for (number, name) in (1..).zip(&names) {
         progress(number, names.len());
         let Some(files) = source.take_node(name)? else { continue };
         let contents = unmasq_cluster::read::capture(&files)?;
         problems.extend(contents.problems);
+        connections.extend(conntrack(name, &files));
         // The manifest names the others too, without their files.
         nodes.extend(contents.nodes.into_iter().filter(|node| node.name == **name));
     }
@@ -76,21 +80,21 @@ pub(crate) fn cluster(
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
     let contents = Contents { nodes, objects: contents.objects, problems };
     let cluster = Cluster::of(contents, overrides);
-    Ok(LoadedCluster { cluster, expectations, manifests: others })
+    Ok(LoadedCluster { cluster, expectations, manifests: others, connections })
 }
 
 /// Where a capture has what must hold of its cluster.
 pub(crate) const EXPECTATIONS: &str = "expect.yaml";
 
-/// This machine as a cluster of one node, without objects. Rules' files are as they are on the disk,
-/// not as a capture would keep them.
+/// This machine as a cluster of one node, without objects.
 pub(crate) fn cluster_of_this_machine(cluster_cidrs: Vec<IpNet>) -> anyhow::Result<LoadedCluster> {
     let Machine { contents, failed, .. } = this_machine()?;
     let failed = failed.iter().map(|(file, why)| output::clean(&format!("{file}: {why}")));
     tell("could not be collected", "file", &failed.collect::<Vec<_>>(), false);
     let overrides = Overrides { cluster_cidrs, ..Overrides::default() };
     let cluster = Cluster::of(contents, overrides);
-    Ok(LoadedCluster { cluster, expectations: None, manifests: BTreeMap::new() })
+    let (manifests, connections) = (BTreeMap::new(), BTreeMap::new());
+    Ok(LoadedCluster { cluster, expectations: None, manifests, connections })
 }
 
 /// This machine, collected.
@@ -117,18 +121,16 @@ impl Machine {
 pub(crate) fn this_machine() -> anyhow::Result<Machine> {
     needs_root()?;
     let collected = unmasq_host::collect::collect(&Options::default())?;
-    let mut contents = unmasq_cluster::read::capture(&collected.files)?;
-    for node in &mut contents.nodes {
-        for (path, text) in &mut node.files {
-            // What can't be read here can't be edited either, and a plan says so.
-            if let Ok(whole) = std::fs::read_to_string(path) {
-                *text = whole;
-            }
-        }
-    }
+    let contents = unmasq_cluster::read::capture(&collected.files)?;
     let failed = collected.report.into_iter().filter(|step| is_failure(step.status));
     let failed = failed.map(|step| (step.file, step.detail)).collect();
     Ok(Machine { node: collected.node, files: collected.files, failed, contents })
+}
+
+/// A node's name with what conntrack lists there, if it was collected.
+fn conntrack(node: &str, files: &BTreeMap<String, Vec<u8>>) -> Option<(String, String)> {
+    let text = files.get(&format!("nodes/{node}/conntrack"))?;
+    Some((node.to_owned(), String::from_utf8_lossy(text).into_owned()))
 }
 
 fn is_failure(status: Status) -> bool {

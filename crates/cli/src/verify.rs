@@ -195,7 +195,7 @@ fn load(args: &Args, capture: Option<&Path>, through: Option<&Through>) -> anyho
         (Some(_), _) | (None, None) => None,
     };
     let path = kept.as_ref().map(|kept| kept.path()).or(capture);
-    let LoadedCluster { cluster, expectations, manifests } =
+    let LoadedCluster { cluster, expectations, manifests, connections: _ } =
         audit::load(path, args.cluster_cidr.clone())?;
     let expectations = audit::expectations(args.expect.as_deref(), expectations, &cluster)?;
     Ok(Loaded { state: State { cluster, manifests: Manifests::new(manifests) }, expectations })

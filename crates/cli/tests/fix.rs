@@ -43,6 +43,7 @@ fn an_unused_pool_is_switched_off_and_felix_does_the_rest() {
         "+ spec.natOutgoing: false",
         "Felix withdraws its masquerade rule, because no pool has natOutgoing",
         "+ REWRITTEN -> PRESERVED  somebody outside",
+        "conntrack -L --src-nat",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
@@ -52,6 +53,39 @@ fn an_unused_pool_is_switched_off_and_felix_does_the_rest() {
     assert_eq!(patch["patch"]["spec"]["natOutgoing"], false);
     assert_eq!(patch["back"]["spec"]["natOutgoing"], true);
     assert_eq!(plan["plan"]["worse"], Value::Array(Vec::new()));
+    // They were not captured, so nobody knows how many there are.
+    let connections = plan["plan"]["connections"].as_array().unwrap();
+    assert_eq!(connections.len(), 3);
+    assert!(connections.iter().all(|node| node["count"].is_null()), "{connections:?}");
+}
+
+/// One that the withdrawn rule translated, one that another does, one that nobody did.
+#[test]
+fn connections_that_keep_a_translation_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/flannel-host");
+    let capture = folder.path().join("c");
+    assert!(Command::new("cp").args(["-r", root]).arg(&capture).status().unwrap().success());
+    let line = |to: &str, port: u16, answer: &str| {
+        format!(
+            "ipv4     2 tcp      6 300 ESTABLISHED src=172.7.21.2 dst={to} sport={port} dport=80 \
+             src={to} dst={answer} sport=80 dport={port} [ASSURED] mark=0 use=1\n"
+        )
+    };
+    let table = line("172.7.22.2", 41001, "10.4.7.21")
+        + &line("203.0.113.9", 41002, "10.4.7.21")
+        + &line("172.7.21.3", 41003, "172.7.21.2");
+    std::fs::write(capture.join("nodes/hdss7-21/conntrack"), table).unwrap();
+    let capture = capture.display().to_string();
+    let (plan, _) = document(&["--all", &capture]);
+    let count = |name: &str| {
+        let nodes = plan["plan"]["connections"].as_array().unwrap();
+        nodes.iter().find(|node| node["node"] == name).unwrap()["count"].clone()
+    };
+    assert_eq!((count("hdss7-21"), count("hdss7-22")), (Value::from(1), Value::Null));
+    let said = text(&fix(&["--all", &capture]).stdout);
+    assert!(said.contains("hdss7-21: 1 keeps its old translation until it ends"), "{said}");
+    assert!(said.contains("tcp 172.7.21.2:41001 -> 172.7.22.2:80, as 10.4.7.21"), "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!                                    └────▶ restarted: is it still gone?
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use unmasq_audit::dependent::dependences;
@@ -14,9 +14,11 @@ use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
 use unmasq_audit::{
     Audit, Finding, FindingId, Remedy, Request, Requirement, Severity, audit, clients,
 };
+use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::Paths;
 use unmasq_eval::trace::Options;
 
+use crate::connections::{self, Kept};
 use crate::deed::Deed;
 use crate::deeds::{CannotDo, Drafter};
 use crate::owner::{Reactions, Unforeseen};
@@ -85,6 +87,8 @@ pub struct Plan {
     pub restart: Reactions,
     /// The findings that are back once programs have started again.
     pub returns: Vec<FindingName>,
+    /// Connections that keep their old translation, where somebody looked: by [`Plan::count`].
+    pub connections: Vec<Kept>,
     /// What was not found before and is found after, no errors.
     pub new: Vec<Finding>,
     /// Of all findings, those that are left as they are.
@@ -177,6 +181,26 @@ impl Plan {
             matches!(step.by, By::Person(_))
                 && later.iter().any(|one| one.mended == step.mended && acts(one))
         })
+    }
+
+    /// Counts the connections that keep their old translation, on nodes whose rules change.
+    /// `listings`: what conntrack lists, by node.
+    pub fn count(&mut self, before: &Cluster, listings: &BTreeMap<String, String>) {
+        self.connections.clear();
+        for old in &before.nodes {
+            let new = self.after.cluster.nodes.iter().find(|node| node.name == old.name);
+            let (Some(host), Some(new)) = (&old.host, new.and_then(|node| node.host.as_ref()))
+            else {
+                continue;
+            };
+            if host.ruleset == new.ruleset && host.ipsets == new.ipsets {
+                continue;
+            }
+            let listing = listings.get(&old.name);
+            let entries =
+                listing.map(|text| connections::kept(host, new, connections::parse(text)));
+            self.connections.push(Kept { node: old.name.clone(), entries });
+        }
     }
 
     /// What else must hold.
@@ -325,6 +349,7 @@ fn drawn(
         reactions,
         restart,
         returns,
+        connections: Vec::new(),
         new,
         passed: Vec::new(),
         after,

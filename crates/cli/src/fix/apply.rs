@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
-use unmasq_apply::{Entry, Event, Journal, Local, Lock, Outcome, Stage, TakenBack};
+use anyhow::{Context as _, bail};
+use unmasq_apply::{
+    Entry, Event, Journal, Local, Lock, Outcome, Stage, TakenBack, connections as kernel,
+};
+use unmasq_cluster::Cluster;
 use unmasq_fix::deed::{Deed, Standing};
-use unmasq_fix::{FindingName, Plan};
+use unmasq_fix::{FindingName, Plan, connections};
 
 use super::after::{Foretold, Question};
 use crate::output::{self, Exit};
@@ -129,6 +132,38 @@ fn left(target: &Local, journal: &Journal) -> anyhow::Result<Vec<Deed>> {
         }
     }
     Ok(left)
+}
+
+/// Ends the connections of this host that keep a translation which what is planned takes away.
+/// `before`: the cluster as it was planned for.
+pub(super) fn end_connections(before: &Cluster, plan: &Plan) -> anyhow::Result<Exit> {
+    let name = this_host();
+    let host = |cluster: &Cluster| {
+        let node = cluster.nodes.iter().find(|node| node.name == name);
+        node.and_then(|node| node.host.clone())
+    };
+    let (Some(old), Some(new)) = (host(before), host(&plan.after.cluster)) else {
+        return Ok(Exit::Done);
+    };
+    let listing = kernel::list().context("listing connections")?;
+    let kept = connections::kept(&old, &new, connections::parse(&listing));
+    let mut failed = 0;
+    for entry in &kept {
+        match kernel::end(entry) {
+            Ok(true) => output::warn(&format!("ended: {entry}")),
+            Ok(false) => output::warn(&format!("over by itself: {entry}")),
+            Err(error) => {
+                failed += 1;
+                output::warn(&format!("error: {entry}: {error}"));
+            }
+        }
+    }
+    output::warn(&format!(
+        "{} of {} connections with the old translation ended",
+        kept.len() - failed,
+        kept.len()
+    ));
+    Ok(if failed == 0 { Exit::Done } else { Exit::NotAsExpected })
 }
 
 /// Takes back what a journal says.

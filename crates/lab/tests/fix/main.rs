@@ -5,6 +5,7 @@
 #[path = "../trials/mod.rs"]
 mod trials;
 
+mod connections;
 mod script;
 
 use std::cell::RefCell;
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
     };
     let pinned: trials::Test<Box<dyn FnOnce() -> Result<()> + Send>> =
         ("canal-unused-pool, pinned", Box::new(pinned));
-    trials::run(MENDED.iter().copied().map(trial).chain([pinned]))
+    let ended: trials::Test<Box<dyn FnOnce() -> Result<()> + Send>> =
+        ("connections from before", Box::new(connections::ended));
+    trials::run(MENDED.iter().copied().map(trial).chain([pinned, ended]))
 }
 
 /// A title, a scenario, what is another in its text, and what has to be accepted.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use unmasq_audit::Finding;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
+use unmasq_fix::connections::Kept;
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{
     By, FindingName, Mended, Passed, Plan, Reaction, Reactions, Refusal, Step, Worse,
@@ -34,6 +35,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>) -> impl Serialize {
             returns: plan.returns.iter().map(ToString::to_string).collect(),
             asked: plan.changes.asked,
             changes: plan.changes.rows.iter().map(|one| change(one, subject)).collect(),
+            connections: plan.connections.iter().map(connections).collect(),
             worse: plan.worse.iter().map(worse).collect(),
             new_findings: plan.new.iter().map(found).collect(),
             passed_over: plan.passed.iter().map(passed).collect(),
@@ -101,6 +103,7 @@ struct PlanView {
     returns: Vec<String>,
     asked: usize,
     changes: Vec<ChangeView>,
+    connections: Vec<KeptView>,
     worse: Vec<WorseView>,
     new_findings: Vec<FoundView>,
     passed_over: Vec<PassedView>,
@@ -156,6 +159,12 @@ struct OutcomeView {
     client: ClientView,
     fate: &'static str,
     hops: usize,
+}
+
+#[derive(Serialize)]
+struct KeptView {
+    node: String,
+    count: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -236,6 +245,10 @@ fn change(change: &Change, subject: &Subject<'_>) -> ChangeView {
 fn outcome(outcome: &Outcome) -> OutcomeView {
     let Outcome { client: who, fate, hops, placement: _ } = outcome;
     OutcomeView { client: client(who), fate: fate_name(fate), hops: *hops }
+}
+
+fn connections(kept: &Kept) -> KeptView {
+    KeptView { node: kept.node.clone(), count: kept.entries.as_ref().map(Vec::len) }
 }
 
 fn worse(worse: &Worse) -> WorseView {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
+use unmasq_fix::connections::Kept;
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
 
@@ -43,6 +44,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>, style: &Style) -> String {
     reactions(&mut text, "Then, by themselves", &plan.reactions, &paint);
     reactions(&mut text, "At their next start", &plan.restart, &paint);
     changes(&mut text, &plan.changes.rows, subject, &paint);
+    connections(&mut text, &plan.connections, &paint);
     worse(&mut text, &plan.worse, &paint);
     afterwards(&mut text, plan, &paint);
     if !plan.passed.is_empty() {
@@ -229,6 +231,42 @@ fn write_change(text: &mut String, change: &Change, subject: &Subject<'_>, paint
     }
     for line in below {
         paint.wrap(text, "    ", &clean(&line));
+    }
+}
+
+/// Rules are asked about first packets only.
+fn connections(text: &mut String, kept: &[Kept], paint: &Paint) {
+    if kept.is_empty() {
+        return;
+    }
+    heading(text, "Connections that exist", paint);
+    let mut unknown = Vec::new();
+    for Kept { node, entries } in kept {
+        let Some(entries) = entries else {
+            unknown.push(node.clone());
+            continue;
+        };
+        let count = entries.len();
+        let keep = plural(
+            count,
+            "keeps its old translation until it ends",
+            "keep their old translation until they end",
+        );
+        paint.wrap(text, "  ", &clean(&format!("{node}: {count} {keep}")));
+        let shown = if paint.verbose { count } else { FEW };
+        for entry in entries.iter().take(shown) {
+            paint.wrap(text, "    ", &entry.to_string());
+        }
+    }
+    if !unknown.is_empty() {
+        let nodes = shortened(&unknown, FEW, paint);
+        let line = format!(
+            "Those that are translated now keep it until they end. How many is unknown, because they \
+             were not captured (unmasq collect --connections) on {nodes}. To count what is \
+             translated there:"
+        );
+        paint.wrap(text, "  ", &line);
+        command(text, "    ", "conntrack -L --src-nat", paint);
     }
 }
 
