@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use unmasq_audit::{FindingId, Request, explain};
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_report::audit::Subject;
-use unmasq_report::{json, patches, script, terminal};
+use unmasq_report::{json, patches, policies, script, terminal};
 
 mod after;
 mod apply;
@@ -116,6 +116,8 @@ enum Form {
     Script,
     /// A YAML document for each Kubernetes object that changes, for kustomize or kubectl
     Patches,
+    /// NetworkPolicies that limit what comes of pods' own addresses being seen outside, for kubectl
+    Policies,
 }
 
 /// Plans and prints.
@@ -202,6 +204,7 @@ fn print(
     let text = match (args.json, planned) {
         (false, Ok(plan)) if args.output == Some(Form::Script) => script(plan, subject),
         (false, Ok(plan)) if args.output == Some(Form::Patches) => patches(plan, subject),
+        (false, Ok(plan)) if args.output == Some(Form::Policies) => policies(plan, subject),
         // What reads a script or patches reads nothing else.
         (false, Err(refusal)) if args.output.is_some() => {
             let text = terminal::refusal(refusal, &style);

@@ -182,6 +182,41 @@ fn a_refusal_is_no_script() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// On which nodes, of which ranges, and the policies alike in all three forms.
+#[test]
+fn what_becomes_visible_outside_is_told_and_can_be_limited() {
+    let arguments = ["--all", "examples/kube-router-dualstack"];
+    let (plan, _) = document(&arguments);
+    let revealed = &plan["plan"]["revealed"];
+    let pods: Vec<String> =
+        revealed["pods"].as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!(
+        pods,
+        [
+            r#"{"node":"k3s-1","ranges":["10.42.1.0/24","2001:db8:42:1::/64"]}"#,
+            r#"{"node":"k3s-2","ranges":["10.42.2.0/24","2001:db8:42:2::/64"]}"#,
+        ]
+    );
+    let output = fix(&[&arguments[..], &["--output", "policies"]].concat());
+    let documents = unmasq_cluster::read::values(&output.stdout);
+    let documents: Vec<Value> = documents.into_iter().filter(|one| !one.is_null()).collect();
+    let policies = revealed["policies"].as_array().unwrap();
+    assert_eq!((policies.len(), &documents), (2, policies), "{}", text(&output.stdout));
+    let said = text(&fix(&[&arguments[..], &["-v"]].concat()).stdout);
+    for line in [
+        "  k3s-1: 10.42.1.0/24, 2001:db8:42:1::/64\n",
+        "  2 NetworkPolicies limit that",
+        "  kind: NetworkPolicy\n",
+        "              - \"192.168.0.0/16\"\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // Nothing of the kind where only somebody outside becomes visible to pods.
+    let (plan, _) = document(&["--all", "examples/canal-rke"]);
+    let none = serde_json::json!({"pods": [], "policies": [], "not_limited": []});
+    assert_eq!(plan["plan"]["revealed"], none);
+}
+
 /// Merged into the captured objects, they make of them what the plan says.
 #[test]
 fn patches_lead_to_what_is_planned() {

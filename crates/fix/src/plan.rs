@@ -22,6 +22,7 @@ use crate::connections::{self, Kept};
 use crate::deed::Deed;
 use crate::deeds::{CannotDo, Drafter};
 use crate::owner::{Reactions, Unforeseen};
+use crate::revealed::{self, Revealed};
 use crate::state::{DraftError, State};
 use crate::worse::{self, Worse};
 
@@ -87,6 +88,8 @@ pub struct Plan {
     pub restart: Reactions,
     /// The findings that are back once programs have started again.
     pub returns: Vec<FindingName>,
+    /// Pods whose own addresses somebody outside gets then.
+    pub revealed: Revealed,
     /// Connections that keep their old translation, where somebody looked: by [`Plan::count`].
     pub connections: Vec<Kept>,
     /// What was not found before and is found after, no errors.
@@ -331,6 +334,7 @@ fn drawn(
         (Paths::new(&state.cluster, options()), Paths::new(&after.cluster, options()));
     let changes = change::changes(&old, &later, &clients, progress);
     let worse = worse(state, &mended, &changes, &wanted.accepted)?;
+    let revealed = revealed::of(&state.cluster, &clients, &changes);
     let (restarted, restart) = after.restarted(state);
     let returns = match restart.done.is_empty() {
         true => Vec::new(),
@@ -349,6 +353,7 @@ fn drawn(
         reactions,
         restart,
         returns,
+        revealed,
         connections: Vec::new(),
         new,
         passed: Vec::new(),

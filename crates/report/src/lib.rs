@@ -16,9 +16,12 @@ mod fixture;
 pub mod json;
 mod names;
 mod patches;
+mod policies;
 mod script;
 pub mod terminal;
 pub mod verify;
+mod yaml;
 
 pub use patches::patches;
+pub use policies::policies;
 pub use script::script;

@@ -10,8 +10,7 @@ use unmasq_fix::{By, ObjectName, Plan};
 
 use crate::audit::Subject;
 use crate::comments::{Comments, difference, finding, person, step_title};
-
-mod yaml;
+use crate::yaml;
 
 /// The plan as YAML documents; what isn't about objects is told in comments.
 pub fn patches(plan: &Plan, subject: &Subject<'_>) -> String {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use unmasq_cluster::Cluster;
-use unmasq_cluster::paths::{Call, Paths};
+use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_model::packet::{Family, Protocol};
 
 use super::build::{Teller, spread};
@@ -40,6 +40,8 @@ pub struct Change {
     pub count: usize,
     /// The Services that they are about: indices in `objects.services`, in order.
     pub services: Vec<u32>,
+    /// Who calls, if it is somebody outside that is called.
+    pub callers: BTreeSet<Caller>,
     /// The first of them.
     pub witness: Call,
 }
@@ -208,13 +210,14 @@ pub fn changes(
                     let own = own.into_mut();
                     own.count += found.count;
                     own.services.extend(found.services);
+                    own.callers.extend(found.callers);
                 }
             }
         }
     }
     let change = |(turn, found): (Turn, Found)| {
-        let Found { count, services, witness } = found;
-        Change { turn, count, services, witness }
+        let Found { count, services, callers, witness } = found;
+        Change { turn, count, services, callers, witness }
     };
     Changes { rows: first.found.into_iter().map(change).collect(), asked: first.asked }
 }
@@ -222,6 +225,7 @@ pub fn changes(
 struct Found {
     count: usize,
     services: Vec<u32>,
+    callers: BTreeSet<Caller>,
     witness: Call,
 }
 
@@ -254,9 +258,17 @@ impl<'p, 'b, 'a> Part<'p, 'b, 'a> {
             after,
         };
         let service = question.service.map(|(service, _)| service);
-        let new = || Found { count: 0, services: Vec::new(), witness: question.call.clone() };
+        let new = || Found {
+            count: 0,
+            services: Vec::new(),
+            callers: BTreeSet::new(),
+            witness: question.call.clone(),
+        };
         let found = self.found.entry(turn).or_insert_with(new);
         found.count += 1;
+        if question.entry == Entry::Outside {
+            found.callers.insert(question.call.from.clone());
+        }
         found.services.extend(service.filter(|service| found.services.last() != Some(service)));
     }
 }

@@ -165,6 +165,11 @@ impl Clients {
         }
     }
 
+    /// Whether rules name a pod by itself, so that it stands for no other.
+    pub fn names_pod(&self, address: IpAddr) -> bool {
+        self.pods.iter().any(|pod| pod.address == address)
+    }
+
     /// Adds a network that pods call.
     pub fn add_destination(&mut self, cluster: &Cluster, net: IpNet) {
         let address = somebody(net, &self.networks(cluster).inside);

@@ -3,13 +3,15 @@
 //! `schemas/fix.v1.json` describes it, and a test holds the two together.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use unmasq_audit::Finding;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
 use unmasq_fix::connections::Kept;
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{
-    By, FindingName, Mended, Passed, Plan, Reaction, Reactions, Refusal, Step, Worse,
+    By, FindingName, Mended, Passed, Plan, Reaction, Reactions, Refusal, Revealed, RevealedPods,
+    Step, Worse,
 };
 
 use super::audit::{
@@ -35,6 +37,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>) -> impl Serialize {
             returns: plan.returns.iter().map(ToString::to_string).collect(),
             asked: plan.changes.asked,
             changes: plan.changes.rows.iter().map(|one| change(one, subject)).collect(),
+            revealed: revealed(&plan.revealed),
             connections: plan.connections.iter().map(connections).collect(),
             worse: plan.worse.iter().map(worse).collect(),
             new_findings: plan.new.iter().map(found).collect(),
@@ -103,6 +106,7 @@ struct PlanView {
     returns: Vec<String>,
     asked: usize,
     changes: Vec<ChangeView>,
+    revealed: RevealedView,
     connections: Vec<KeptView>,
     worse: Vec<WorseView>,
     new_findings: Vec<FoundView>,
@@ -159,6 +163,19 @@ struct OutcomeView {
     client: ClientView,
     fate: &'static str,
     hops: usize,
+}
+
+#[derive(Serialize)]
+struct RevealedView {
+    pods: Vec<RevealedPodsView>,
+    policies: Vec<Value>,
+    not_limited: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RevealedPodsView {
+    node: String,
+    ranges: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -245,6 +262,18 @@ fn change(change: &Change, subject: &Subject<'_>) -> ChangeView {
 fn outcome(outcome: &Outcome) -> OutcomeView {
     let Outcome { client: who, fate, hops, placement: _ } = outcome;
     OutcomeView { client: client(who), fate: fate_name(fate), hops: *hops }
+}
+
+fn revealed(Revealed { pods, policies, left }: &Revealed) -> RevealedView {
+    let view = |one: &RevealedPods| RevealedPodsView {
+        node: one.node.clone(),
+        ranges: one.ranges.iter().map(ToString::to_string).collect(),
+    };
+    RevealedView {
+        pods: pods.iter().map(view).collect(),
+        policies: policies.clone(),
+        not_limited: left.clone(),
+    }
 }
 
 fn connections(kept: &Kept) -> KeptView {

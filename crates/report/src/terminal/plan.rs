@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use unmasq_audit::matrix::change::{Change, Direction, Outcome};
 use unmasq_fix::connections::Kept;
 use unmasq_fix::deed::Deed;
-use unmasq_fix::{By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Step, Worse};
+use unmasq_fix::{
+    By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Revealed, Step, Worse,
+};
 
 use super::audit::finding::{command, write_action, write_requirement};
 use super::audit::matrix;
@@ -15,6 +17,7 @@ use super::paint::{Colour, Paint, clean};
 use super::{Style, plural};
 use crate::audit::Subject;
 use crate::difference::{self, Sign};
+use crate::{policies, yaml};
 
 /// Names in a line of them.
 const FEW: usize = 4;
@@ -45,6 +48,7 @@ pub fn plan(plan: &Plan, subject: &Subject<'_>, style: &Style) -> String {
     reactions(&mut text, "At their next start", &plan.restart, &paint);
     changes(&mut text, &plan.changes.rows, subject, &paint);
     connections(&mut text, &plan.connections, &paint);
+    revealed(&mut text, &plan.revealed, &paint);
     worse(&mut text, &plan.worse, &paint);
     afterwards(&mut text, plan, &paint);
     if !plan.passed.is_empty() {
@@ -267,6 +271,41 @@ fn connections(text: &mut String, kept: &[Kept], paint: &Paint) {
         );
         paint.wrap(text, "  ", &line);
         command(text, "    ", "conntrack -L --src-nat", paint);
+    }
+}
+
+/// Whose addresses somebody outside gets, and what limits what comes of it.
+fn revealed(text: &mut String, revealed: &Revealed, paint: &Paint) {
+    let Revealed { pods, policies, left } = revealed;
+    if pods.is_empty() {
+        return;
+    }
+    heading(text, "Pods' own addresses that are seen outside", paint);
+    let shown = if paint.verbose { pods.len() } else { pods.len().min(FEW) };
+    pods.iter().take(shown).for_each(|one| paint.wrap(text, "  ", &clean(&one.to_string())));
+    if shown < pods.len() {
+        let _ = writeln!(text, "  and pods of {} more nodes with -v", pods.len() - shown);
+    }
+    paint.wrap(text, "  ", policies::MEANING);
+    if !policies.is_empty() {
+        let count = policies.len();
+        let named = plural(count, "NetworkPolicy limits", "NetworkPolicies limit");
+        let line = format!(
+            "{count} {named} that, which the plan doesn't need and doesn't apply: this command with \
+             --output policies prints them whole, for kubectl apply."
+        );
+        paint.wrap(text, "  ", &line);
+        policies::LIMITS.iter().for_each(|line| paint.wrap(text, "    ", line));
+    }
+    let few = left.iter().take(if paint.verbose { left.len() } else { FEW });
+    few.for_each(|line| paint.wrap(text, "  ", &clean(&format!("Not limited: {line}"))));
+    if paint.verbose {
+        for policy in policies {
+            text.push_str("  ---\n");
+            for line in yaml::document(policy).lines() {
+                let _ = writeln!(text, "  {}", clean(line));
+            }
+        }
     }
 }
 
