@@ -9,6 +9,8 @@ use unmasq_fix::deed::{FileDeed, Program, RulesDeed};
 
 use super::*;
 
+mod schema;
+
 /// One node with one chain of iptables, files, and one object.
 #[derive(Default)]
 struct Fake {
