@@ -132,7 +132,7 @@ impl ObjectName {
 
 /// Whether a resource, as kubectl takes it (singular, plural, with or without its group, any case),
 /// is of that kind.
-fn is_kind(resource: &str, kind: &str) -> bool {
+pub(crate) fn is_kind(resource: &str, kind: &str) -> bool {
     let resource = resource.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let kind = kind.to_ascii_lowercase();
     let plural = match kind.strip_suffix('y') {

@@ -9,17 +9,23 @@
 //!  settings, objects ─ differ? ─▶ kube-proxy: its writer, before and after, carried over
 //!                                 Felix: sets and rules of pools that no longer masquerade
 //!                                 kube-router: its egress rule, gone
+//!                                 ip-masq-agent: its writer, as kube-proxy's
+//!                                 any other program that reads it: unforeseen
 //! ```
 
 mod calico;
 mod engine;
+mod ip_masq_agent;
 mod kube_proxy;
 mod kube_router;
+mod readers;
 
 use unmasq_audit::Owner;
 use unmasq_cluster::Cluster;
 use unmasq_model::host::Host;
 use unmasq_model::origin::FileId;
+
+use crate::deed::Deed;
 
 /// What programs did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,12 +58,14 @@ pub struct Unforeseen {
     pub why: String,
 }
 
-/// Has the programs do what they do when `before` becomes `after`, whose rules are changed.
-pub(crate) fn react(before: &Cluster, after: &mut Cluster) -> Reactions {
+/// Has the programs do what they do when `before` becomes `after` by deeds, whose rules are changed.
+pub(crate) fn react(before: &Cluster, after: &mut Cluster, deeds: &[Deed]) -> Reactions {
     let mut reactions = Reactions::default();
     kube_proxy::react(before, after, &mut reactions);
     calico::react(before, after, &mut reactions);
     kube_router::react(before, after, &mut reactions);
+    ip_masq_agent::react(before, after, &mut reactions);
+    readers::react(before, after, deeds, &mut reactions);
     reactions
 }
 
@@ -77,7 +85,10 @@ impl Reactions {
     }
 
     fn unforeseen(&mut self, owner: Owner, node: &str, why: impl Into<String>) {
-        self.unforeseen.push(Unforeseen { owner, node: node.to_owned(), why: why.into() });
+        let new = Unforeseen { owner, node: node.to_owned(), why: why.into() };
+        if !self.unforeseen.contains(&new) {
+            self.unforeseen.push(new);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //!  State ─ deeds ─▶ objects, files, rules changed ─▶ read again ─ owners react ─▶ State, Reactions
 //! ```
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use unmasq_cluster::{Cluster, Node};
 use unmasq_model::host::Host;
@@ -71,7 +73,7 @@ impl State {
             draft.carry_out(deed)?;
         }
         let mut after = self.read_again(draft);
-        let reactions = owner::react(&self.cluster, &mut after.cluster);
+        let reactions = owner::react(&self.cluster, &mut after.cluster, deeds);
         Ok((after, reactions))
     }
 
@@ -137,8 +139,23 @@ impl Draft {
         if merged(&deed.back) != object {
             return Err(DraftError::OtherObject(name));
         }
-        self.manifests.replace(&name, merged(&deed.patch));
+        let after = merged(&deed.patch);
+        self.start_again(&object, &after);
+        self.manifests.replace(&name, after);
         Ok(())
+    }
+
+    /// Processes of a workload's containers start again with the arguments that these have then.
+    fn start_again(&mut self, before: &Value, after: &Value) {
+        let (old, new) = (arguments(before), arguments(after));
+        let changed = old.iter().filter_map(|(name, old)| Some((old, new.get(name)?)));
+        for (old, new) in changed.filter(|(old, new)| old != new && !old.is_empty()) {
+            let processes = self.nodes.iter_mut().flat_map(|node| node.processes.iter_mut());
+            for process in processes.flatten().filter(|one| one.arguments.ends_with(old)) {
+                process.arguments.truncate(process.arguments.len() - old.len());
+                process.arguments.extend(new.iter().cloned());
+            }
+        }
     }
 
     fn node(&mut self, name: &str) -> Result<&mut Node, DraftError> {
@@ -194,6 +211,17 @@ impl Draft {
         tables.extend(read);
         Ok(())
     }
+}
+
+/// The arguments of a workload's containers by the containers' names.
+fn arguments(workload: &Value) -> BTreeMap<String, Vec<String>> {
+    let containers = workload.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    let of = |container: &Value| {
+        let words = container.get("args").and_then(Value::as_array);
+        let words = words.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        Some((container.get("name")?.as_str()?.to_owned(), words.collect()))
+    };
+    containers.into_iter().flatten().filter_map(of).collect()
 }
 
 /// A table with the rules that come, in the deed's chain, and all chains that they may jump to.

@@ -45,6 +45,16 @@ fn on_node(before: &Cluster, after: &Cluster, node: &str, host: &mut Host) -> Re
             false => Ok(false),
         };
     };
+    let rest = |cluster: &Cluster| {
+        let proxy = &cluster.settings.kube_proxy;
+        let mode = proxy.mode.on(node).map(|setting| setting.value.clone());
+        (mode, proxy.node_port_addresses.on(node).map(|setting| setting.value.clone()))
+    };
+    if rest(before) != rest(after) {
+        return Err("its mode or its addresses for node ports change: its rules then aren't \
+                    foretold"
+            .to_owned());
+    }
     let mut strange = None;
     let mut fitting: Vec<(usize, Vec<Table>)> = Vec::new();
     for (old, new) in configs(before, after, node, mode)? {

@@ -20,10 +20,15 @@ pub(super) fn react(before: &Cluster, after: &mut Cluster, reactions: &mut React
         };
         let settings = &after.settings.kube_router.pod_egress;
         let on = settings.on(&node.name).is_none_or(|setting| setting.value);
-        if !egress(before) || on {
+        if egress(before) == on {
             continue;
         }
         let Some(host) = &mut node.host else { continue };
+        if on {
+            let why = "pod egress is switched on: the rule that it then writes isn't foretold";
+            reactions.unforeseen(Owner::KubeRouter, &node.name, why);
+            continue;
+        }
         if delete(host) {
             deleted.push(node.name.clone());
         }

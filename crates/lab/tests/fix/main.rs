@@ -47,6 +47,13 @@ const MENDED: &[Mended] = &[
     ("canal-unused-pool", "canal-unused-pool", ("", ""), &[]),
     ("kube-router-egress", "kube-router-egress", ("", ""), &[]),
     ("flannel-host-masquerade", "flannel-host-masquerade", ("", ""), &[]),
+    (
+        "ip-masq-agent-empty-list",
+        "ip-masq-agent-empty-list",
+        // The branch's network isn't known from inside.
+        ("10.128.0.0/20, 10.200.0.0/16]}", "10.128.0.0/20]}"),
+        &["unanswered/node-port/shop/api"],
+    ),
     ("service-cluster-policy, nftables", "service-cluster-policy", ("", ""), LOCAL),
     (
         "service-cluster-policy, iptables",
