@@ -18,6 +18,7 @@ pub mod file;
 mod manifests;
 mod owner;
 mod plan;
+mod reboot;
 mod revealed;
 mod state;
 pub mod transaction;

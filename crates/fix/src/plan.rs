@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  findings ─ remedies ─▶ deeds ─▶ after ─▶ is the finding gone? is any cell worse? what is unforeseen?
-//!                                    └────▶ restarted: is it still gone?
+//!                                    └────▶ rebooted: is it still gone?
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use crate::deed::Deed;
 use crate::deeds::{CannotDo, Drafter};
 use crate::owner::{Reactions, Unforeseen};
 use crate::revealed::{self, Revealed};
-use crate::state::{DraftError, State};
+use crate::state::{DraftError, Restarted, State};
 use crate::worse::{self, Worse};
 
 /// Which findings, and what is put up with.
@@ -86,7 +86,9 @@ pub struct Plan {
     pub reactions: Reactions,
     /// What programs do at their next start.
     pub restart: Reactions,
-    /// The findings that are back once programs have started again.
+    /// What a reboot does to rules that are changed, and where that isn't known: a sentence each.
+    pub reboot: Vec<String>,
+    /// The findings that are back once programs have started again, or nodes were rebooted.
     pub returns: Vec<FindingName>,
     /// Pods whose own addresses somebody outside gets then.
     pub revealed: Revealed,
@@ -335,8 +337,8 @@ fn drawn(
     let changes = change::changes(&old, &later, &clients, progress);
     let worse = worse(state, &mended, &changes, &wanted.accepted)?;
     let revealed = revealed::of(&state.cluster, &clients, &changes);
-    let (restarted, restart) = after.restarted(state);
-    let returns = match restart.done.is_empty() {
+    let Restarted { state: restarted, reactions: restart, reboot } = after.restarted(state, &deeds);
+    let returns = match restart.done.is_empty() && !reboot.changed {
         true => Vec::new(),
         false => {
             let again = audit(&restarted.cluster, expectations, request, progress);
@@ -352,6 +354,7 @@ fn drawn(
         worse,
         reactions,
         restart,
+        reboot: reboot.told,
         returns,
         revealed,
         connections: Vec::new(),

@@ -16,6 +16,7 @@ use unmasq_parse::{iptables, nft};
 use crate::deed::{Deed, Edit, FileDeed, ObjectDeed, Program, RulesDeed, TableDeed};
 use crate::manifests::{Manifests, ObjectName, merge};
 use crate::owner::{self, Reactions, foretold};
+use crate::reboot::{self, Reboot};
 use crate::transplant::{self, Strange};
 
 /// A cluster, with the files that its objects stand in.
@@ -77,12 +78,13 @@ impl State {
         Ok((after, reactions))
     }
 
-    /// The cluster once programs have started again that write rules at their start. `original`:
-    /// the cluster as it was captured.
-    pub fn restarted(&self, original: &State) -> (State, Reactions) {
-        let mut after = self.clone();
-        let reactions = owner::restart(&original.cluster, &mut after.cluster);
-        (after, reactions)
+    /// The cluster once its nodes were rebooted: of rules, what files and programs write again.
+    /// `original`: the cluster as it was captured, before these deeds.
+    pub(crate) fn restarted(&self, original: &State, deeds: &[Deed]) -> Restarted {
+        let mut state = self.clone();
+        let reboot = reboot::reboot(original, &mut state, deeds);
+        let reactions = owner::restart(&original.cluster, &mut state.cluster);
+        Restarted { state, reactions, reboot }
     }
 
     /// The nodes, without what was filled in.
@@ -105,6 +107,13 @@ impl State {
         cluster.problems.clone_from(&self.cluster.problems);
         State { cluster, manifests: draft.manifests }
     }
+}
+
+/// A cluster whose nodes were rebooted.
+pub(crate) struct Restarted {
+    pub(crate) state: State,
+    pub(crate) reactions: Reactions,
+    pub(crate) reboot: Reboot,
 }
 
 struct Draft {
@@ -271,7 +280,7 @@ fn coming(
     tables.into_iter().next().ok_or_else(|| unreadable("it has no table".to_owned()))
 }
 
-fn backend(program: Program) -> Backend {
+pub(crate) fn backend(program: Program) -> Backend {
     match program {
         Program::IptablesLegacy | Program::Ip6tablesLegacy => Backend::Legacy,
         Program::IptablesNft | Program::Ip6tablesNft => Backend::IptablesNft,
@@ -279,7 +288,7 @@ fn backend(program: Program) -> Backend {
     }
 }
 
-fn family(program: Program) -> TableFamily {
+pub(crate) fn family(program: Program) -> TableFamily {
     match program {
         Program::IptablesLegacy | Program::IptablesNft | Program::NftIp => TableFamily::Ip,
         Program::Ip6tablesLegacy | Program::Ip6tablesNft | Program::NftIp6 => TableFamily::Ip6,

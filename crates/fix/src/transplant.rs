@@ -126,7 +126,7 @@ pub(crate) fn edit(
 }
 
 /// What tells rules apart: their text without comment and counter.
-fn key(text: &str) -> String {
+pub(crate) fn key(text: &str) -> String {
     let mut words: Vec<&str> = Vec::new();
     let mut rest = text;
     // iptables' comment is a match, nft's the last word.
@@ -300,7 +300,7 @@ impl<'t> Captured<'t> {
 }
 
 /// What is in `all` more often than in `others`.
-fn without<'a>(all: &'a [String], others: &[String]) -> Vec<&'a String> {
+pub(crate) fn without<'a>(all: &'a [String], others: &[String]) -> Vec<&'a String> {
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
     for one in others {
         *left.entry(one).or_default() += 1;

@@ -98,7 +98,9 @@ fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
     ] {
         line.iter().for_each(|line| note(line));
     }
-    for one in plan.mended.iter().filter(|one| !one.remedy.lasting) {
+    plan.reboot.iter().for_each(|line| note(line));
+    let until = plan.mended.iter().filter(|one| !one.remedy.lasting && plan.reboot.is_empty());
+    for one in until {
         note(&format!(
             "{} is not mended for good: this lasts until the rules are loaded or written again, at a \
              reboot at the latest.",
@@ -107,7 +109,8 @@ fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
     }
     for name in &plan.returns {
         let line = format!(
-            "{name} comes back when its program starts again: as it is planned, this works until then."
+            "{name} comes back when its program starts again or its nodes are rebooted: as it is \
+             planned, this works until then."
         );
         note(&line);
     }
