@@ -116,3 +116,28 @@ fn a_table_of_our_own_is_gone_after_a_reboot_unless_a_file_has_it() {
     }
     assert_eq!(reboot(&fix()), (vec![], vec![]));
 }
+
+/// What the first rule let pass, the next one would catch.
+#[test]
+fn a_rule_behind_the_one_that_was_hit_is_changed_too() {
+    let example = Example::copy("flannel-host");
+    let file = "nodes/hdss7-21/iptables-legacy-save";
+    let rule = |length: u8, more: &str| {
+        format!("-A POSTROUTING -s 172.7.21.0/{length}{more} ! -o docker0 -j MASQUERADE")
+    };
+    let text = example.read(file);
+    let both = format!("{}\n{}", rule(25, ""), rule(24, ""));
+    assert_eq!(text.matches(&rule(24, "")).count(), 1);
+    example.write(file, &text.replace(&rule(24, ""), &both));
+    let document = example.fix(&["host-masquerade"]);
+    let steps = document["plan"]["steps"].as_array().unwrap_or_else(|| panic!("{document:#}"));
+    let deeds = steps.iter().flat_map(|step| step["deeds"].as_array().unwrap());
+    let here = deeds.filter(|deed| deed["kind"] == "rules" && deed["node"] == "hdss7-21");
+    let after = here.last().unwrap()["after"].clone();
+    let after = strings(&after);
+    for length in [24, 25] {
+        let wanted = rule(length, " ! -d 172.7.0.0/16");
+        assert!(after.contains(&&*wanted), "{wanted}: {after:#?}");
+    }
+    assert_eq!(document["plan"]["mended"].as_array().unwrap().len(), 1);
+}

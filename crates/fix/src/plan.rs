@@ -12,7 +12,7 @@ use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
 use unmasq_audit::{
-    Audit, Finding, FindingId, Remedy, Request, Requirement, Severity, audit, clients,
+    Action, Audit, Finding, FindingId, Remedy, Request, Requirement, Severity, audit, clients,
 };
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::Paths;
@@ -319,15 +319,17 @@ fn drawn(
     mended: &[Mended],
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Plan, Refusal> {
-    let mended = mended.to_vec();
-    let steps = steps(state, &mended)?;
-    let deeds: Vec<Deed> = steps.iter().flat_map(|step| step.by.deeds()).cloned().collect();
-    let (after, reactions) = state.after(&deeds)?;
-    if !reactions.unforeseen.is_empty() {
-        return Err(Refusal::Unforeseen(reactions.unforeseen));
-    }
     let request = Request { strict: wanted.strict };
-    let audited = audit(&after.cluster, expectations, request, progress);
+    let again = |cluster: &Cluster| audit(cluster, expectations, request, progress);
+    let mut mended = mended.to_vec();
+    let mut drafted = Drafted::new(state, &mended, &again)?;
+    for _ in 0..MORE {
+        if !add_what_is_left(&drafted, &wanted.accepted, &mut mended) {
+            break;
+        }
+        drafted = Drafted::new(state, &mended, &again)?;
+    }
+    let Drafted { steps, deeds, after, reactions, audit: audited } = drafted;
     still_there(&mended, &audited)?;
     let new = new_findings(found, &audited, &wanted.accepted)?;
     let options = || Options { strict: wanted.strict, ..Options::default() };
@@ -341,7 +343,7 @@ fn drawn(
     let returns = match restart.done.is_empty() && !reboot.changed {
         true => Vec::new(),
         false => {
-            let again = audit(&restarted.cluster, expectations, request, progress);
+            let again = again(&restarted.cluster);
             let is_back = |one: &&Mended| there(&again, one).is_some();
             mended.iter().filter(is_back).map(|one| FindingName::of(&one.finding)).collect()
         }
@@ -363,6 +365,87 @@ fn drawn(
         after,
         audit: audited,
     })
+}
+
+/// How often more is added to remedies, each time for what shows only once the rest is done.
+const MORE: usize = 8;
+
+/// What remedies do to a cluster.
+struct Drafted {
+    steps: Vec<Step>,
+    deeds: Vec<Deed>,
+    after: State,
+    reactions: Reactions,
+    audit: Audit,
+}
+
+impl Drafted {
+    fn new(
+        state: &State,
+        mended: &[Mended],
+        again: &dyn Fn(&Cluster) -> Audit,
+    ) -> Result<Drafted, Refusal> {
+        let steps = steps(state, mended)?;
+        let of = |step: &Step| match &step.by {
+            By::Unmasq(deeds) => deeds.clone(),
+            By::Person(_) => Vec::new(),
+        };
+        let deeds: Vec<Deed> = steps.iter().flat_map(of).collect();
+        let (after, reactions) = state.after(&deeds)?;
+        if !reactions.unforeseen.is_empty() {
+            return Err(Refusal::Unforeseen(reactions.unforeseen));
+        }
+        let audit = again(&after.cluster);
+        Ok(Drafted { steps, deeds, after, reactions, audit })
+    }
+}
+
+/// A rule that stands behind another one is met only once that one lets packets pass: what the same
+/// remedy does to it then is added. `false`: there is no more.
+fn add_what_is_left(drafted: &Drafted, accepted: &BTreeSet<String>, mended: &mut [Mended]) -> bool {
+    let mut added = false;
+    for one in mended {
+        let Some(left) = there(&drafted.audit, one) else { continue };
+        let name = FindingName::of(left);
+        let more = left.remedies.iter().find(|remedy| {
+            remedy.title == one.remedy.title
+                && possible(&drafted.after, &name, remedy, accepted).is_ok()
+        });
+        let Some(more) = more else { continue };
+        let has = |step: &&unmasq_audit::Step| !one.remedy.steps.contains(step);
+        let new: Vec<unmasq_audit::Step> = more.steps.iter().filter(has).cloned().collect();
+        if !new.iter().any(|step| rules_of(step).is_some()) {
+            continue;
+        }
+        added = true;
+        for step in new {
+            let steps = &mut one.remedy.steps;
+            // Beside those of the same node, ahead of what a person does afterwards.
+            let beside = rules_of(&step)
+                .and_then(|node| steps.iter().rposition(|one| rules_of(one) == Some(node)));
+            steps.insert(beside.map_or(steps.len(), |place| place + 1), step);
+        }
+        for requirement in &more.requires {
+            if !one.remedy.requires.contains(requirement) {
+                one.remedy.requires.push(requirement.clone());
+            }
+        }
+    }
+    added
+}
+
+/// The node whose rules a step changes.
+fn rules_of(step: &unmasq_audit::Step) -> Option<&str> {
+    match &step.action {
+        Action::Rules { node, .. } => Some(node),
+        Action::Patch { .. }
+        | Action::Environment { .. }
+        | Action::Argument { .. }
+        | Action::Tables { .. }
+        | Action::File { .. }
+        | Action::Restart { .. }
+        | Action::ByHand { .. } => None,
+    }
 }
 
 impl Passed {
@@ -503,11 +586,14 @@ fn there<'a>(audit: &'a Audit, mended: &Mended) -> Option<&'a Finding> {
 fn still_there(mended: &[Mended], audit: &Audit) -> Result<(), Refusal> {
     for one in mended {
         if let Some(finding) = there(audit, one) {
-            let evidence = finding.evidence.first().map(|evidence| evidence.text.clone());
-            return Err(Refusal::StillThere {
-                finding: FindingName::of(finding),
-                why: evidence.unwrap_or_else(|| finding.title.clone()),
-            });
+            let evidence = finding.evidence.first();
+            let mut why = evidence.map_or(&finding.title, |evidence| &evidence.text).clone();
+            if let Some(rule) = evidence.and_then(|evidence| evidence.rule.as_ref()) {
+                let why_not = "this remedy doesn't reach it. It is next: by hand, or unmasq fix with \
+                               another --remedy";
+                why = format!("{why} Left is `{}` on {}: {why_not}", rule.text, rule.host);
+            }
+            return Err(Refusal::StillThere { finding: FindingName::of(finding), why });
         }
     }
     Ok(())
