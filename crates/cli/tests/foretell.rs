@@ -141,3 +141,23 @@ fn a_rule_behind_the_one_that_was_hit_is_changed_too() {
     }
     assert_eq!(document["plan"]["mended"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_plan_for_all_says_when_the_audit_was_in_doubt() {
+    let example = Example::copy("flannel-host");
+    let doubts = || {
+        let document = example.fix(&["--all"]);
+        let plan = &document["plan"];
+        assert!(plan.is_object(), "{document:#}");
+        plan["doubts"].as_array().unwrap().len()
+    };
+    assert_eq!(doubts(), 0);
+    for file in ["iptables-legacy-save", "iptables-save", "nft.json", "nft.txt"] {
+        fs::remove_file(example.path("nodes/hdss7-23").join(file)).unwrap();
+    }
+    assert!(doubts() > 0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unmasq"));
+    let output = command.args(["fix", "--all"]).arg(example.path("")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("There may be more to mend than was found"), "{said}");
+}

@@ -86,6 +86,8 @@ pub struct Plan {
     pub reactions: Reactions,
     /// What programs do at their next start.
     pub restart: Reactions,
+    /// Why there may be more to mend than all that was found, a sentence each.
+    pub doubts: Vec<String>,
     /// What a reboot does to rules that are changed, and where that isn't known: a sentence each.
     pub reboot: Vec<String>,
     /// The findings that are back once programs have started again, or nodes were rebooted.
@@ -356,6 +358,7 @@ fn drawn(
         worse,
         reactions,
         restart,
+        doubts: if wanted.findings.is_empty() { doubts(found) } else { Vec::new() },
         reboot: reboot.told,
         returns,
         revealed,
@@ -365,6 +368,21 @@ fn drawn(
         after,
         audit: audited,
     })
+}
+
+/// What may hide a finding.
+fn doubts(found: &Audit) -> Vec<String> {
+    let mut all = Vec::new();
+    let unknown = found.totals.unknown;
+    if unknown > 0 {
+        let asked = found.matrix.asked;
+        all.push(format!("{unknown} of {asked} questions of the audit have no answer."));
+    }
+    if found.matrix.asked == 0 {
+        all.push("The audit had nothing to ask.".to_owned());
+    }
+    all.extend(found.hidden.iter().cloned());
+    all
 }
 
 /// How often more is added to remedies, each time for what shows only once the rest is done.

@@ -233,3 +233,19 @@ fn a_file_of_k3s_is_read_by_what_it_starts() {
         assert_eq!(owners, Vec::from_iter(expected), "{text}");
     }
 }
+
+/// A Service without a port has no rules, whatever its policy is.
+#[test]
+fn kube_proxy_writes_only_where_its_rules_are_others() {
+    let policy = |one: &str| json!({"spec": {"externalTrafficPolicy": one}});
+    let objects = "kind: Service\nmetadata: {name: web, namespace: shop}\n\
+                   spec: {type: NodePort, externalTrafficPolicy: Cluster}\n";
+    let rules = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n\
+                 -A PREROUTING -j KUBE-SERVICES\n\
+                 -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\nCOMMIT\n";
+    let before = state(objects, &[("nodes/a/iptables-save", rules)]);
+    let deed = object("service", "shop", "web", policy("Local"), policy("Cluster"));
+    let (after, reactions) = before.after(&[deed]).unwrap();
+    assert_ne!(after.cluster.objects.services, before.cluster.objects.services);
+    assert_eq!((reactions.done, reactions.unforeseen), (vec![], vec![]));
+}

@@ -35,7 +35,7 @@ pub(super) fn react(before: &Cluster, after: &mut Cluster, reactions: &mut React
     reactions.did(Owner::KubeProxy, "kube-proxy writes its rules for what changed", written);
 }
 
-/// Whether the node has rules of kube-proxy, which are changed.
+/// Whether the node has rules of kube-proxy that are others then.
 fn on_node(before: &Cluster, after: &Cluster, node: &str, host: &mut Host) -> Result<bool, String> {
     let Some(mode) = mode(host) else {
         // kube-router and others serve Services with IPVS.
@@ -78,8 +78,9 @@ fn on_node(before: &Cluster, after: &Cluster, node: &str, host: &mut Host) -> Re
                     .to_owned(),
             );
         }
+        let writes = host.ruleset.tables != tables;
         host.ruleset.tables = tables;
-        return Ok(true);
+        return Ok(writes);
     }
     Err(match strange {
         Some(why) => format!(

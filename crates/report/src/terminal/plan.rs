@@ -98,6 +98,13 @@ fn verdict(text: &mut String, plan: &Plan, paint: &Paint) {
     ] {
         line.iter().for_each(|line| note(line));
     }
+    if let Some((first, rest)) = plan.doubts.split_first() {
+        let more = match rest.len() {
+            0 => String::new(),
+            count => format!(" (and {count} more: unmasq audit says what)"),
+        };
+        note(&format!("There may be more to mend than was found: {first}{more}"));
+    }
     plan.reboot.iter().for_each(|line| note(line));
     let until = plan.mended.iter().filter(|one| !one.remedy.lasting && plan.reboot.is_empty());
     for one in until {
