@@ -132,8 +132,8 @@ fn a_rule_behind_the_one_that_was_hit_is_changed_too() {
     let document = example.fix(&["host-masquerade"]);
     let steps = document["plan"]["steps"].as_array().unwrap_or_else(|| panic!("{document:#}"));
     let deeds = steps.iter().flat_map(|step| step["deeds"].as_array().unwrap());
-    let here = deeds.filter(|deed| deed["kind"] == "rules" && deed["node"] == "hdss7-21");
-    let after = here.last().unwrap()["after"].clone();
+    let mut here = deeds.filter(|deed| deed["kind"] == "rules" && deed["node"] == "hdss7-21");
+    let after = here.next_back().unwrap()["after"].clone();
     let after = strings(&after);
     for length in [24, 25] {
         let wanted = rule(length, " ! -d 172.7.0.0/16");

@@ -93,10 +93,8 @@ fn what_is_no_capture_says_what_to_do() {
 fn a_listing_whose_last_line_has_no_end_is_cut_off() {
     let sets = "create masq hash:net family inet\nadd masq 10.42.0.0/16\n";
     let of = |sets: &str, rules: &str| {
-        let files =
-            files(&[("nft.json", NFT_EMPTY), ("ipset.save", sets), ("iptables-save", rules)]);
-        let capture = parse(&files).unwrap();
-        let host = capture.node(LONE_NODE).unwrap().host;
+        let files = [("nft.json", NFT_EMPTY), ("ipset.save", sets), ("iptables-save", rules)];
+        let host = node_with(&files, &[]).host;
         (host.ipsets.is_some(), host.backends.iptables_nft == Seen::Captured)
     };
     assert_eq!(of(sets, NFT_SAVE), (true, true));
