@@ -10,6 +10,7 @@
 //! [`Plan`], whose [`Deed`](deed::Deed)s somebody else does, or a [`Refusal`]. Nothing is changed
 //! here, and nothing is guessed: what an owner will do and can't be foretold is a refusal too.
 
+mod absent;
 pub mod connections;
 pub mod deed;
 mod deeds;

@@ -12,12 +12,13 @@ use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
 use unmasq_audit::{
-    Action, Audit, Finding, FindingId, Remedy, Request, Requirement, Severity, audit, clients,
+    Action, Audit, Finding, FindingId, Instruction, Remedy, Request, Requirement, Severity, audit, clients,
 };
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::Paths;
 use unmasq_eval::trace::Options;
 
+use crate::absent;
 use crate::connections::{self, Kept};
 use crate::deed::Deed;
 use crate::deeds::{CannotDo, Drafter};
@@ -220,10 +221,12 @@ impl Plan {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such finding.
-    #[error("there is no finding {wanted} here")]
+    #[error("there is no finding {wanted} here{}", because(why.as_deref()))]
     NoFinding {
         /// What was asked for.
         wanted: FindingName,
+        /// Why not, where objects tell.
+        why: Option<String>,
         /// What there is.
         there: Vec<FindingName>,
     },
@@ -250,6 +253,8 @@ pub enum Refusal {
         finding: FindingName,
         /// Why.
         why: String,
+        /// What the person does.
+        steps: Vec<String>,
     },
     /// What must hold doesn't.
     #[error("{finding}: what must hold first doesn't")]
@@ -272,6 +277,8 @@ pub enum Refusal {
         finding: FindingName,
         /// What shows it.
         why: String,
+        /// What its remedy needs and wasn't seen, each with how to find out.
+        unknown: Vec<String>,
     },
     /// Something else would be wrong.
     #[error("afterwards there would be an error that isn't there now: {}", .0.title)]
@@ -279,6 +286,11 @@ pub enum Refusal {
     /// Some cell gets worse.
     #[error("it would make something worse")]
     Worse(Vec<Worse>),
+}
+
+/// Behind a sentence.
+fn because(why: Option<&str>) -> String {
+    why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 /// Plans what mends findings of an audit. `progress` hears how many of how many Services are done.
@@ -496,7 +508,8 @@ fn choose(
     let names = || found.findings.iter().map(FindingName::of).collect();
     for name in &wanted.findings {
         if !found.findings.iter().any(|finding| name.is_of(finding)) {
-            return Err(Refusal::NoFinding { wanted: name.clone(), there: names() });
+            let (wanted, why) = (name.clone(), absent::why(&state.cluster, name));
+            return Err(Refusal::NoFinding { wanted, why, there: names() });
         }
     }
     let all = wanted.findings.is_empty();
@@ -539,8 +552,8 @@ fn remedy<'f>(state: &State, finding: &'f Finding, wanted: &Wanted) -> Result<&'
             Err(refusal) => first = first.or(Some(refusal)),
         }
     }
-    Err(first
-        .unwrap_or(Refusal::ByHand { finding: name, why: "no remedy of it is known".to_owned() }))
+    let why = "no remedy of it is known".to_owned();
+    Err(first.unwrap_or(Refusal::ByHand { finding: name, why, steps: Vec::new() }))
 }
 
 /// Whether there is something to do, and nothing is known to stand against it.
@@ -557,13 +570,14 @@ fn possible(
             Ok(_) => can = true,
             Err(CannotDo::Person) => {}
             Err(CannotDo::Not(why)) => {
-                return Err(Refusal::ByHand { finding: finding.clone(), why });
+                return Err(Refusal::ByHand { finding: finding.clone(), why, steps: Vec::new() });
             }
         }
     }
     if !can {
         let why = format!("“{}” has no step for a program", remedy.title);
-        return Err(Refusal::ByHand { finding: finding.clone(), why });
+        let steps = remedy.steps.iter().map(|step| step.text.clone()).collect();
+        return Err(Refusal::ByHand { finding: finding.clone(), why, steps });
     }
     let numbered = (1..).zip(&remedy.requires);
     let unmet = numbered.filter(|(_, one)| one.holds == Some(false)).map(|(number, one)| Unmet {
@@ -587,7 +601,7 @@ fn steps(state: &State, mended: &[Mended]) -> Result<Vec<Step>, Refusal> {
                 Err(CannotDo::Person) => By::Person(number),
                 Err(CannotDo::Not(why)) => {
                     let finding = FindingName::of(&one.finding);
-                    return Err(Refusal::ByHand { finding, why });
+                    return Err(Refusal::ByHand { finding, why, steps: Vec::new() });
                 }
             };
             steps.push(Step { mended: index, text: step.text.clone(), by });
@@ -611,10 +625,23 @@ fn still_there(mended: &[Mended], audit: &Audit) -> Result<(), Refusal> {
                                another --remedy";
                 why = format!("{why} Left is `{}` on {}: {why_not}", rule.text, rule.host);
             }
-            return Err(Refusal::StillThere { finding: FindingName::of(finding), why });
+            let (finding, unknown) = (FindingName::of(finding), unknown(&one.remedy));
+            return Err(Refusal::StillThere { finding, why, unknown });
         }
     }
     Ok(())
+}
+
+/// What a remedy needs and wasn't seen, with what to do about it.
+fn unknown(remedy: &Remedy) -> Vec<String> {
+    let unseen = remedy.requires.iter().filter(|one| one.holds.is_none());
+    let with_check = |one: &Requirement| match &one.check {
+        Some(
+            Instruction::Command(text) | Instruction::Sentence(text) | Instruction::Literal(text),
+        ) => format!("{}: {text}", one.text),
+        None => one.text.clone(),
+    };
+    unseen.map(with_check).collect()
 }
 
 /// What is found after and wasn't before; errors are a refusal, unless they are accepted by their

@@ -1,6 +1,7 @@
 //! What can't be done is refused in words that say what, where, and what next, and nothing is changed.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Result, ensure};
@@ -12,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("refused::a_rule_that_changed_meanwhile", changed),
     ("refused::not_enough_rights", rights),
     ("refused::a_file_that_is_read_only", read_only),
+    ("refused::a_file_that_is_immutable", immutable),
     ("refused::a_rule_that_two_programs_wrote", twice),
     ("refused::another_plan_while_one_is_broken_off", broken_off),
 ];
@@ -54,6 +56,28 @@ fn read_only() -> Result<()> {
         "taken back: all that was changed is as it was before",
     ];
     refused(&node, &["sh", "-ec", mount, "sh"], 1, &words)
+}
+
+/// In a tmpfs, which knows the attribute wherever the tests' own folder may be.
+fn immutable() -> Result<()> {
+    let node = Node::up()?;
+    let mount = "cp /etc/iptables/rules.v4 /tmp/rules.$$
+        mount -t tmpfs tmpfs /etc/iptables
+        mv /tmp/rules.$$ /etc/iptables/rules.v4
+        chattr +i /etc/iptables/rules.v4";
+    let tried = node.namespace()?.script(
+        "unshare --mount sh -ec 'mount -t tmpfs tmpfs /mnt; touch /mnt/x; chattr +i /mnt/x'",
+    );
+    if let Err(why) = tried {
+        let why = format!("no file can be made immutable here (chattr +i on a tmpfs): {why:#}");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why).into());
+    }
+    let words = [
+        "node hdss7-21, /etc/iptables/rules.v4: Operation not permitted",
+        "lsattr says whether it is immutable (chattr -i ends it)",
+        "taken back: all that was changed is as it was before",
+    ];
+    refused(&node, &["sh", "-ec", &format!("{mount}\nexec \"$@\""), "sh"], 1, &words)
 }
 
 fn twice() -> Result<()> {

@@ -25,9 +25,18 @@ where
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => match test() {
                 Ok(()) => Ok(Completion::Completed),
+                Err(error) if is_unsupported(&error) => {
+                    Ok(Completion::ignored_with(format!("{error:#}")))
+                }
                 Err(error) => Err(format!("{error:#}").into()),
             },
         })
     };
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+}
+
+/// Whether a test found that the machine doesn't have what it is about.
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::Unsupported)
 }

@@ -59,7 +59,7 @@ pub fn refusal(refusal: &Refusal, subject: &Subject<'_>) -> impl Serialize {
             ("nothing_found", Vec::new(), passed.iter().map(ToString::to_string).collect())
         }
         Refusal::NoRemedy { .. } => ("no_remedy", Vec::new(), Vec::new()),
-        Refusal::ByHand { .. } => ("by_hand", Vec::new(), Vec::new()),
+        Refusal::ByHand { steps, .. } => ("by_hand", Vec::new(), steps.clone()),
         Refusal::Unmet { unmet, .. } => {
             let names = unmet.iter().map(|one| one.name.clone()).collect();
             ("unmet", names, unmet.iter().map(|one| one.text.clone()).collect())
@@ -71,7 +71,7 @@ pub fn refusal(refusal: &Refusal, subject: &Subject<'_>) -> impl Serialize {
             };
             ("not_foretold", Vec::new(), all.iter().map(line).collect())
         }
-        Refusal::StillThere { .. } => ("still_there", Vec::new(), Vec::new()),
+        Refusal::StillThere { unknown, .. } => ("still_there", Vec::new(), unknown.clone()),
         Refusal::NewError(finding) => {
             ("new_error", vec![FindingName::of(finding).to_string()], Vec::new())
         }

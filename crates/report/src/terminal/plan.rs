@@ -386,10 +386,20 @@ pub fn refusal(refusal: &Refusal, style: &Style) -> String {
             let name = FindingName::of(finding);
             say(&format!("If you want it all the same: --accept {name}"));
         }
-        Refusal::NoRemedy { .. } | Refusal::ByHand { .. } | Refusal::Draft(_) => {}
-        Refusal::StillThere { .. } => {
+        Refusal::ByHand { finding, steps, .. } => {
+            for (number, step) in (1..).zip(steps) {
+                say(&format!("{number}. {step}"));
+            }
+            say(&format!("What exactly: unmasq audit -v; unmasq explain {}", finding.id));
+        }
+        Refusal::StillThere { unknown, .. } => {
+            if !unknown.is_empty() {
+                say("What must hold for the remedy, and wasn't seen:");
+                unknown.iter().for_each(|one| say(&format!("  {one}")));
+            }
             say("Another remedy may do it: unmasq audit lists them, --remedy NUMBER takes one.");
         }
+        Refusal::NoRemedy { .. } | Refusal::Draft(_) => {}
     }
     text
 }
