@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::ArgAction;
 use ipnet::IpNet;
 
 use unmasq_fix::{Manifests, State, difference};
 use unmasq_report::audit::Subject;
-use unmasq_report::terminal;
+use unmasq_report::{json, terminal};
 
 use crate::audit::{self, Progress};
 use crate::output::{self, Exit};
@@ -19,6 +20,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   What did a change of the cluster do to sources?
     unmasq diff before/ after/
+  Which settings have another value?
+    unmasq diff before/ after/ --json | jq '.settings[]'
 
 Exit codes:
   0  nothing differs
@@ -38,6 +41,9 @@ pub(crate) struct Args {
     /// The range of all pods, where it can't be found in the captures; one for each family
     #[arg(long, value_name = "CIDR")]
     cluster_cidr: Vec<IpNet>,
+    /// Print what differs as JSON (unmasq.diff/v1, schemas/diff.v1.json)
+    #[arg(long)]
+    json: bool,
     /// All answers that change, and all names
     #[arg(short, long, action = ArgAction::SetTrue)]
     verbose: bool,
@@ -56,10 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         progress.show(&format!("Service {done} of {of}"));
     });
     progress.clear();
-    let same = found.gone.is_empty()
-        && found.new.is_empty()
-        && found.deeds.is_empty()
-        && found.changes.as_ref().is_ok_and(|changes| changes.rows.is_empty());
+    let same = found.is_none();
     let capture = args.before.display().to_string();
     let subject = Subject {
         cluster: &before.cluster,
@@ -67,9 +70,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         service: None,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let text = match same {
-        true => "Nothing differs.\n".to_owned(),
-        false => terminal::difference(&found, &subject, &output::style(args.verbose)),
+    let text = match (args.json, same) {
+        (true, _) => {
+            let after = args.after.display().to_string();
+            let document = json::difference(&found, &subject, &after);
+            serde_json::to_string_pretty(&document).context("writing the answer as JSON")? + "\n"
+        }
+        (false, true) => "Nothing differs.\n".to_owned(),
+        (false, false) => terminal::difference(&found, &subject, &output::style(args.verbose)),
     };
     output::write(&mut io::stdout(), text.as_bytes())?;
     Ok(if same { Exit::Done } else { Exit::NotAsExpected })

@@ -19,6 +19,7 @@ mod flannel;
 mod ip_masq_agent;
 mod kube_proxy;
 mod kube_router;
+mod named;
 mod rancher;
 mod source;
 mod text;
@@ -36,6 +37,7 @@ pub use flannel::Flannel;
 pub use ip_masq_agent::IpMasqAgent;
 pub use kube_proxy::KubeProxy;
 pub use kube_router::KubeRouter;
+pub use named::Named;
 pub use rancher::Rancher;
 use source::Sources;
 
@@ -211,6 +213,15 @@ impl Place {
 }
 
 impl Place {
+    /// The same without the line, which moves with what stands above it.
+    pub fn without_line(&self) -> Place {
+        let mut place = self.clone();
+        if let Place::File { line, .. } = &mut place {
+            *line = None;
+        }
+        place
+    }
+
     /// Whether both stand in the same part of the same object.
     fn is_beside(&self, other: &Place) -> bool {
         let within = |place: &Place| match place {

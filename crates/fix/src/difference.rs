@@ -3,6 +3,7 @@
 //! ```text
 //!  State ─┬─ nodes that one of them has
 //!         ├─ chains, files, objects ─▶ deeds that would lead from the one to the other
+//!         ├─ settings of programs, by name and place
 //!  State ─┴─ questions of the audit, asked of both ─▶ Changes
 //! ```
 
@@ -13,7 +14,9 @@ use unmasq_audit::clients;
 use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Changes};
+use unmasq_cluster::networks::NetworkKind;
 use unmasq_cluster::paths::Paths;
+use unmasq_cluster::settings::{Named, Place};
 use unmasq_cluster::{Cluster, Node};
 use unmasq_eval::trace::Options;
 use unmasq_model::ruleset::Table;
@@ -32,8 +35,37 @@ pub struct Difference {
     pub new: Vec<String>,
     /// What would have to be done to get from the one to the other.
     pub deeds: Vec<Deed>,
+    /// Settings of programs that have another value, in order.
+    pub settings: Vec<SettingChange>,
     /// Answers that differ; `Err`: why they were not compared.
     pub changes: Result<Changes, String>,
+}
+
+/// A setting that has another value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    /// Whose it is: `kube-proxy`, `Calico`.
+    pub component: String,
+    /// The setting, as the program calls it.
+    pub setting: String,
+    /// The value before; `None`: it isn't set there.
+    pub before: Option<String>,
+    /// The value after; `None`: it isn't set there.
+    pub after: Option<String>,
+    /// Where it stands.
+    pub places: Vec<Place>,
+}
+
+impl Difference {
+    /// Whether nothing differs, as far as it could be compared.
+    pub fn is_none(&self) -> bool {
+        let Difference { gone, new, deeds, settings, changes } = self;
+        gone.is_empty()
+            && new.is_empty()
+            && deeds.is_empty()
+            && settings.is_empty()
+            && changes.as_ref().is_ok_and(|changes| changes.rows.is_empty())
+    }
 }
 
 /// Compares two states. `progress` hears how many of how many Services are done.
@@ -59,18 +91,73 @@ pub fn difference(
         }
     }
     objects(before, after, &mut gone, &mut new, &mut deeds);
+    let settings = settings(&before.cluster, &after.cluster);
     let changes = answers(before, after, expectations, progress);
-    Difference { gone, new, deeds, changes }
+    Difference { gone, new, deeds, settings, changes }
+}
+
+/// Each setting by itself, place by place; places where the same becomes the same are told together.
+fn settings(before: &Cluster, after: &Cluster) -> Vec<SettingChange> {
+    let (old, later) = (values(before), values(after));
+    let keys: BTreeSet<&SettingKey> = old.keys().chain(later.keys()).collect();
+    let mut all: BTreeMap<_, Vec<Place>> = BTreeMap::new();
+    for key @ (component, setting, place) in keys {
+        let (value, other) = (old.get(key), later.get(key));
+        if value != other {
+            let turn = (component.clone(), setting.clone(), value.cloned(), other.cloned());
+            all.entry(turn).or_default().push(place.clone());
+        }
+    }
+    let change = |((component, setting, before, after), places)| SettingChange {
+        component,
+        setting,
+        before,
+        after,
+        places,
+    };
+    all.into_iter().map(change).collect()
+}
+
+/// Component, setting, place.
+type SettingKey = (String, String, Place);
+
+fn values(cluster: &Cluster) -> BTreeMap<SettingKey, String> {
+    let mut all: BTreeMap<SettingKey, String> = BTreeMap::new();
+    for Named { component, setting, value, place } in cluster.settings.named() {
+        let key = (component.to_owned(), setting.to_owned(), place.without_line());
+        all.entry(key)
+            .and_modify(|known| {
+                known.push_str(", ");
+                known.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    for network in &cluster.networks.all {
+        let (NetworkKind::Pool(pool), Some(place)) = (&network.kind, network.places.first()) else {
+            continue;
+        };
+        let setting = |name: &str| format!("{name} of pool {}", pool.name);
+        let values = [
+            ("cidr", network.range.to_string()),
+            ("natOutgoing", pool.nat_outgoing.to_string()),
+            ("disabled", pool.disabled.to_string()),
+        ];
+        for (name, value) in values {
+            all.insert(("Calico".to_owned(), setting(name), place.without_line()), value);
+        }
+    }
+    all
 }
 
 fn of_node(before: &Node, after: &Node, deeds: &mut Vec<Deed>) {
     if let (Some(old), Some(new)) = (&before.host, &after.host) {
         let (old, new) = (chains(&old.ruleset.tables), chains(&new.ruleset.tables));
         let name = &before.name;
-        let names: BTreeSet<&Place> = old.keys().chain(new.keys()).collect();
+        let names: BTreeSet<&ChainPlace> = old.keys().chain(new.keys()).collect();
         for place @ (program, table, chain) in names {
-            let of =
-                |all: &BTreeMap<Place, Vec<String>>| all.get(place).cloned().unwrap_or_default();
+            let of = |all: &BTreeMap<ChainPlace, Vec<String>>| {
+                all.get(place).cloned().unwrap_or_default()
+            };
             let (before, after) = (of(&old), of(&new));
             if before != after {
                 deeds.push(Deed::Rules(RulesDeed {
@@ -100,10 +187,10 @@ fn of_node(before: &Node, after: &Node, deeds: &mut Vec<Deed>) {
 }
 
 /// Program, table, chain.
-type Place = (Program, String, String);
+type ChainPlace = (Program, String, String);
 
-fn chains(tables: &[Table]) -> BTreeMap<Place, Vec<String>> {
-    let of = |table: &Table| -> Vec<(Place, Vec<String>)> {
+fn chains(tables: &[Table]) -> BTreeMap<ChainPlace, Vec<String>> {
+    let of = |table: &Table| -> Vec<(ChainPlace, Vec<String>)> {
         let Some(program) = program(table) else { return Vec::new() };
         let chain = |chain: &unmasq_model::ruleset::Chain| {
             ((program, table.name.to_string(), chain.name.to_string()), texts(table, chain))

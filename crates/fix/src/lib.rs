@@ -26,7 +26,7 @@ pub mod transaction;
 mod transplant;
 mod worse;
 
-pub use difference::{Difference, difference};
+pub use difference::{Difference, SettingChange, difference};
 pub use manifests::{Manifests, ObjectName, merge};
 pub use owner::{Reaction, Reactions, Unforeseen};
 pub use plan::{By, FindingName, Mended, Passed, Plan, Refusal, Step, Unmet, Wanted, plan};

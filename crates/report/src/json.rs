@@ -4,6 +4,7 @@
 //! new version only; a reader may rely on there being no others.
 
 mod audit;
+mod diff;
 mod path;
 mod plan;
 mod verify;
@@ -19,6 +20,7 @@ use unmasq_model::host::Host;
 use unmasq_model::packet::{Packet, Transport};
 
 pub use audit::{AUDIT_SCHEMA, audit};
+pub use diff::{DIFF_SCHEMA, difference};
 pub use path::{PATH_SCHEMA, path_of_hosts};
 pub use plan::{FIX_SCHEMA, plan, refusal};
 pub use verify::{VERIFY_SCHEMA, verified};

@@ -151,7 +151,7 @@ struct ReactionView {
 }
 
 #[derive(Serialize)]
-struct ChangeView {
+pub(super) struct ChangeView {
     entry: &'static str,
     family: String,
     protocol: String,
@@ -241,7 +241,7 @@ fn reactions(reactions: &Reactions) -> Vec<ReactionView> {
     reactions.done.iter().map(view).collect()
 }
 
-fn change(change: &Change, subject: &Subject<'_>) -> ChangeView {
+pub(super) fn change(change: &Change, subject: &Subject<'_>) -> ChangeView {
     let turn = &change.turn;
     let outcomes = |all: &[Outcome]| all.iter().map(outcome).collect();
     let names = change.services.iter().map(|index| subject.service_name(*index));

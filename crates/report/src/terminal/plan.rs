@@ -7,7 +7,8 @@ use unmasq_audit::matrix::change::{Change, Direction, Outcome};
 use unmasq_fix::connections::Kept;
 use unmasq_fix::deed::Deed;
 use unmasq_fix::{
-    By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Revealed, Step, Worse,
+    By, Difference, FindingName, Plan, Reaction, Reactions, Refusal, Revealed, SettingChange, Step,
+    Worse,
 };
 
 use super::audit::finding::{command, write_action, write_requirement};
@@ -179,6 +180,10 @@ pub fn difference(difference: &Difference, subject: &Subject<'_>, style: &Style)
             paint.wrap(&mut text, "  ", &shortened(names, FEW_CHANGES, &paint));
         }
     }
+    if !difference.settings.is_empty() {
+        heading(&mut text, "Settings", &paint);
+        difference.settings.iter().for_each(|one| write_setting(&mut text, one, &paint));
+    }
     if !difference.deeds.is_empty() {
         heading(&mut text, "What differs", &paint);
         difference.deeds.iter().for_each(|deed| write_deed(&mut text, deed, &paint));
@@ -188,6 +193,25 @@ pub fn difference(difference: &Difference, subject: &Subject<'_>, style: &Style)
         Err(why) => paint.wrap(&mut text, "", &clean(why)),
     }
     text.trim_start().to_owned()
+}
+
+/// `kube-proxy masqueradeAll: false -> true (ConfigMap kube-system/kube-proxy, config.conf: …)`
+fn write_setting(text: &mut String, change: &SettingChange, paint: &Paint) {
+    let value = |value: &Option<String>| match value {
+        None => "not set".to_owned(),
+        Some(value) if value.is_empty() => "empty".to_owned(),
+        Some(value) => clean(value),
+    };
+    let places: Vec<String> = change.places.iter().map(ToString::to_string).collect();
+    let line = format!(
+        "{} {}: {} -> {} ({})",
+        change.component,
+        clean(&change.setting),
+        value(&change.before),
+        value(&change.after),
+        shortened(&places, FEW, paint)
+    );
+    paint.wrap(text, "  ", &line);
 }
 
 /// Answers that change, by what is called: the better ones, then the worse.
