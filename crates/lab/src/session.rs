@@ -96,11 +96,16 @@ impl Session {
     /// Takes the next step of the remedy; `false`: there is none.
     pub fn step(&mut self) -> Result<bool> {
         let Some(scenario) = self.steps.get(self.taken).cloned() else { return Ok(false) };
-        self.cluster.apply(&scenario, &|_| None)?;
+        self.apply(&scenario)?;
         self.taken += 1;
-        self.serve()?;
-        self.check_health(&scenario)?;
         Ok(true)
+    }
+
+    /// Takes over changed settings. What others did to the nodes' rules is gone then.
+    pub fn apply(&mut self, scenario: &Scenario) -> Result<()> {
+        self.cluster.apply(scenario, &|_| None)?;
+        self.serve()?;
+        self.check_health(scenario)
     }
 
     /// How many steps of the remedy were taken, of how many.

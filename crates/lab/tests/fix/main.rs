@@ -2,29 +2,30 @@
 //! four entries is mended twice, on the model by `unmasq-fix` and in the lab by the owners' own
 //! writers, and the nodes' rules are compared.
 
+#[path = "../nodes/mod.rs"]
+mod nodes;
 #[path = "../trials/mod.rs"]
 mod trials;
 
 mod connections;
 mod script;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::Value;
-use unmasq_apply::{CommandError, Journal, Outcome, Target};
+use unmasq_apply::{Journal, Outcome};
 use unmasq_audit::expect::{self, Expectations};
 use unmasq_audit::{Audit, FindingId, Request, audit};
 use unmasq_cluster::{Cluster, Overrides, read};
-use unmasq_fix::deed::{Deed, ObjectDeed};
+use unmasq_fix::deed::Deed;
 use unmasq_fix::{FindingName, Manifests, Plan, Refusal, State, Wanted, plan};
 use unmasq_lab::scenario::builtin;
 use unmasq_lab::session::Session;
 use unmasq_model::host::Host;
 use unmasq_model::ipset::IpSet;
+
+use crate::nodes::Nodes;
 
 fn main() -> ExitCode {
     let trial = |(title, name, change, accepted): Mended| {
@@ -150,7 +151,7 @@ fn pinned() -> Result<()> {
 
 /// Does a plan on the nodes: their rules are as foretold, then as before, to the byte.
 fn there_and_back(session: &Session, plan: &Plan) -> Result<()> {
-    let target = Nodes { session, files: RefCell::default() };
+    let target = Nodes::of(session);
     for deed in plan.deeds() {
         if let Deed::File(file) = deed {
             let text = file.before.unwrap_or_default();
@@ -196,49 +197,6 @@ fn uncounted(text: &str) -> String {
     };
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// The nodes of a session, with files that only the test has.
-struct Nodes<'s> {
-    session: &'s Session,
-    files: RefCell<BTreeMap<(String, String), String>>,
-}
-
-impl Target for Nodes<'_> {
-    fn run(&self, node: &str, command: &[&str], input: &str) -> Result<String, CommandError> {
-        let namespace = self.session.cluster.namespace(node);
-        namespace.and_then(|namespace| namespace.exec_with(command, input)).map_err(|error| {
-            let (node, command) = (node.to_owned(), command.join(" "));
-            CommandError { node, command, why: format!("{error:#}") }
-        })
-    }
-
-    fn read(&self, node: &str, path: &str) -> io::Result<Option<String>> {
-        Ok(self.files.borrow().get(&(node.to_owned(), path.to_owned())).cloned())
-    }
-
-    fn write(&self, node: &str, path: &str, text: Option<&str>) -> io::Result<()> {
-        let key = (node.to_owned(), path.to_owned());
-        let mut files = self.files.borrow_mut();
-        match text {
-            Some(text) => drop(files.insert(key, text.to_owned())),
-            None => drop(files.remove(&key)),
-        }
-        Ok(())
-    }
-
-    fn object(&self, deed: &ObjectDeed) -> Result<Option<Value>, CommandError> {
-        Err(none(deed))
-    }
-
-    fn patch(&self, deed: &ObjectDeed, _: &Value) -> Result<(), CommandError> {
-        Err(none(deed))
-    }
-}
-
-fn none(deed: &ObjectDeed) -> CommandError {
-    let (node, command) = ("cluster".to_owned(), deed.name.clone());
-    CommandError { node, command, why: "there is no API here".to_owned() }
 }
 
 /// The rule that lets health checks in: the API server chooses its port when the policy becomes

@@ -1,15 +1,19 @@
 //! Clusters by chance, each built and asked everything: what really happened to a caller's address
 //! is among what a capture of the cluster says, question by question and cell by cell of the
-//! audit's matrix.
+//! audit's matrix. And each remedy that a plan allows is done there, and all is asked again.
 //!
-//! `UNMASQ_RANDOM_CLUSTERS` says how many (4), `UNMASQ_RANDOM_CLUSTERS_SEED` from which seed (1).
+//! `UNMASQ_RANDOM_CLUSTERS` says how many, `UNMASQ_RANDOM_CLUSTERS_SEED` from which seed (1).
 
 #![allow(clippy::expect_used, reason = "a test that panicked has failed already")]
 
+#[path = "../nodes/mod.rs"]
+mod nodes;
 #[path = "../trials/mod.rs"]
 mod trials;
 
 mod cells;
+mod remedies;
+mod settings;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -17,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use unmasq_audit::matrix::{self as audit, Clients};
 use unmasq_cluster::paths::Paths;
 use unmasq_cluster::{Overrides, read};
@@ -31,13 +35,18 @@ use unmasq_lab::session::Session;
 
 /// How many clusters where nobody says.
 const CLUSTERS: u64 = 4;
+/// Those whose remedies are done where nobody says: a gateway without a way back, and what is worse
+/// as the plan says.
+const MENDED: [u64; 2] = [0, 27];
+
+type Test = (&'static str, Box<dyn FnOnce() -> Result<()> + Send>);
 
 fn main() -> ExitCode {
     let number = |name: &str, otherwise: u64| {
         let given = std::env::var(name).ok();
         given.map_or(Ok(otherwise), |text| text.parse().map_err(|_| format!("{name}: {text:?}")))
     };
-    let asked = number("UNMASQ_RANDOM_CLUSTERS", CLUSTERS)
+    let asked = number("UNMASQ_RANDOM_CLUSTERS", 0)
         .and_then(|count| Ok((count, number("UNMASQ_RANDOM_CLUSTERS_SEED", 1)?)));
     let (count, first) = match asked {
         Ok(asked) => asked,
@@ -46,21 +55,34 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let all = Arc::new(Mutex::new(Counts::default()));
-    let names: Vec<String> =
-        (first..first.saturating_add(count)).map(|seed| format!("seed_{seed}")).collect();
-    let tests = names.iter().zip(first..).map(|(name, seed)| {
+    let seeds = |count: u64| first..first.saturating_add(count);
+    let (clusters, mended) = match count {
+        0 => (seeds(CLUSTERS), MENDED.to_vec()),
+        count => (seeds(count), seeds(count).collect()),
+    };
+    let all = Arc::new(Mutex::new((Counts::default(), remedies::Tally::default())));
+    let asked = clusters.map(|seed| -> Test {
         let all = all.clone();
         let run = move || {
             let counts = one(seed)?;
-            all.lock().expect("nobody panicked").add(&counts);
+            all.lock().expect("nobody panicked").0.add(&counts);
             Ok(())
         };
         // The names live as long as the process.
-        (&*name.clone().leak(), run)
+        (format!("seed_{seed}").leak(), Box::new(run))
     });
-    let code = trials::run(tests);
-    println!("{}", all.lock().expect("nobody panicked"));
+    let mended = mended.into_iter().map(|seed| -> Test {
+        let all = all.clone();
+        let run = move || {
+            let tally = remedies::of_seed(seed)?;
+            all.lock().expect("nobody panicked").1.add(&tally);
+            Ok(())
+        };
+        (format!("remedies_of_seed_{seed}").leak(), Box::new(run))
+    });
+    let code = trials::run(asked.chain(mended));
+    let all = all.lock().expect("nobody panicked");
+    println!("{}{}", all.0, all.1);
     code
 }
 
@@ -129,41 +151,33 @@ fn one(seed: u64) -> Result<Counts> {
     let compared =
         Compared { cluster: &session.cluster, seen: &seen, paths: &paths, rows: &audited.rows };
     let mut counts = Counts { clusters: 1, rows: seen.rows.len(), ..Counts::default() };
-    let mut wrong: Vec<String> = Vec::new();
-    for row in &seen.rows {
-        let said =
-            |what: String| format!("{}\n    {what}", matrix::describe(&session.cluster, row));
-        if row.foreseen.iter().any(|one| !one.unknown.is_empty()) {
-            // A masquerade may choose another port, and what is sent there may meet a rule.
-            counts.skip("the lab's own walk of all hosts leaves it open");
-            continue;
-        }
-        if row.agreed().is_none() && compared.is_rate_limited(row) {
-            counts.skip("an error of the gateway, of which it sends few (ip_error())");
-            continue;
-        }
-        if row.failed.is_some() || row.agreed().is_none() {
-            wrong.push(said("the lab's own walk of all hosts differs".to_owned()));
-            continue;
-        }
-        wrong.extend(compared.by_ways(row, &mut counts).err().map(said));
-        wrong.extend(compared.by_cells(row, &mut counts).err().map(said));
-    }
+    let mut wrong = compared.all(&mut counts);
     if counts.by_ways == 0 && counts.rows > 0 {
         wrong.push("nothing was compared".to_owned());
     }
     if wrong.is_empty() {
         return Ok(counts);
     }
-    let kept = keep(seed, &text, &files)?;
+    let what = format!("{} of {} connections differ", wrong.len(), counts.rows);
+    Err(differs(seed, &format!("seed_{seed}"), &what, &wrong, &files))
+}
+
+/// What differs, with what is needed to look at it again: the capture is kept.
+pub(crate) fn differs(
+    seed: u64,
+    test: &str,
+    what: &str,
+    wrong: &[String],
+    files: &BTreeMap<String, Vec<u8>>,
+) -> anyhow::Error {
+    let kept = match keep(seed, &random_cluster::text(seed), files) {
+        Ok(folder) => format!("the capture is in {}", folder.display()),
+        Err(error) => format!("the capture could not be kept: {error:#}"),
+    };
     let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
-    bail!(
-        "{} of {} connections differ; the capture is in {}\n\
-         again: UNMASQ_RANDOM_CLUSTERS=1 UNMASQ_RANDOM_CLUSTERS_SEED={seed} \
-         cargo test -p unmasq-lab --test random_clusters\n{}",
-        wrong.len(),
-        counts.rows,
-        kept.display(),
+    anyhow!(
+        "{what}; {kept}\nagain: UNMASQ_RANDOM_CLUSTERS=1 UNMASQ_RANDOM_CLUSTERS_SEED={seed} \
+         cargo test -p unmasq-lab --test random_clusters -- --exact {test}\n{}",
         shown.join("\n")
     )
 }
@@ -184,6 +198,31 @@ fn keep(seed: u64, text: &str, files: &BTreeMap<String, Vec<u8>>) -> Result<Path
 }
 
 impl Compared<'_> {
+    /// Compares every row; what differs.
+    pub(crate) fn all(&self, counts: &mut Counts) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for row in &self.seen.rows {
+            let said =
+                |what: String| format!("{}\n    {what}", matrix::describe(self.cluster, row));
+            if row.foreseen.iter().any(|one| !one.unknown.is_empty()) {
+                // A masquerade may choose another port, and what is sent there may meet a rule.
+                counts.skip("the lab's own walk of all hosts leaves it open");
+                continue;
+            }
+            if row.agreed().is_none() && self.is_rate_limited(row) {
+                counts.skip("an error of the gateway, of which it sends few (ip_error())");
+                continue;
+            }
+            if row.failed.is_some() || row.agreed().is_none() {
+                wrong.push(said("the lab's own walk of all hosts differs".to_owned()));
+                continue;
+            }
+            wrong.extend(self.by_ways(row, counts).err().map(said));
+            wrong.extend(self.by_cells(row, counts).err().map(said));
+        }
+        wrong
+    }
+
     /// A node of the lab among those that were read.
     pub(crate) fn node(&self, host: usize) -> Option<usize> {
         self.paths.cluster().node_index(&self.cluster.plan.hosts[host].name)
