@@ -18,6 +18,7 @@ use std::fmt;
 use unmasq_model::rule::Rule;
 use unmasq_model::ruleset::{Backend, Ruleset, Table, TableFamily};
 
+pub(crate) use write::delete_table;
 pub use write::{
     Transaction, Unwritable, commands, table_commands, table_text, table_transaction, transactions,
 };

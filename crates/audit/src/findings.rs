@@ -31,7 +31,7 @@ use crate::judge::{Judgement, Suspect, is_drop_without_endpoint, judge};
 use crate::matrix::{self, Asker, Cell, Client, Clients, Entry, Matrix, Row};
 use crate::{
     Affected, Audit, Evidence, Finding, FindingId, Owner, RuleText, Severity, Totals, quoted,
-    short_text,
+    shell, short_text,
 };
 use group::{Gathered, Key, Told};
 
@@ -565,7 +565,7 @@ impl<'c> Context<'_, 'c> {
             other => format!(" --proto {other}"),
         };
         let via = match &call.from {
-            Caller::Outside { .. } => format!(" --via {}", quoted(node)),
+            Caller::Outside { .. } => format!(" {}", shell::option("--via", node)),
             Caller::Pod { .. } | Caller::Node(_) => String::new(),
         };
         Some(format!("unmasq trace --from {from} --to {to}{protocol}{via}"))

@@ -22,7 +22,7 @@ pub mod matrix;
 mod names;
 mod owner;
 mod shape;
-mod shell;
+pub mod shell;
 
 pub use doubts::{Doubt, DoubtKind};
 pub use finding::{

@@ -225,8 +225,8 @@ fn a_policy_that_never_sees_its_clients() {
         Some("unmasq trace --from 198.51.100.20:43210 --to 10.0.0.12:30080 --via n2")
     );
     let commands = commands(found);
-    let earlier = r#"kubectl -n default patch service web --type=merge -p '{"spec":{"loadBalancerSourceRanges":["198.51.100.0/24"]}}'"#;
-    let later = r#"kubectl -n default patch networkpolicy web --type=json -p '[{"op":"add","path":"/spec/ingress/0/from/-","value":{"ipBlock":{"cidr":"10.42.2.0/32"}}}]'"#;
+    let earlier = r#"kubectl -n default patch service/web --type=merge -p '{"spec":{"loadBalancerSourceRanges":["198.51.100.0/24"]}}'"#;
+    let later = r#"kubectl -n default patch networkpolicy/web --type=json -p '[{"op":"add","path":"/spec/ingress/0/from/-","value":{"ipBlock":{"cidr":"10.42.2.0/32"}}}]'"#;
     assert!(commands.contains(earlier) && commands.contains(later), "{commands}");
 }
 

@@ -11,10 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use unmasq_audit::change::{self, Unwritable};
 use unmasq_audit::matrix::{Fate, Row, Witness};
-use unmasq_audit::quoted;
 use unmasq_audit::{
     Action, Audit, Edit, Finding, Instruction, Program, Severity, Syntax, Undo, Workload,
 };
+use unmasq_audit::{quoted, shell};
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::{Call, Caller};
 use unmasq_model::packet::Protocol;
@@ -74,9 +74,8 @@ pub(crate) fn instructions(action: &Action) -> Vec<Instruction> {
         Action::Patch { resource, namespace, name, patch, undo: _ } => {
             let namespace = namespace.as_deref().map(|name| format!(" -n {}", quoted(name)));
             command(format!(
-                "kubectl patch {} {}{} --type merge -p {}",
-                quoted(resource),
-                quoted(name),
+                "kubectl patch {}{} --type merge -p {}",
+                shell::object(resource, name),
                 namespace.unwrap_or_default(),
                 quoted(patch)
             ))
@@ -115,7 +114,7 @@ pub(crate) fn instructions(action: &Action) -> Vec<Instruction> {
             quoted(&workload.namespace)
         )),
         Action::Restart { program: Program::OfNode { node, name } } => {
-            let mut all = command(format!("systemctl restart {}", quoted(name)));
+            let mut all = command(format!("systemctl restart {}", shell::operand(name)));
             if node.is_none() {
                 all.insert(0, Instruction::Sentence("On every node that runs it:".to_owned()));
             }
@@ -240,7 +239,7 @@ impl Subject<'_> {
             return self.trace(&format!("{TRACE} {command}"));
         }
         match (self.capture, command.strip_prefix(TRACE)) {
-            (Some(capture), Some(rest)) => format!("{TRACE} {}{rest}", quoted(capture)),
+            (Some(capture), Some(rest)) => format!("{TRACE} {}{rest}", shell::file(capture)),
             (None, _) | (_, None) => command.to_owned(),
         }
     }
@@ -251,9 +250,8 @@ impl Subject<'_> {
     }
 
     fn question(&self, call: &Call) -> String {
-        let node = |index: usize| {
-            self.cluster.nodes.get(index).map_or_else(|| "?".to_owned(), |node| quoted(&node.name))
-        };
+        let node =
+            |index: usize| self.cluster.nodes.get(index).map_or("?", |node| node.name.as_str());
         let to = end(call.to, call.port);
         let (from, via) = match &call.from {
             Caller::Pod { address, .. } => (end(*address, call.source_port), None),
@@ -262,12 +260,12 @@ impl Subject<'_> {
             }
             Caller::Node(at) => {
                 let port = call.source_port.map(|port| format!(":{port}")).unwrap_or_default();
-                (format!("node/{}{port}", node(*at)), None)
+                (quoted(&format!("node/{}{port}", node(*at))), None)
             }
         };
         let mut text = format!("--from {from} --to {to}");
         if let Some(via) = via {
-            text = format!("{text} --via {via}");
+            text = format!("{text} {}", shell::option("--via", via));
         }
         match call.protocol {
             Protocol::TCP => {}

@@ -147,3 +147,28 @@ fn what_has_no_text() {
     let unknown = transactions(&[native(0, Some(rule("accept", None)), None)]).unwrap_err();
     assert_eq!(unknown.to_string(), "the handle of this rule of inet t C isn't known: accept");
 }
+
+/// nft reads a whole text at once: a name or a rule that ends early would begin another command.
+#[test]
+fn nft_gets_no_command_of_a_captures() {
+    let deleted = || native(0, Some(rule("accept", Some(7))), None);
+    let added = |text: &str| native(0, None, Some(rule(text, None)));
+    assert!(transactions(&[deleted(), added("tcp dport 80 accept comment \"a; b # c\"")]).is_ok());
+    for odd in ["t; flush ruleset", "t{", "$(id)", "a b", "-t", "\"t\"", ""] {
+        let table = RuleChange { table: odd.to_owned(), ..deleted() };
+        let chain = RuleChange { chain: odd.to_owned(), ..deleted() };
+        for change in [table, chain] {
+            assert_eq!(commands(&[change]), Err(Unwritable::Nft(odd.to_owned())));
+        }
+        assert!(delete_table(TableFamily::Ip, odd).is_err(), "{odd}");
+    }
+    for odd in ["accept; flush ruleset", "accept comment \"x\" ; flush ruleset; \"", "accept # x"] {
+        assert_eq!(commands(&[added(odd)]), Err(Unwritable::Nft(odd.to_owned())));
+    }
+    assert_eq!(
+        delete_table(TableFamily::Ip, "calico").as_deref(),
+        Ok("nft delete table ip calico")
+    );
+    let lines = commands(&[added("accept\nEOF\nid")]);
+    assert_eq!(lines, Err(Unwritable::ControlCharacters("accept\nEOF\nid".to_owned())));
+}

@@ -41,6 +41,9 @@ pub enum Unwritable {
     /// A line break would end the rule and begin another, or end the program's input.
     #[error("there are control characters in it: {0:?}")]
     ControlCharacters(String),
+    /// nft's language has no quotes for names, and a `;` begins another command.
+    #[error("nft would not read it as one name or rule: {0:?}")]
+    Nft(String),
     /// A chain outside the IP hooks.
     #[error("no hook is known for chain {0}")]
     Hook(String),
@@ -171,6 +174,11 @@ fn written(
     let native: Vec<RuleChange> =
         changes.iter().filter(|one| one.backend == Backend::Nft).cloned().collect();
     if !native.is_empty() {
+        for change in &native {
+            nft_name(&change.table)?;
+            nft_name(&change.chain)?;
+            change.new.as_ref().map_or(Ok(()), |rule| nft_rule(&rule.text))?;
+        }
         let mut input = String::new();
         for change in last_first(&native) {
             let _ = writeln!(input, "{}", native_line(change, &native, handle)?);
@@ -185,6 +193,31 @@ fn in_one_line<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<(), Unwri
         Some(odd) => Err(Unwritable::ControlCharacters(odd.to_owned())),
         None => Ok(()),
     }
+}
+
+/// A name that nft can read (src/scanner.l: `string`).
+fn nft_name(name: &str) -> Result<(), Unwritable> {
+    let first = |c: char| c.is_ascii_alphabetic() || "_.".contains(c);
+    let rest = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    match name.starts_with(first) && name.chars().all(rest) {
+        true => Ok(()),
+        false => Err(Unwritable::Nft(name.to_owned())),
+    }
+}
+
+/// A rule's text that is one rule. What stands between double quotes has none in it.
+fn nft_rule(text: &str) -> Result<(), Unwritable> {
+    let even = text.split('"').count() % 2 == 1;
+    match even && !text.split('"').step_by(2).any(|part| part.contains([';', '#'])) {
+        true => Ok(()),
+        false => Err(Unwritable::Nft(text.to_owned())),
+    }
+}
+
+/// The command that deletes a table of nft, which joins its arguments and reads them as one text.
+pub(crate) fn delete_table(family: TableFamily, name: &str) -> Result<String, Unwritable> {
+    nft_name(name)?;
+    Ok(format!("nft delete table {family} {name}"))
 }
 
 fn nft(input: String) -> Transaction {
@@ -273,10 +306,11 @@ fn after(
 pub fn table_transaction(changes: &[TableChange]) -> Result<Transaction, Unwritable> {
     let mut input = String::new();
     for table in changes.iter().flat_map(|change| change.old.iter().chain(&change.new)) {
-        in_one_line([&*table.name])?;
+        nft_name(&table.name)?;
         for chain in &table.chains {
-            in_one_line([&*chain.name])?;
+            nft_name(&chain.name)?;
             in_one_line(chain.rules.iter().map(|rule| &*rule.text))?;
+            chain.rules.iter().try_for_each(|rule| nft_rule(&rule.text))?;
         }
     }
     for change in changes {
@@ -293,11 +327,12 @@ pub fn table_transaction(changes: &[TableChange]) -> Result<Transaction, Unwrita
 /// The same for a person's shell.
 pub fn table_commands(changes: &[TableChange]) -> Result<Vec<String>, Unwritable> {
     let deleted = |change: &TableChange| match (&change.old, &change.new) {
-        (Some(old), None) => Some(format!("nft delete table {} {}", old.family, quoted(&old.name))),
+        (Some(old), None) => Some(delete_table(old.family, &old.name)),
         (Some(_) | None, _) => None,
     };
-    if let Some(lines) = changes.iter().map(deleted).collect::<Option<Vec<String>>>() {
-        return Ok(lines);
+    let lines = changes.iter().map(deleted).collect::<Option<Result<Vec<String>, Unwritable>>>();
+    if let Some(lines) = lines {
+        return lines;
     }
     Ok(vec![table_transaction(changes)?.heredoc()])
 }

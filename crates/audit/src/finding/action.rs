@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{self, RuleChange, TableChange};
-use crate::quoted;
+use crate::{quoted, shell};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -231,13 +231,12 @@ fn unread(resource: &str, namespace: Option<&str>, name: &str) -> Instruction {
     match resource {
         // Kubernetes keeps the revisions of these.
         "deployment" | "daemonset" | "statefulset" => {
-            let what = quoted(&format!("{resource}/{name}"));
+            let what = shell::object(resource, name);
             Instruction::Command(format!("kubectl rollout undo {what}{of}"))
         }
         _ => Instruction::Sentence(format!(
-            "{resource} {name} as it was before: save it first (kubectl get {} {}{of} -o yaml).",
-            quoted(resource),
-            quoted(name)
+            "{resource} {name} as it was before: save it first (kubectl get {}{of} -o yaml).",
+            shell::object(resource, name)
         )),
     }
 }

@@ -35,7 +35,7 @@ use crate::judge::Suspect;
 use crate::matrix::{Cell, Client, Entry, Outside, Placement};
 use crate::{
     Action, Cause, Confidence, Edit, FindingId, Instruction, Owner, Program, Remedy, Requirement,
-    Step, Syntax, Workload, WorkloadKind, quoted,
+    Step, Syntax, Workload, WorkloadKind, quoted, shell,
 };
 
 /// What a person reads of a finding.
@@ -193,8 +193,8 @@ pub(super) fn patch_command(
     patch: &str,
 ) -> Instruction {
     let namespace = namespace.map_or_else(String::new, |one| format!(" -n {}", quoted(one)));
-    let (name, patch) = (quoted(name), quoted(patch));
-    command(format!("kubectl{namespace} patch {resource} {name} --type=merge -p {patch}"))
+    let (what, patch) = (shell::object(resource, name), quoted(patch));
+    command(format!("kubectl{namespace} patch {what} --type=merge -p {patch}"))
 }
 
 /// Something that is known to hold, or not to.
@@ -295,9 +295,9 @@ fn way_back() -> Requirement {
 
 /// Everything of a node starts anew.
 pub(super) fn restart_of_node(node: &str) -> Instruction {
-    let node = quoted(node);
+    let node = shell::operand(node);
     command(format!(
-        "kubectl drain {node} --ignore-daemonsets && ssh {node} reboot   # then: kubectl uncordon {node}"
+        "kubectl drain --ignore-daemonsets {node} && ssh {node} reboot   # then: kubectl uncordon {node}"
     ))
 }
 

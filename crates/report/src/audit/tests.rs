@@ -3,6 +3,10 @@ use unmasq_cluster::paths::Caller;
 
 use super::*;
 
+#[path = "../../../audit/tests/shells/mod.rs"]
+#[allow(dead_code, reason = "no cluster is made here")]
+mod shells;
+
 fn text(text: &str) -> String {
     text.to_owned()
 }
@@ -50,10 +54,10 @@ fn instructions_of_a_step_and_of_its_opposite() {
         (
             patch(Some(r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#)),
             vec![
-                r#"$ kubectl patch service api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Local"}}'"#,
+                r#"$ kubectl patch service/api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Local"}}'"#,
             ],
             vec![
-                r#"$ kubectl patch service api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Cluster"}}'"#,
+                r#"$ kubectl patch service/api -n shop --type merge -p '{"spec":{"externalTrafficPolicy":"Cluster"}}'"#,
             ],
         ),
         (
@@ -160,7 +164,7 @@ fn instructions_of_a_step_and_of_its_opposite() {
 fn a_patch_over_what_was_not_read() {
     let back = |action: Action| told(action.undo().iter().flat_map(undo).collect());
     let [saved] = &back(patch(None))[..] else { panic!() };
-    assert!(saved.contains("kubectl get service api -n shop -o yaml"), "{saved}");
+    assert!(saved.contains("kubectl get service/api -n shop -o yaml"), "{saved}");
     let mut deployed = patch(None);
     if let Action::Patch { resource, .. } = &mut deployed {
         *resource = text("deployment");
@@ -230,4 +234,76 @@ fn what_is_lost_is_what_a_warning_is_about() {
     let counts: Vec<usize> = lost(&fixture::audit()).map(|row| row.count).collect();
     // Row 3 is rewritten too, and its finding is for information only.
     assert_eq!(counts, [36, 1]);
+}
+
+/// A capture's names may be anything: no shell reads more into a command of a step, of what undoes
+/// it, or of a question.
+#[test]
+fn hostile_names_stay_words() {
+    let name = |name: &str| shells::hostile(name);
+    let workload = || Workload {
+        kind: unmasq_audit::WorkloadKind::DaemonSet,
+        namespace: name("ns"),
+        name: name("ds"),
+        container: Some(name("c")),
+    };
+    let program = || Program::OfNode { node: Some(name("n1")), name: name("unit") };
+    let patch = |namespace: Option<String>, undo: Option<String>| Action::Patch {
+        resource: text("deployment"),
+        namespace,
+        name: name("api"),
+        patch: serde_json::json!({ "data": { name("key"): name("value") } }).to_string(),
+        undo,
+    };
+    let argument = |program| Action::Argument { program, argument: Some(name("--a")), old: None };
+    let actions = [
+        patch(Some(name("ns")), Some(text("{}"))),
+        patch(None, None),
+        Action::Environment {
+            workload: workload(),
+            name: text("LIST"),
+            value: Some(name("v")),
+            old: None,
+        },
+        argument(Program::Workload(workload())),
+        argument(program()),
+        Action::Restart { program: Program::Workload(workload()) },
+        Action::Restart { program: program() },
+        Action::File {
+            nodes: vec![name("n1")],
+            path: name("/etc/x"),
+            edit: Edit::Line { old: name("a"), new: name("b") },
+        },
+        Action::Rules {
+            node: name("n1"),
+            changes: vec![fixture::inserted(&name("-A POSTROUTING"))],
+        },
+    ];
+    let mut checked = 0;
+    for action in &actions {
+        let undone = action.undo();
+        let all = instructions(action).into_iter().chain(undone.iter().flat_map(undo));
+        for instruction in all {
+            if let Instruction::Command(text) = instruction {
+                shells::check(&text);
+                checked += 1;
+            }
+        }
+    }
+    assert_eq!(checked, 12);
+    let node = unmasq_cluster::Node { name: name("n1"), ..unmasq_cluster::Node::default() };
+    let cluster = Cluster { nodes: vec![node], ..Cluster::default() };
+    let subject =
+        Subject { cluster: &cluster, capture: Some(&name("x")), service: None, version: "" };
+    let address = "192.0.2.1".parse().unwrap();
+    for from in [Caller::Node(0), Caller::Outside { node: 0, address }] {
+        let call = Call {
+            from,
+            source_port: Some(1024),
+            to: address,
+            port: Some(80),
+            protocol: Protocol::TCP,
+        };
+        shells::check(&subject.trace(&format!("unmasq trace {}", subject.question(&call))));
+    }
 }

@@ -17,6 +17,7 @@ use super::super::describe::{
 };
 use super::super::{Context, Group};
 use super::{finding, known};
+use crate::change;
 use crate::judge::Suspect;
 use crate::matrix::{Cause as Rewriter, Why};
 use crate::{
@@ -301,7 +302,8 @@ fn removal(what: Left, table: &Table) -> Option<String> {
         (Backend::IptablesNft, TableFamily::Ip) => "iptables-nft",
         (Backend::IptablesNft, TableFamily::Ip6) => "ip6tables-nft",
         (Backend::Nft, family) => {
-            return Some(format!("nft delete table {family} {}", quoted(&table.name)));
+            // A name that nft can't read is nobody's whom we know.
+            return change::delete_table(family, &table.name).ok();
         }
         (
             Backend::Legacy | Backend::IptablesNft,

@@ -13,7 +13,9 @@ use super::super::Context;
 use super::super::describe::{Described, by_hand, command, few, title};
 use super::finding;
 use crate::matrix::{Fate, Row};
-use crate::{Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, quoted};
+use crate::{
+    Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, quoted, shell,
+};
 
 /// A file of a node in a capture.
 struct Part {
@@ -95,11 +97,11 @@ fn hangs_on(why: &str, node: &Node) -> bool {
 fn of_whole(context: &Context<'_, '_>, nodes: &[String], rows: Vec<usize>) -> Finding {
     let what = format!("The state of {}", few(nodes));
     let collect = nodes.iter().map(|node| {
-        let folder = quoted(&format!("{node}/"));
-        command(format!("unmasq collect -o {folder} --node {}", quoted(node)))
+        let folder = shell::file(&format!("{node}/"));
+        command(format!("unmasq collect -o {folder} {}", shell::option("--node", node)))
     });
     let join = nodes.iter().map(|node| {
-        command(format!("mv {} CAPTURE/nodes/", quoted(&format!("{node}/nodes/{node}"))))
+        command(format!("mv {} CAPTURE/nodes/", shell::file(&format!("{node}/nodes/{node}"))))
     });
     let steps = vec![
         by_hand("On each of them, as root; it changes nothing there", collect),

@@ -14,7 +14,7 @@ use super::super::describe::{
 };
 use super::{Case, Known};
 use crate::dependent::Kind;
-use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner, quoted};
+use crate::{Cause, Confidence, FindingId, Owner, Remedy, Requirement, chain_owner, quoted, shell};
 
 /// What differs from kind to kind.
 struct Words {
@@ -75,10 +75,10 @@ impl Case<'_> {
         name.split_once('/').unwrap_or(("default", name))
     }
 
-    /// The same as words of a command.
+    /// The namespace of a NetworkPolicy and what it is called, as words of a command.
     fn words(&self) -> (String, String) {
         let (namespace, name) = self.name();
-        (quoted(namespace), quoted(name))
+        (quoted(namespace), shell::object("networkpolicy", name))
     }
 
     /// Who comes as whom.
@@ -125,11 +125,11 @@ fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
         enforcers(case)
     );
     let title = format!("{object} can't match {}: they come as {seen}", few(&case.networks()));
-    let (namespace, name) = case.words();
+    let (namespace, policy) = case.words();
     let mut steps = earlier(context, case);
     let rules: BTreeSet<String> =
         case.parts.iter().filter_map(|(_, one)| peers(&one.field)).collect();
-    let (of, policy) = (&namespace, &name);
+    let (of, named) = (&namespace, &policy);
     let adding = rules.iter().flat_map(|peers| {
         case.seen.iter().map(move |seen| {
             let block = IpNet::from(*seen);
@@ -137,7 +137,7 @@ fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
                 r#"[{{"op":"add","path":"{peers}/-","value":{{"ipBlock":{{"cidr":"{block}"}}}}}}]"#
             );
             let patch = quoted(&patch);
-            command(format!("kubectl -n {of} patch networkpolicy {policy} --type=json -p {patch}"))
+            command(format!("kubectl -n {of} patch {named} --type=json -p {patch}"))
         })
     });
     steps.push(undone(
@@ -145,7 +145,7 @@ fn cannot_match(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
          comes that way, so whoever judges before it is the only one who does",
         adding.collect::<Vec<_>>(),
         [command(format!(
-            "kubectl -n {namespace} edit networkpolicy {name}   # take them out again"
+            "kubectl -n {namespace} edit {policy}   # take them out again"
         ))],
     ));
     let remedy = Remedy {
@@ -172,16 +172,16 @@ fn allows(context: &Context<'_, '_>, case: &Case<'_>) -> Words {
          addresses in it. So does everybody who comes by way of such a node.{}",
         enforcers(case)
     );
-    let (namespace, name) = case.words();
+    let (namespace, policy) = case.words();
     let mut steps = earlier(context, case);
     steps.push(undone(
         format!(
             "Leave {networks} in until sources are kept, or nobody gets in; then write the clients' \
              networks in its place"
         ),
-        [command(format!("kubectl -n {namespace} edit networkpolicy {name}"))],
+        [command(format!("kubectl -n {namespace} edit {policy}"))],
         [sentence(format!(
-            "The policy as it was: save it first (kubectl -n {namespace} get networkpolicy {name} -o \
+            "The policy as it was: save it first (kubectl -n {namespace} get {policy} -o \
              yaml)."
         ))],
     ));

@@ -8,7 +8,7 @@ use super::{
     Context, Described, Group, Known, cause, command, json, literal, networks, patch, pin, rules,
     step, title, undone, unseen,
 };
-use crate::{Owner, Remedy, Step, quoted};
+use crate::{Owner, Remedy, Step, quoted, shell};
 
 pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
     let agent = &context.cluster.settings.ip_masq_agent;
@@ -112,13 +112,13 @@ fn listed(context: &Context<'_, '_>, owner: Owner, has: &[IpNet], nets: &[IpNet]
     let before = map.and_then(|map| map.data.get(key)).map_or("", String::as_str);
     let text = config(before, nets);
     if map.is_none() {
-        let configmap = format!("kubectl -n {}", quoted(namespace));
-        let list = quoted(&format!("--from-literal={key}={text}"));
-        let name = quoted(name);
+        let kubectl = format!("kubectl -n {}", quoted(namespace));
+        let list = quoted(&format!("--from-file={key}=/dev/stdin"));
+        let (new, old) = (shell::operand(name), shell::object("configmap", name));
         return undone(
             "Give ip-masq-agent a list; it reads it every minute",
-            [command(format!("{configmap} create configmap {name} {list}"))],
-            [command(format!("{configmap} delete configmap {name}"))],
+            [command(format!("{kubectl} create configmap {list} {new} <<'EOF'\n{text}EOF"))],
+            [command(format!("{kubectl} delete {old}"))],
         );
     }
     let data = |text: &str| format!(r#"{{"data":{{{}:{}}}}}"#, json(key), json(text));

@@ -7,7 +7,7 @@ use super::{
     Context, Described, Group, Known, by_hand, cause, command, computed, count, few, literal,
     patch, patch_command, sentence, services, step, title, undone, unseen,
 };
-use crate::{Remedy, Requirement, Step, quoted};
+use crate::{Remedy, Requirement, Step, quoted, shell};
 
 pub(super) const LOCAL: &str = r#"{"spec":{"externalTrafficPolicy":"Local"}}"#;
 pub(super) const CLUSTER: &str = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
@@ -98,8 +98,8 @@ fn local(context: &Context<'_, '_>, services: &[&Service]) -> Option<Remedy> {
             services.iter().map(|one| quoted(&one.full_name())).collect::<Vec<_>>().join(" ");
         let each = |policy: &str| {
             command(format!(
-                "for service in {list}; do kubectl -n \"${{service%/*}}\" patch service \
-                 \"${{service#*/}}\" --type=merge -p '{policy}'; done"
+                "for service in {list}; do kubectl -n \"${{service%/*}}\" patch \
+                 \"service/${{service#*/}}\" --type=merge -p '{policy}'; done"
             ))
         };
         let text =
@@ -119,12 +119,12 @@ fn requirements(spreads: &[(&Service, Spread)]) -> Vec<Requirement> {
     let balanced = |kind: ServiceType| spreads.iter().find(|(one, _)| one.spec.kind == kind);
     if let Some((service, _)) = balanced(ServiceType::LoadBalancer) {
         let (namespace, name) =
-            (quoted(&service.metadata.namespace), quoted(&service.metadata.name));
+            (quoted(&service.metadata.namespace), shell::object("service", &service.metadata.name));
         all.push(unseen(
             "the load balancer asks healthCheckNodePort, and so leaves out nodes without a pod: it \
              gets 200 with a pod, 503 without. The port is assigned once the policy is Local",
             command(format!(
-                "port=$(kubectl -n {namespace} get service {name} -o \
+                "port=$(kubectl -n {namespace} get {name} -o \
                  jsonpath='{{.spec.healthCheckNodePort}}'); for ip in $(kubectl get nodes -o \
                  jsonpath='{{.items[*].status.addresses[?(@.type==\"InternalIP\")].address}}'); do \
                  case $ip in *:*) ip=\"[$ip]\";; esac; \

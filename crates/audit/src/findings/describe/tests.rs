@@ -3,10 +3,12 @@
 
 mod answers;
 mod programs;
+#[path = "../../../tests/shells/mod.rs"]
+mod shells;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use unmasq_cluster::kubernetes::Lookup;
+use unmasq_cluster::kubernetes::{Lookup, Objects};
 use unmasq_cluster::paths::{Call, Caller, Paths};
 use unmasq_cluster::{Cluster, Overrides, read};
 use unmasq_eval::trace::Options;
@@ -36,6 +38,43 @@ fn cluster(objects: &str, files: &[(&str, &str)]) -> Cluster {
 /// looked at here.
 fn of(
     cluster: &Cluster,
+    suspect: (FindingId, Owner, &str),
+    subject: &str,
+    rows: Vec<Row>,
+) -> Described {
+    let hostile = shells::named_hostile(&cluster.nodes, &cluster.objects);
+    let renamed = renamed(subject, &hostile.objects);
+    let of_hostile = described(&hostile, suspect, &renamed, rows.clone());
+    all_commands(&of_hostile).iter().for_each(|one| shells::check(one));
+    let described = described(cluster, suspect, subject, rows);
+    assert!(described.title.chars().count() <= TITLE, "{}", described.title);
+    for action in actions(&described) {
+        if let Action::Patch { patch, .. } = action {
+            assert!(serde_json::from_str::<serde_json::Value>(patch).is_ok(), "{patch}");
+        }
+    }
+    described
+}
+
+/// `namespace/name` or a name that the cluster has no more, as it has it now.
+fn renamed(subject: &str, objects: &Objects) -> String {
+    let names: BTreeSet<&String> = [
+        objects.services.iter().map(|one| &one.metadata).collect::<Vec<_>>(),
+        objects.ip_pools.iter().map(|one| &one.metadata).collect(),
+    ]
+    .into_iter()
+    .flatten()
+    .flat_map(|one| [&one.name, &one.namespace])
+    .collect();
+    let part = |part: &str| match names.contains(&shells::hostile(part)) {
+        true => shells::hostile(part),
+        false => part.to_owned(),
+    };
+    subject.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+fn described(
+    cluster: &Cluster,
     (id, owner, rule): (FindingId, Owner, &str),
     subject: &str,
     rows: Vec<Row>,
@@ -59,14 +98,45 @@ fn of(
     let judge = &crate::expect::Judge::new(expectations, cluster);
     let context =
         Context { cluster, lookup, paths: &paths, matrix: &matrix, expectations, judge, asker };
-    let described = describe(&context, subject, &group);
-    assert!(described.title.chars().count() <= TITLE, "{}", described.title);
-    for action in actions(&described) {
-        if let Action::Patch { patch, .. } = action {
-            assert!(serde_json::from_str::<serde_json::Value>(patch).is_ok(), "{patch}");
+    describe(&context, subject, &group)
+}
+
+/// Everything that somebody types: of steps, of what undoes them, and of what is looked at before.
+fn all_commands(described: &Described) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut add = |action: &Action| match action {
+        Action::Rules { changes, .. } => all.extend(change::commands(changes).unwrap()),
+        Action::Tables { changes, .. } => all.extend(change::table_commands(changes).unwrap()),
+        Action::ByHand { instructions, undo } => {
+            all.extend(instructions.iter().chain(undo).filter_map(typed));
+        }
+        Action::Patch { .. }
+        | Action::Environment { .. }
+        | Action::Argument { .. }
+        | Action::File { .. }
+        | Action::Restart { .. } => {}
+    };
+    for remedy in &described.remedies {
+        remedy.steps.iter().for_each(|step| add(&step.action));
+        for undo in remedy.undo() {
+            match undo {
+                Undo::Action(action) => add(&action),
+                Undo::ByHand(instruction) => {
+                    add(&Action::ByHand { instructions: vec![instruction], undo: Vec::new() });
+                }
+            }
         }
     }
-    described
+    let requires = described.remedies.iter().flat_map(|remedy| &remedy.requires);
+    all.extend(requires.flat_map(|one| &one.check).filter_map(typed));
+    all
+}
+
+fn typed(instruction: &Instruction) -> Option<String> {
+    match instruction {
+        Instruction::Command(text) => Some(text.clone()),
+        Instruction::Sentence(_) | Instruction::Literal(_) => None,
+    }
 }
 
 pub(in crate::findings) fn row(
@@ -407,7 +477,7 @@ fn rules_of_an_older_flannel() {
         "a: iptables-nft-restore --noflush --counters <<'EOF'\n*nat\n",
         "\n-D POSTROUTING -s 172.7.0.0/16 ! -d 224.0.0.0/4 -m comment --comment \"flanneld masq\" -j MASQUERADE\n",
         "\n-D POSTROUTING ! -s 172.7.0.0/16 -d 172.7.0.0/16 -j MASQUERADE\n",
-        "kubectl drain a --ignore-daemonsets && ssh a reboot",
+        "kubectl drain --ignore-daemonsets a && ssh a reboot",
         "fib saddr type != local ip daddr { 172.7.21.0/24, 172.7.22.0/24 } meta mark & 0x00004000 == 0x00000000 snat to ip saddr",
     ] {
         assert!(all.contains(line), "{line}\n{all}");
@@ -529,7 +599,7 @@ fn many_services_get_a_loop() {
     let found = of(&cluster, POLICY, "", rows);
     assert_eq!(found.title, "6 Services hide their clients: externalTrafficPolicy is Cluster");
     let expected = "for service in shop/s0 shop/s1 shop/s2 shop/s3 shop/s4 shop/s5; do kubectl -n \
-        \"${service%/*}\" patch service \"${service#*/}\" --type=merge -p \
+        \"${service%/*}\" patch \"service/${service#*/}\" --type=merge -p \
         '{\"spec\":{\"externalTrafficPolicy\":\"Local\"}}'; done\n";
     assert!(commands(&found).starts_with(expected), "{}", commands(&found));
     assert_eq!(found.remedies[0].requires[1].holds, Some(true));
@@ -576,7 +646,7 @@ fn kube_proxy_is_told_the_pods_range() {
     let place = "ConfigMap kube-system/kube-proxy, config.conf: clusterCIDR";
     let setting = Some("clusterCIDR: 10.42.0.0/24");
     assert_eq!(known(&found), (Confidence::Certain, setting, Some(place)));
-    let edit = "kubectl -n kube-system get configmap kube-proxy -o yaml | sed \
+    let edit = "kubectl -n kube-system get configmap/kube-proxy -o yaml | sed \
                 's#^\\( *clusterCIDR:\\).*#\\1 10.42.0.0/16#'";
     let expected = format!(
         "{edit} | kubectl diff -f -\n{edit} | kubectl apply -f -\n\

@@ -200,7 +200,7 @@ fn the_document_of_a_finding() {
             },
             "instructions": [{
                 "kind": "command",
-                "text": "kubectl patch ippools.crd.projectcalico.org old-pool --type merge \
+                "text": "kubectl patch ippools.crd.projectcalico.org/old-pool --type merge \
                          -p '{\"spec\":{\"natOutgoing\":false}}'",
             }],
         })

@@ -179,7 +179,7 @@ fn lines_fit_the_width_and_commands_can_be_copied() {
         let words: Vec<&str> = joined.split_whitespace().collect();
         let joined = words.join(" ");
         for command in [
-            "kubectl patch ippools.crd.projectcalico.org old-pool --type merge -p \
+            "kubectl patch ippools.crd.projectcalico.org/old-pool --type merge -p \
              '{\"spec\":{\"natOutgoing\":false}}'",
             "*nat -I POSTROUTING 1 -s 192.168.0.0/16 -d 10.42.0.0/16 -j ACCEPT COMMIT",
         ] {

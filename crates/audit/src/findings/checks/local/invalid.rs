@@ -10,7 +10,7 @@ use super::super::super::describe::{Described, by_hand, command, sentence, title
 use super::super::finding;
 use super::of_service;
 use crate::{
-    Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, quoted,
+    Affected, Cause, Confidence, Evidence, Finding, FindingId, Owner, Remedy, Severity, shell,
 };
 
 const EXTERNAL: &str = "spec.externalTrafficPolicy";
@@ -145,7 +145,7 @@ fn of_problem(problem: &Problem, wrong: &Wrong) -> Option<Finding> {
             title: format!("Write {line}"),
             steps: vec![undone(
                 format!("In {at}: {line} in place of `{field}: {shown}`"),
-                [command(format!("{DRY_RUN} {}", quoted(&problem.file)))],
+                [command(format!("{DRY_RUN} {}", shell::file(&problem.file)))],
                 [sentence("The manifest as it was.")],
             )],
             requires: vec![unseen(

@@ -9,7 +9,7 @@ use unmasq_cluster::settings::Place;
 use super::super::{
     Context, argument, command, literal, of_node, rollout, sentence, step, undone, workload,
 };
-use crate::{Action, Instruction, Program, Step, Workload, WorkloadKind, quoted};
+use crate::{Action, Instruction, Program, Step, Workload, WorkloadKind, quoted, shell};
 
 /// A setting of kube-proxy, in its configuration and as a flag.
 pub(super) struct Change {
@@ -139,10 +139,10 @@ fn edit_config_map(map: &ConfigMap, changes: &[Change]) -> Step {
     };
     let news: Vec<String> = changes.iter().map(|one| one.line(&one.new)).collect();
     let text = format!("Set {} in the ConfigMap {namespace}/{name}", news.join(", "));
-    let (quoted_namespace, quoted_name) = (quoted(namespace), quoted(name));
+    let (of, map_name) = (quoted(namespace), shell::object("configmap", name));
     // A line that isn't there can't be replaced.
     if !changes.iter().all(has) {
-        let edit = format!("kubectl -n {quoted_namespace} edit configmap {quoted_name}");
+        let edit = format!("kubectl -n {of} edit {map_name}");
         let olds = changes.iter().map(|one| match has(one) {
             true => literal(one.line(&one.old)),
             false => sentence(format!("Take {} out again.", one.field)),
@@ -164,7 +164,7 @@ fn edit_config_map(map: &ConfigMap, changes: &[Change]) -> Step {
             [one] => one.clone(),
             more => more.iter().map(|one| format!("-e {one}")).collect::<Vec<_>>().join(" "),
         };
-        format!("kubectl -n {quoted_namespace} get configmap {quoted_name} -o yaml | sed {sed}")
+        format!("kubectl -n {of} get {map_name} -o yaml | sed {sed}")
     };
     let (there, back) = (change(|one| &one.new), change(|one| &one.old));
     undone(

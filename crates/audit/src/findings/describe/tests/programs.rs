@@ -148,7 +148,7 @@ fn a_mesh_of_either_kind() {
     let expected = patch("deployment", Some("shop"), "shop-web", &tproxy, mode("null"));
     assert_eq!(*actions(&istio)[0], expected);
     let unknown = of_owner(Owner::Istio, Vec::new());
-    assert!(commands(&unknown).contains("kubectl -n NAMESPACE patch deployment NAME"));
+    assert!(commands(&unknown).contains("kubectl -n NAMESPACE patch deployment/NAME"));
     let linkerd = of_owner(Owner::Linkerd, rows());
     assert!(commands(&linkerd).contains("config.linkerd.io/skip-inbound-ports"));
 }
@@ -314,7 +314,7 @@ fn kube_proxy_that_knows_pods_by_something_else() {
     let without = commands(&found("    detectLocalMode: NodeCIDR\n"));
     assert!(!without.contains("sed"), "{without}");
     assert!(without.contains(
-        "edit configmap kube-proxy\ndetectLocalMode: ClusterCIDR\nclusterCIDR: 10.42.0.0/16"
+        "edit configmap/kube-proxy\ndetectLocalMode: ClusterCIDR\nclusterCIDR: 10.42.0.0/16"
     ));
     for (mode, field) in
         [("BridgeInterface", "bridgeInterface"), ("InterfaceNamePrefix", "interfaceNamePrefix")]
@@ -354,7 +354,7 @@ fn flags_of_kube_proxy_beside_its_configuration() {
     let all = commands(&of(&cluster(&map, &files), STRANGERS, "", Vec::new()));
     assert!(
         all.starts_with(
-            "kubectl -n kube-system edit configmap kube-proxy\nclusterCIDR: 10.42.0.0/16\n"
+            "kubectl -n kube-system edit configmap/kube-proxy\nclusterCIDR: 10.42.0.0/16\n"
         ),
         "{all}"
     );
