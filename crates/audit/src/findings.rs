@@ -347,8 +347,17 @@ impl<'c> Context<'_, 'c> {
         let taken =
             |address: IpAddr| matrix::bridged(self.cluster).any(|net| net.contains(&address));
         match outside && caller.is_some_and(taken) {
-            // The engine's bridge has the network.
-            true => Suspect::nobody(FindingId::OverlappingRanges, Owner::ContainerEngine),
+            // A bridge has the network: the engine's, unless its name says otherwise.
+            true => {
+                let hosts = self.cluster.nodes.iter().flat_map(|node| &node.host);
+                let mut links = hosts.flat_map(|host| host.links.iter().flatten()).filter(|link| {
+                    let nets = link.addresses.iter().filter_map(|address| address.network());
+                    caller.is_some_and(|caller| nets.into_iter().any(|net| net.contains(&caller)))
+                });
+                let owner = links.find_map(|link| crate::shape::by_bridge(&link.name));
+                let owner = owner.unwrap_or(Owner::ContainerEngine);
+                Suspect::nobody(FindingId::OverlappingRanges, owner)
+            }
             false => Suspect::nobody(FindingId::NoReply, Owner::Unclaimed),
         }
     }

@@ -114,6 +114,7 @@ fn kind(cell: &Cell, cause: &Cause) -> FindingId {
             | Owner::Weave
             | Owner::Tailscale
             | Owner::Libvirt
+            | Owner::Lxc
             | Owner::Firewalld
             | Owner::OvnKubernetes
             | Owner::Unmasq,

@@ -25,6 +25,10 @@ const NFT_TABLES: &[(Is, Owner)] = &[
     (Exactly("docker-bridges"), Owner::Docker),
     (Exactly("firewalld"), Owner::Firewalld),
     (Exactly("libvirt_network"), Owner::Libvirt),
+    (Exactly("lxd"), Owner::Lxc),
+    (Exactly("incus"), Owner::Lxc),
+    // config/init/common/lxc-net.in of lxc/lxc.
+    (Exactly("lxc"), Owner::Lxc),
     (Exactly("ovn-kubernetes"), Owner::OvnKubernetes),
     (Exactly("cni_hostport"), Owner::Portmap),
     (Exactly("cni_plugins_masquerade"), Owner::ContainerEngine),
@@ -103,6 +107,8 @@ const COMMENTS: &[(Is, Owner)] = &[
     (Prefix("CNI firewall plugin rules"), Owner::ContainerEngine),
     // The bridge and ptp plugins' ipMasq: `name: "cbr0" id: "<container>"`.
     (Prefix("name: \""), Owner::ContainerEngine),
+    (Prefix("generated for LXD network"), Owner::Lxc),
+    (Prefix("generated for Incus network"), Owner::Lxc),
     (Prefix("OVN SNAT to Management Port"), Owner::OvnKubernetes),
 ];
 

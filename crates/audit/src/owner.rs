@@ -47,6 +47,8 @@ pub enum Owner {
     Tailscale,
     /// libvirt.
     Libvirt,
+    /// LXD and Incus, and lxc-net of LXC.
+    Lxc,
     /// firewalld.
     Firewalld,
     /// OVN-Kubernetes.
@@ -67,7 +69,7 @@ pub enum Owner {
 
 impl Owner {
     /// All owners.
-    pub const ALL: [Owner; 25] = [
+    pub const ALL: [Owner; 26] = [
         Owner::Calico,
         Owner::KubeProxy,
         Owner::Kubelet,
@@ -85,6 +87,7 @@ impl Owner {
         Owner::Portmap,
         Owner::Tailscale,
         Owner::Libvirt,
+        Owner::Lxc,
         Owner::Firewalld,
         Owner::OvnKubernetes,
         Owner::Kindnet,
@@ -115,6 +118,7 @@ impl Owner {
             Owner::Portmap => "CNI portmap",
             Owner::Tailscale => "Tailscale",
             Owner::Libvirt => "libvirt",
+            Owner::Lxc => "LXC/LXD",
             Owner::Firewalld => "firewalld",
             Owner::OvnKubernetes => "OVN-Kubernetes",
             Owner::Kindnet => "kindnet",

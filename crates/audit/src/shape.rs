@@ -27,8 +27,8 @@ pub(crate) fn owner(host: &Host, table: &Table, chain: &Chain, rule: &Rule) -> O
     if is_bridge_masquerade(host, &shape) {
         return Some(Owner::ContainerEngine);
     }
-    if is_libvirt_network(host, &shape) {
-        return Some(Owner::Libvirt);
+    if let Some(owner) = of_a_bridges_network(host, &shape) {
+        return Some(owner);
     }
     if is_docker(table, &shape) {
         return Some(Owner::Docker);
@@ -124,7 +124,7 @@ fn is_container_bridge(name: &str) -> bool {
 }
 
 /// Docker names its networks' bridges by 12 hexadecimal digits of the network's id.
-fn is_docker_bridge(name: &str) -> bool {
+pub(crate) fn is_docker_bridge(name: &str) -> bool {
     matches!(name, "docker0" | "docker_gwbridge")
         || name
             .strip_prefix("br-")
@@ -226,9 +226,22 @@ fn is_gateway_of(host: &Host, name: &str, range: &IpNet) -> bool {
     })
 }
 
-/// `-s NET ! -d NET -j MASQUERADE`, where NET is on one of libvirt's bridges: libvirt before
-/// version 5.1 had no chains of its own.
-fn is_libvirt_network(host: &Host, shape: &Shape) -> bool {
+/// Whose a bridge is, by the name that the program gives its bridges: of those that write rules of
+/// the same shape for them.
+pub(crate) fn by_bridge(name: &str) -> Option<Owner> {
+    let begins = |all: &[&str]| all.iter().any(|beginning| name.starts_with(beginning));
+    if begins(&["virbr"]) {
+        Some(Owner::Libvirt)
+    } else if begins(&["lxcbr", "lxdbr", "incusbr"]) {
+        Some(Owner::Lxc)
+    } else {
+        None
+    }
+}
+
+/// `-s NET ! -d NET -j MASQUERADE`, where NET is on a bridge of libvirt's, which had no chains of
+/// its own before version 5.1, or of lxc-net's.
+fn of_a_bridges_network(host: &Host, shape: &Shape) -> Option<Owner> {
     let Shape {
         source: Some(Not { is: source, negated: false }),
         destination: Some(Not { is: destination, negated: true }),
@@ -240,13 +253,14 @@ fn is_libvirt_network(host: &Host, shape: &Shape) -> bool {
         fixed: false,
     } = shape
     else {
-        return false;
+        return None;
     };
-    source == destination
-        && host.links.iter().flatten().any(|link| {
-            link.name.starts_with("virbr")
-                && link.addresses.iter().any(|address| address.network() == Some(*source))
-        })
+    let mut links = host
+        .links
+        .iter()
+        .flatten()
+        .filter(|link| link.addresses.iter().any(|address| address.network() == Some(*source)));
+    links.find_map(|link| by_bridge(&link.name)).filter(|_| source == destination)
 }
 
 /// `-d ADDRESS/32 -p PROTOCOL -j MASQUERADE` beside a DNAT in the same table: the whole of what

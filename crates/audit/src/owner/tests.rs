@@ -183,6 +183,9 @@ fn by_nftables_table() {
         ("flannel-ipv4", Owner::Flannel),
         ("unmasq", Owner::Unmasq),
         ("netavark", Owner::Netavark),
+        ("lxd", Owner::Lxc),
+        ("incus", Owner::Lxc),
+        ("lxc", Owner::Lxc),
         ("kindnet-fastpath", Owner::Kindnet),
         ("nat", Owner::Unclaimed),
     ] {
@@ -206,6 +209,9 @@ fn by_comment_and_set_in_a_base_chain() {
         ("kubernetes api of the test cluster", Owner::Unclaimed),
         ("AWS SNAT CHAIN", Owner::AwsVpcCni),
         ("ip-masq-agent: ensure nat POSTROUTING directs all", Owner::IpMasqAgent),
+        ("generated for LXD network lxdbr0", Owner::Lxc),
+        ("generated for LXD network-forward lxdbr0", Owner::Lxc),
+        ("generated for Incus network incusbr0", Owner::Lxc),
         ("name: \"cbr0\" id: \"0c1d\"", Owner::ContainerEngine),
     ] {
         let rules = vec![rule("-j MASQUERADE", Some(comment), vec![Step::Do(MASQUERADE)])];
@@ -260,7 +266,11 @@ fn check_shape(tests: Vec<Step>, expected: Owner) {
         rule("-j DNAT", None, vec![Step::Do(Action::Nat(dnat))]),
     ];
     let (mut host, id) = host(Backend::Legacy, "nat", &[], rules);
-    host.links = Some(vec![bridge("br7", [10, 7, 7, 1]), bridge("virbr0", [192, 168, 122, 1])]);
+    host.links = Some(vec![
+        bridge("br7", [10, 7, 7, 1]),
+        bridge("virbr0", [192, 168, 122, 1]),
+        bridge("lxcbr0", [10, 0, 3, 1]),
+    ]);
     assert_eq!(owner(&host, id), expected, "{text}");
 }
 
@@ -297,6 +307,11 @@ fn container_engines_by_shape() {
 fn libvirt_klipper_and_tailscale_by_shape() {
     let net = |end, negated| network(end, [192, 168, 122, 0], 24, negated);
     check_shape(vec![net(End::Source, false), net(End::Destination, true)], Owner::Libvirt);
+    let lxc = |end, negated| network(end, [10, 0, 3, 0], 24, negated);
+    check_shape(vec![lxc(End::Source, false), lxc(End::Destination, true)], Owner::Lxc);
+    // A bridge that anybody may have made.
+    let other = |end, negated| network(end, [10, 7, 7, 0], 24, negated);
+    check_shape(vec![other(End::Source, false), other(End::Destination, true)], Owner::Unclaimed);
     check_shape(
         vec![
             network(End::Source, [10, 13, 43, 0], 24, false),

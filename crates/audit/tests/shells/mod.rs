@@ -17,7 +17,7 @@ const BEGIN: &str = "-x ";
 const END: &str = "\u{1}";
 
 /// Everything that the commands call; they call nothing of it here.
-const PROGRAMS: [&str; 48] = [
+const PROGRAMS: [&str; 51] = [
     PWNED,
     "awk",
     "bpftool",
@@ -53,6 +53,9 @@ const PROGRAMS: [&str; 48] = [
     "kubectl",
     "linkerd",
     "mv",
+    "podman",
+    "cat",
+    "lxc",
     "nft",
     "pgrep",
     "ps",

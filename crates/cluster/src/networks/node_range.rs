@@ -118,7 +118,8 @@ impl State<'_> {
 
     /// What a device's network is: that of the node's own address first, as pods can be in it.
     fn kind(&self, link: &Link, address: IpAddr, range: &IpNet) -> Option<NetworkKind> {
-        const BRIDGES: [&str; 6] = ["docker", "br-", "podman", "virbr", "lxcbr", "lxdbr"];
+        const BRIDGES: [&str; 8] =
+            ["docker", "br-", "podman", "cni-podman", "virbr", "lxcbr", "lxdbr", "incusbr"];
         if self.own.contains(&address) || self.is_default(&link.name) {
             Some(NetworkKind::Lan)
         } else if BRIDGES.iter().any(|name| link.name.starts_with(name)) {

@@ -13,7 +13,8 @@ use super::{
     sentence, step, title, undone, unseen, value,
 };
 use crate::matrix::{Fate, Row};
-use crate::{Cause, Confidence, Instruction, Remedy, Syntax};
+use crate::shape;
+use crate::{Cause, Confidence, Instruction, Owner, Remedy, Syntax};
 
 /// Callers whose address a node takes for one behind a bridge of its own.
 pub(super) fn taken_for_its_own(context: &Context<'_, '_>, group: &Group) -> Described {
@@ -51,8 +52,53 @@ pub(super) fn taken_for_its_own(context: &Context<'_, '_>, group: &Group) -> Des
     }
 }
 
+/// The bridges that nodes have in these ranges.
+fn bridges<'c>(cluster: &'c Cluster, ranges: &[IpNet]) -> BTreeSet<&'c str> {
+    let links = cluster.nodes.iter().flat_map(|node| &node.host).flat_map(|host| &host.links);
+    let there = links.flatten().filter(|link| {
+        link.addresses.iter().any(|one| one.network().is_some_and(|net| ranges.contains(&net)))
+    });
+    there.map(|link| &*link.name).collect()
+}
+
+/// Another range for a bridge that is known not to be Docker's; `None`: it may be.
+fn of_others(bridges: &BTreeSet<&str>) -> Option<Remedy> {
+    if bridges.is_empty() || bridges.iter().any(|name| shape::is_docker_bridge(name)) {
+        return None;
+    }
+    let steps = bridges.iter().map(|name| {
+        let owner = shape::by_bridge(name);
+        let (how, there) = if owner == Some(Owner::Libvirt) {
+            ("It is a network of libvirt's: its <ip address>", "virsh net-list --all")
+        } else if name.starts_with("lxcbr") {
+            let how = "lxc-net makes it: LXC_ADDR, LXC_NETWORK and LXC_DHCP_RANGE";
+            (how, "cat /etc/default/lxc-net")
+        } else if owner == Some(Owner::Lxc) {
+            ("It is a network of LXD's or Incus's: its ipv4.address", "lxc network list")
+        } else if name.contains("podman") {
+            ("It is a network of Podman's: one of another range", "podman network ls")
+        } else {
+            ("At the program that made it", "ip -d -br addr show type bridge")
+        };
+        let text = format!("Give {name} a range that nobody has, or take it away. {how}");
+        undone(text, [command(there)], [sentence(format!("The old range of {name} again."))])
+    });
+    Some(Remedy {
+        lasting: true,
+        title: "Take the bridge away, or give it another range".to_owned(),
+        steps: steps.collect(),
+        requires: vec![unseen(
+            "nothing on the nodes uses the bridge",
+            command("ip -br link show type bridge_slave"),
+        )],
+    })
+}
+
 /// Another range for the bridge of a container engine, or no bridge.
 pub(in crate::findings) fn other_bridge(cluster: &Cluster, ranges: &[IpNet]) -> Remedy {
+    if let Some(remedy) = of_others(&bridges(cluster, ranges)) {
+        return remedy;
+    }
     let left: Vec<Instruction> = ranges
         .iter()
         .map(|net| {

@@ -12,8 +12,9 @@ use super::{
     unseen, value, way_back, workload,
 };
 use crate::change::{self, RuleChange};
+use crate::judge::Suspect;
 use crate::matrix::Entry;
-use crate::{Action, Edit, Remedy, Requirement, Step, Syntax, quoted};
+use crate::{Action, Edit, Owner, Remedy, Requirement, Step, Syntax, quoted};
 
 /// The files that rules are loaded from at boot, and the family that one is of.
 const PERSISTED: [(&str, Option<Family>); 5] = [
@@ -40,14 +41,15 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
          host instead of the pod.",
         few(&names)
     );
-    let known = names.iter().find_map(|name| setting(context, name));
+    let whose = Whose::of(&group.suspect, &found);
+    let known = names.iter().find_map(|name| setting(context, name, whose));
     let (confidence, cause) = cause(group, text, known);
     let mut remedies = vec![exclude(context, &found, group, Beyond::Pods)];
     let to_nodes = hits_nodes(context, group);
     if to_nodes {
         remedies.extend(exclude_nodes(context, &found, group));
     }
-    remedies.extend(let_flannel(context, &found));
+    remedies.extend(let_flannel(context, &found, whose));
     let pins: Vec<pin::Pin> =
         group.families.iter().filter_map(|family| pin_of_pods(context, *family)).collect();
     remedies.extend(pin::remedy(context, &nodes, &pins));
@@ -67,10 +69,41 @@ pub(super) fn describe(context: &Context<'_, '_>, group: &Group) -> Described {
 }
 
 /// The setting behind the rule on a node.
-fn setting(context: &Context<'_, '_>, node: &str) -> Option<Known> {
+/// Who may have written a rule of a bridge, which decides who brings it back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Docker may have.
+    Dockers,
+    /// Podman, in chains or a table of its own.
+    Podmans,
+    /// A network plugin, in chains or at a bridge of its own.
+    Plugins,
+}
+
+impl Whose {
+    fn of(suspect: &Suspect, found: &[Standing<'_>]) -> Whose {
+        let of_plugin = |rule: &Standing<'_>| {
+            let text = crate::short_text(rule.rule);
+            let mut words = text.split(' ').map(|word| word.trim_matches('"'));
+            rule.chain.name.starts_with("CNI-")
+                || *rule.table.name == *"cni_plugins_masquerade"
+                || words.any(|word| word == "cbr0" || word.starts_with("cni"))
+        };
+        let owner = suspect.cause.owner;
+        if owner == Owner::Netavark {
+            Whose::Podmans
+        } else if owner == Owner::Kubenet || (!found.is_empty() && found.iter().all(of_plugin)) {
+            Whose::Plugins
+        } else {
+            Whose::Dockers
+        }
+    }
+}
+
+fn setting(context: &Context<'_, '_>, node: &str, whose: Whose) -> Option<Known> {
     let engine = &context.cluster.settings.engine;
     let on = |setting: &&Setting<bool>| setting.value;
-    let docker = engine.ip_masq.on(node).filter(on);
+    let docker = engine.ip_masq.on(node).filter(on).filter(|_| whose == Whose::Dockers);
     let plugin = engine.cni_ip_masq.on(node).filter(on);
     if let Some(one) = docker {
         return Some(Known::new("ip-masq: true", &one.place));
@@ -78,7 +111,8 @@ fn setting(context: &Context<'_, '_>, node: &str) -> Option<Known> {
     if let Some(one) = plugin {
         return Some(Known::new("ipMasq: true", &one.place));
     }
-    let runs = engine.places.iter().find(|place| place.node() == Some(node))?;
+    let mut places = engine.places.iter().filter(|_| whose == Whose::Dockers);
+    let runs = places.find(|place| place.node() == Some(node))?;
     Some(Known::new("ip-masq is not set, and true by default", runs))
 }
 
@@ -134,7 +168,7 @@ fn exclude(
             steps.push(step(text, Action::Rules { node: name.clone(), changes: changes.clone() }));
         }
         steps.extend(persist(context, node, &changes));
-        steps.extend(engine(context, node));
+        steps.extend(engine(context, node, Whose::of(&group.suspect, found)));
     }
     if beyond == Beyond::Pods && hits_nodes(context, group) {
         steps.push(by_hand(
@@ -309,16 +343,34 @@ fn kept_somewhere(node: &str, changes: &[RuleChange]) -> Step {
 }
 
 /// What the engine or the plugin is told, so that its own rule doesn't come back.
-fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
+fn engine(context: &Context<'_, '_>, node: usize, whose: Whose) -> Vec<Step> {
     let state = &context.cluster.nodes[node];
     let (name, settings) = (&state.name, &context.cluster.settings.engine);
     let nodes = || vec![name.clone()];
+    if whose == Whose::Podmans {
+        return vec![by_hand(
+            format!(
+                "On {name}, last: Podman writes it again for each container that starts; a network of \
+                 another range, which no pods have, in the place of this one"
+            ),
+            [command("podman network ls")],
+        )];
+    }
     let plugin = settings.cni_ip_masq.on(name).filter(|setting| setting.value);
     if let Some(Place::File { path, key, .. }) = plugin.map(|setting| &setting.place) {
         let text = format!("On {name}, last: the bridge plugin adds no rule for new pods any more");
         let pointer = format!("/{}", key.replace('.', "/"));
         let old = Some("true".to_owned());
         return vec![step(text, value(nodes(), path, (Syntax::Json, &pointer), old, "false"))];
+    }
+    if whose == Whose::Plugins {
+        return vec![by_hand(
+            format!(
+                "On {name}, last: the plugin writes it again for new pods, unless its configuration \
+                 says \"ipMasq\": false"
+            ),
+            [command("grep -rn ipMasq /etc/cni/net.d")],
+        )];
     }
     let docker = settings.places.iter().any(|place| place.node() == Some(name))
         || state.files.contains_key(DAEMON)
@@ -349,7 +401,7 @@ fn engine(context: &Context<'_, '_>, node: usize) -> Vec<Step> {
 }
 
 /// flannel's own rules leave the cluster out: it can do the masquerading.
-fn let_flannel(context: &Context<'_, '_>, found: &[Standing<'_>]) -> Option<Remedy> {
+fn let_flannel(context: &Context<'_, '_>, found: &[Standing<'_>], whose: Whose) -> Option<Remedy> {
     let nodes = rules::nodes(found);
     let flannel = &context.cluster.settings.flannel;
     if !flannel.is_present() || flannel.ip_masq.all().iter().any(|setting| setting.value) {
@@ -384,7 +436,7 @@ fn let_flannel(context: &Context<'_, '_>, found: &[Standing<'_>]) -> Option<Reme
         let changes: Vec<RuleChange> = here.map(Standing::deleted).collect();
         let text = format!("On {name}, once flannel's rules are there, delete the old rule");
         steps.push(step(text, Action::Rules { node: name, changes }));
-        steps.extend(engine(context, node));
+        steps.extend(engine(context, node, whose));
     }
     Some(Remedy {
         lasting: true,

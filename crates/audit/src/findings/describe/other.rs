@@ -384,6 +384,7 @@ fn of_owner(context: &Context<'_, '_>, group: &Group, owner: Owner) -> Remedy {
             "virsh net-edit NETWORK",
             "virsh net-edit NETWORK",
         ),
+        Owner::Lxc => return with_steps(owner, vec![untranslated(group)]),
         Owner::OvnKubernetes => undone(
             "Without translation on the way out: an argument of ovnkube",
             [literal("--disable-snat-multiple-gws")],
@@ -428,6 +429,26 @@ fn with_steps(owner: Owner, steps: Vec<Step>) -> Remedy {
             sentence("A connection from a pod to the outside."),
         )],
     }
+}
+
+/// A network of LXD's or Incus's has a switch for each family.
+fn untranslated(group: &Group) -> Step {
+    let set = |value: &'static str| {
+        group.families.iter().map(move |family| {
+            let ip = match family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            };
+            command(format!("lxc network set NETWORK {ip}.nat={value}"))
+        })
+    };
+    undone(
+        "A network that is not translated: others must know the way back. Incus: `incus network set`. \
+         lxc-net has no switch: a bridge of your own in its place (USE_LXC_BRIDGE=\"false\" in \
+         /etc/default/lxc-net)",
+        set("false"),
+        set("true"),
+    )
 }
 
 /// A switch for each family, and the agents' restart: they read the ConfigMap when they start.

@@ -52,6 +52,34 @@ fn clients_in_the_range_of_a_bridge() {
     assert!(commands(&found).contains("ip route add 172.17.5.9 via GATEWAY\n"));
 }
 
+/// Docker has nothing to do with a bridge of libvirt's.
+#[test]
+fn clients_in_the_range_of_a_bridge_of_others() {
+    for (bridge, wanted, command) in [
+        ("virbr0", "libvirt", "virsh net-list --all"),
+        ("lxcbr0", "LXC_NETWORK", "cat /etc/default/lxc-net"),
+        ("lxdbr0", "LXD", "lxc network list"),
+        ("podman0", "Podman", "podman network ls"),
+        ("docker0", "Docker", "docker ps"),
+    ] {
+        let link = r#"[{"ifindex": 2, "ifname": "NAME", "flags": ["UP"]}]"#.replace("NAME", bridge);
+        let addresses = r#"[{"ifindex": 2, "ifname": "NAME", "flags": ["UP"], "addr_info": [
+            {"family": "inet", "local": "192.168.122.1", "prefixlen": 24, "scope": "global"}]}]"#;
+        let addresses = addresses.replace("NAME", bridge);
+        let files = [
+            ("nodes/a/iptables-save", ""),
+            ("nodes/a/ip-link.json", &*link),
+            ("nodes/a/ip-addr.json", &*addresses),
+        ];
+        let cluster = cluster("kind: Node\nmetadata: {name: a}\n", &files);
+        let suspect = (FindingId::OverlappingRanges, Owner::Unclaimed, "");
+        let found = of(&cluster, suspect, "", vec![outside("192.168.122.9", Fate::Lost)]);
+        let all = format!("{:?}", found.remedies[0]);
+        assert!(all.contains(wanted) && all.contains(command), "{bridge}\n{all}");
+        assert_eq!(all.to_lowercase().contains("docker"), bridge == "docker0", "{all}");
+    }
+}
+
 #[test]
 fn no_answer_and_what_was_seen() {
     let cluster = cluster("kind: Node\nmetadata: {name: a}\n", &[]);

@@ -194,6 +194,8 @@ fn switches_of_other_programs() {
         local.title,
         "A rule of Tailscale rewrites the clients of Services that promise Local"
     );
+    let lxd = found(stray, Owner::Lxc, Entry::Node, Client::Pod);
+    assert_eq!(undone_by(&lxd.remedies[0]), ["lxc network set NETWORK ipv4.nat=true"]);
     let between = found(FindingId::PodToPodRewritten, Owner::Libvirt, Entry::Pod, Client::Pod);
     assert_eq!(between.title, "A rule of libvirt rewrites the source between two pods");
 }
@@ -477,4 +479,45 @@ fn the_health_check_of_a_load_balancer() {
     assert!(!line.contains("NODE") && !line.contains('#'), "{line}");
     let shell = std::process::Command::new("sh").args(["-n", "-c", line]).status().unwrap();
     assert!(shell.success(), "{line}");
+}
+
+/// Docker is told nothing about rules that others bring back.
+#[test]
+fn a_hosts_rule_of_others_than_docker() {
+    let plugin = "*nat\n:POSTROUTING ACCEPT [0:0]\n\
+        -A POSTROUTING -s 172.7.21.0/24 ! -o cni-podman0 -j MASQUERADE\nCOMMIT\n";
+    let netavark = "*nat\n:POSTROUTING ACCEPT [0:0]\n:NETAVARK-1D8721804F16F - [0:0]\n\
+        -A POSTROUTING -s 10.88.0.0/16 -j NETAVARK-1D8721804F16F\n\
+        -A NETAVARK-1D8721804F16F -d 10.88.0.0/16 -j ACCEPT\n\
+        -A NETAVARK-1D8721804F16F ! -d 224.0.0.0/4 -j MASQUERADE\nCOMMIT\n";
+    let at_cni = "nat POSTROUTING: -s <node's pods> ! -o cni-podman0 -j MASQUERADE";
+    for (rules, owner, name, wanted) in [
+        (DOCKER, Owner::ContainerEngine, ENGINE.2, "/etc/docker/daemon.json"),
+        (plugin, Owner::ContainerEngine, at_cni, "\"ipMasq\": false"),
+        (netavark, Owner::Netavark, "NETAVARK", "Podman writes it again"),
+    ] {
+        let files = [
+            ("nodes/a/iptables-legacy-save", rules),
+            ("nodes/a/files/run/flannel/subnet.env", "FLANNEL_NETWORK=172.7.0.0/16\n"),
+        ];
+        let cluster = cluster(HOSTS, &files);
+        let host = cluster.nodes[0].host.as_ref().unwrap();
+        let ids = (0..2).flat_map(|chain| (0..2).map(move |rule| (chain, rule)));
+        let ids = ids.map(|(chain, rule)| unmasq_eval::trace::RuleId {
+            table: 0,
+            chain: unmasq_model::ruleset::ChainId(chain),
+            rule,
+        });
+        let labels: Vec<String> = ids.map(|id| crate::label(host, id)).collect();
+        let label = labels.iter().rfind(|label| label.contains("NETAVARK"));
+        let name = label.map_or(name, |label| label);
+        let found = of(&cluster, (FindingId::HostMasquerade, owner, name), "", Vec::new());
+        let all = format!("{:?} {:?}", found.remedies, found.cause);
+        assert!(
+            all.contains(&format!("{wanted:?}").trim_matches('"').to_owned()),
+            "{wanted}\n{all}"
+        );
+        let docker = all.to_lowercase().contains("docker/daemon");
+        assert_eq!(docker, wanted.contains("docker"), "{all}");
+    }
 }
