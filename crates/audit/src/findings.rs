@@ -394,10 +394,15 @@ impl<'c> Context<'_, 'c> {
         node.is_some_and(|node| flannel::writer(self.cluster, node) == flannel::Writer::Gone)
     }
 
-    /// Calico's pool that a row's caller has an address of.
+    /// Calico's pool that a row's caller has an address of. Of pools inside each other one with
+    /// natOutgoing, for Felix masquerades what comes from any such (felix/dataplane/linux/masq_mgr.go);
+    /// then the narrowest.
     fn pool_of(&self, row: &Row) -> Option<&'c IpPool> {
         let caller = self.caller(row)?;
-        self.cluster.objects.ip_pools.iter().find(|pool| pool.spec.cidr.contains(&caller))
+        let pools = self.cluster.objects.ip_pools.iter();
+        pools
+            .filter(|pool| pool.spec.cidr.contains(&caller))
+            .max_by_key(|pool| (pool.spec.nat_outgoing, pool.spec.cidr.prefix_len()))
     }
 
     /// Which one of its kind a suspect is that hurts these Services.

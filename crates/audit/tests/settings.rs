@@ -75,6 +75,22 @@ fn clients_in_a_pool_that_pods_use() {
     assert_eq!((of_pool.severity, of_pool.owner), (Severity::Error, Owner::Calico));
 }
 
+/// Of pools inside each other the one is named that masquerades: the narrowest with natOutgoing.
+#[test]
+fn clients_in_a_pool_inside_another() {
+    for (nat_outgoing, expected) in [(true, "narrow"), (false, "default-ipv4-ippool")] {
+        let pool = format!(
+            "kind: IPPool\nmetadata: {{name: narrow}}\n\
+             spec: {{cidr: 192.168.7.0/24, natOutgoing: {nat_outgoing}}}\n"
+        );
+        let audit = with("canal-rke", &pool);
+        let of_rows = of(&audit, FindingId::CalicoUnusedPool).into_iter();
+        let of_rows = of_rows.filter(|one| !one.affected.rows.is_empty());
+        let subjects: Vec<&str> = of_rows.map(|one| &*one.subject).collect();
+        assert_eq!(subjects, [expected]);
+    }
+}
+
 fn texts(finding: &Finding) -> Vec<&str> {
     finding.evidence.iter().map(|one| one.text.as_str()).collect()
 }

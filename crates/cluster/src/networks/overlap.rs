@@ -23,9 +23,10 @@ fn is_by_design(outer: &Network, inner: &Network) -> bool {
     use NetworkKind::{Bridge, ClusterPods, Lan, NodePods, Pool, Route, Services};
     match (&outer.kind, &inner.kind) {
         (NodePods { node }, NodePods { node: other }) => node == other,
+        // Calico's own API refuses one inside another (libcalico-go/lib/clientv3/ippool.go).
+        (Pool(one), Pool(other)) => one.name == other.name,
         (ClusterPods, ClusterPods)
         | (Services, Services)
-        | (Pool(_), Pool(_))
         | (Lan, Lan)
         | (Bridge, Bridge)
         | (Route, Route) => true,

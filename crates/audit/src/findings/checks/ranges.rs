@@ -135,13 +135,9 @@ fn of_cluster(cluster: &Cluster, outer: &Network, inner: &Network) -> Finding {
     };
     let subject = format!("{one}, {other}");
     let flows = vec![format!("anything to or from {}", inner.range)];
-    let found = finding(
-        FindingId::OverlappingRanges,
-        subject,
-        Severity::Warning,
-        Owner::Unclaimed,
-        described,
-    );
+    let pools = [outer, inner].iter().all(|one| matches!(one.kind, NetworkKind::Pool(_)));
+    let whose = if pools { Owner::Calico } else { Owner::Unclaimed };
+    let found = finding(FindingId::OverlappingRanges, subject, Severity::Warning, whose, described);
     with(found, flows, &[outer, inner])
 }
 
@@ -205,6 +201,19 @@ fn has(both: [&Network; 2], kind: &NetworkKind) -> bool {
 /// What comes of it.
 fn effect(outer: &Network, inner: &Network) -> &'static str {
     let both = [outer, inner];
+    if let (NetworkKind::Pool(around), NetworkKind::Pool(pool)) = (&outer.kind, &inner.kind) {
+        return match around.nat_outgoing && !pool.nat_outgoing {
+            true => {
+                "Calico masquerades what comes from any pool with natOutgoing: the inner one has none, \
+                 and is masqueraded all the same, by the outer one's. Calico's own API refuses such a \
+                 pool; only kubectl, on the object itself, makes one."
+            }
+            false => {
+                "Of which pool an address in both is, and whose settings count for it, nobody says. \
+                 Calico's own API refuses such a pool; only kubectl, on the object itself, makes one."
+            }
+        };
+    }
     if both
         .iter()
         .any(|one| matches!(&one.kind, NetworkKind::Pool(pool) if pool.used == Some(false)))

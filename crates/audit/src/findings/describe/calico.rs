@@ -6,7 +6,7 @@ use unmasq_cluster::settings::Calico;
 use unmasq_model::packet::Family;
 
 use super::{
-    Context, Described, Group, Known, by_hand, cause, command, computed, count, environment,
+    Context, Described, Group, Known, by_hand, cause, command, computed, count, environment, few,
     networks, patch, patch_command, pin, rollout, rules, sentence, step, title, undone, unseen,
     way_back, workload,
 };
@@ -282,8 +282,9 @@ pub(super) fn out_of_the_pools(
     let text = format!(
         "Calico's rule {} masquerades what comes from {from} and goes to an address outside of all \
          pools. The nodes' own network is in no pool, so a node sees the other node instead of \
-         the pod.",
-        group.suspect.cause.rule
+         the pod.{}",
+        group.suspect.cause.rule,
+        pool.map_or_else(String::new, |pool| inside(context, pool))
     );
     let (confidence, cause) = cause(group, text, known);
     let mut remedies = vec![exclude_hosts(&context.cluster.settings.calico)];
@@ -305,6 +306,27 @@ pub(super) fn out_of_the_pools(
         confidence,
         cause,
         remedies,
+    }
+}
+
+/// Pools without natOutgoing inside one that has it, whose addresses it masquerades too.
+fn inside(context: &Context<'_, '_>, outer: &IpPool) -> String {
+    let within = |one: &&IpPool| {
+        let (range, around) = (one.spec.cidr, outer.spec.cidr);
+        !one.spec.nat_outgoing
+            && outer.spec.nat_outgoing
+            && around != range
+            && around.contains(&range)
+    };
+    let pools = context.cluster.objects.ip_pools.iter().filter(within);
+    let names: Vec<String> =
+        pools.map(|one| format!("{} ({})", one.metadata.name, one.spec.cidr)).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(
+            " That a pool inside it has natOutgoing: false changes nothing for its addresses: {}.",
+            few(&names)
+        ),
     }
 }
 

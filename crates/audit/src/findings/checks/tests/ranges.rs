@@ -75,3 +75,33 @@ fn clients_in_the_range_of_a_bridge() {
     };
     assert_eq!(*first, expected);
 }
+
+/// Only kubectl can make it: the inner pool's natOutgoing: false is no use, as Felix looks at all
+/// pools that have it.
+#[test]
+fn a_pool_of_calico_inside_another() {
+    let pools = |outer: bool, inner: bool| {
+        format!(
+            "kind: Node\nmetadata: {{name: n1}}\n---\n\
+             kind: IPPool\nmetadata: {{name: wide}}\nspec: {{cidr: 10.42.0.0/16, natOutgoing: {outer}}}\n---\n\
+             kind: IPPool\nmetadata: {{name: plain}}\nspec: {{cidr: 10.42.8.0/24, natOutgoing: {inner}}}\n---\n\
+             kind: Pod\nmetadata: {{name: a, namespace: x}}\nspec: {{nodeName: n1}}\nstatus: {{podIP: 10.42.8.5}}\n"
+        )
+    };
+    let of_pools = |outer, inner| {
+        let cluster = cluster(&pools(outer, inner), &[]);
+        let all = found(&cluster, "");
+        let [one] = of(&all, FindingId::OverlappingRanges)[..] else { panic!("{all:?}") };
+        (one.subject.clone(), one.owner, one.cause.text.clone())
+    };
+    let (subject, owner, text) = of_pools(true, false);
+    assert_eq!(subject, "Calico's pool wide 10.42.0.0/16, Calico's pool plain 10.42.8.0/24");
+    assert_eq!(owner, Owner::Calico);
+    assert!(text.contains("is masqueraded all the same"), "{text}");
+    for (outer, inner) in [(true, true), (false, true), (false, false)] {
+        let (_, _, text) = of_pools(outer, inner);
+        assert!(text.contains("nobody says") && !text.contains("all the same"), "{text}");
+    }
+    let apart = pools(true, false).replace("10.42.0.0/16", "10.43.0.0/16");
+    assert_eq!(severities(&cluster(&apart, &[]), ""), []);
+}
