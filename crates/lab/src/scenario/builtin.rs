@@ -20,6 +20,7 @@ pub const BUILTIN: &[(&str, &str)] = builtin![
     "stale-flannel-rules",
     "engine-subnet-overlap",
     "cluster-cidr-too-small",
+    "policy-behind-masquerade",
 ];
 
 /// The text of a scenario by its name.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use unmasq_audit::{FindingId, Owner, Severity};
+use unmasq_audit::{Finding, FindingId, Owner, Severity};
 use unmasq_lab::findings::audited;
 use unmasq_lab::scenario::BUILTIN;
 
@@ -47,6 +47,13 @@ const PLANTED: &[(&str, FindingId, Owner, Severity, &str)] = {
         ("stale-flannel-rules", Id::StaleFlannelRules, Owner::Flannel, Error, ""),
         ("engine-subnet-overlap", Id::OverlappingRanges, Owner::ContainerEngine, Error, ""),
         ("cluster-cidr-too-small", Id::ClusterCidrMismatch, Owner::KubeProxy, Error, "clusterCIDR"),
+        (
+            "policy-behind-masquerade",
+            Id::ExternalTrafficPolicyCluster,
+            Owner::KubeProxy,
+            Error,
+            "externalTrafficPolicy: Cluster",
+        ),
     ]
 };
 
@@ -69,7 +76,10 @@ fn scenario(name: &str, text: &str) -> Result<()> {
     let found = first.cause.setting.as_deref().unwrap_or_default();
     ensure!(found.contains(setting), "the setting is {found:?}: {line}");
     let bad = |severity: Severity| severity >= Severity::Warning;
-    let others = audited.before.findings.iter().filter(|one| bad(one.severity) && one.id != *id);
+    // What follows from it is found beside it.
+    let follows = |one: &Finding| one.caused_by.iter().any(|cause| cause.id == *id);
+    let others = audited.before.findings.iter();
+    let others = others.filter(|one| bad(one.severity) && one.id != *id && !follows(one));
     ensure!(others.count() == 0, "other errors or warnings: {line}");
     let left = audited.after.findings.iter().filter(|one| bad(one.severity));
     ensure!(left.count() == 0, "errors or warnings are left: {line}");
