@@ -67,7 +67,10 @@ fn random_rulesets() -> Result<()> {
 /// The rulesets of other projects that this kernel takes.
 fn other_projects() -> Result<()> {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus");
-    let Ok(entries) = std::fs::read_dir(corpus) else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir(corpus) else {
+        eprintln!("other_projects: nothing was looked at: {corpus} isn't there");
+        return Ok(());
+    };
     let mut loaded = 0;
     let mut wrong = Vec::new();
     for entry in entries {
