@@ -12,7 +12,8 @@ use unmasq_audit::dependent::dependences;
 use unmasq_audit::expect::Expectations;
 use unmasq_audit::matrix::change::{self, Change, Changes, Direction};
 use unmasq_audit::{
-    Action, Audit, Finding, FindingId, Instruction, Remedy, Request, Requirement, Severity, audit, clients,
+    Action, Audit, Finding, FindingId, Instruction, Remedy, Request, Requirement, Severity, audit,
+    clients,
 };
 use unmasq_cluster::Cluster;
 use unmasq_cluster::paths::Paths;

@@ -56,7 +56,7 @@ pub(crate) fn ended() -> Result<()> {
     let plan = planned(&before, &Wanted::default()).map_err(|why| anyhow::anyhow!("{why}"))?;
     let deeds: Vec<Deed> =
         plan.deeds().into_iter().filter(|deed| matches!(deed, Deed::Rules(_))).collect();
-    let target = Nodes { session: &session, files: Default::default() };
+    let target = Nodes::of(&session);
     let folder = tempfile::tempdir()?;
     let mut journal = Journal::create(&folder.path().join("journal"), Vec::new(), deeds)?;
     let outcome = unmasq_apply::apply(&target, &mut journal, &mut |_| {});
