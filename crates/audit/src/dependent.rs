@@ -49,6 +49,8 @@ pub struct Dependence {
     pub networks: Vec<IpNet>,
     /// What is left out of them.
     pub except: Vec<IpNet>,
+    /// Words of its list that are no network: then whom it names isn't known, and `networks` is empty.
+    pub unread: Vec<String>,
     /// The families that it can be about.
     pub families: Vec<Family>,
     /// How the one who judges learns the client's address, if not from the packet.

@@ -10,6 +10,8 @@ use unmasq_cluster::networks::Ranges;
 use unmasq_cluster::settings::{Contradiction, Unread, Unreadable};
 use unmasq_model::packet::Family;
 
+use crate::dependent::Dependence;
+
 /// Something that settings say and nobody can go by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
@@ -61,6 +63,30 @@ pub(crate) fn doubts(cluster: &Cluster) -> Vec<Doubt> {
         all.extend(conflict(networks.cluster_pods(family), &format!("all pods' {version} range")));
         all.extend(conflict(networks.services(family), &format!("the Services' {version} range")));
     }
+    all
+}
+
+/// Those of settings that depend on the source: words of lists that are no network.
+pub(crate) fn of_lists(dependences: &[Dependence]) -> Vec<Doubt> {
+    let unread = dependences.iter().filter(|one| !one.unread.is_empty());
+    let doubt = |one: &Dependence| {
+        let place = one.place();
+        let mut words: Vec<String> =
+            one.unread.iter().take(FEW).map(|word| shortened(word)).collect();
+        if one.unread.len() > FEW {
+            words.push(format!("{} more", one.unread.len() - FEW));
+        }
+        let (words, are) = (words.join(", "), if one.unread.len() == 1 { "is" } else { "are" });
+        Doubt {
+            kind: DoubtKind::Unreadable,
+            text: format!("{place}: {words} {are} no network, so whom the list means isn't known"),
+            places: vec![place],
+            mend: "write networks and addresses with commas between them, and capture again"
+                .to_owned(),
+        }
+    };
+    let mut all: Vec<Doubt> = unread.map(doubt).collect();
+    all.dedup();
     all
 }
 

@@ -108,15 +108,9 @@ pub fn audit(
     hidden.extend(expectations.mismatches(cluster));
     hidden.extend(judge.unjudged(&matrix));
     let assumptions = assumptions(cluster, &matrix);
-    Audit {
-        findings,
-        matrix,
-        totals,
-        assumptions,
-        missing,
-        hidden,
-        doubts: crate::doubts::doubts(cluster),
-    }
+    let mut doubts = crate::doubts::doubts(cluster);
+    doubts.extend(crate::doubts::of_lists(&dependences));
+    Audit { findings, matrix, totals, assumptions, missing, hidden, doubts }
 }
 
 /// Whom an audit asks about outside: anybody, and everybody whom a rule, a setting or an expectation

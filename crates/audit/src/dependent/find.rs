@@ -55,6 +55,7 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
         families: families(&networks),
         networks,
         except: Vec::new(),
+        unread: Vec::new(),
         told_by: None,
         admissions: no_admissions(),
     })
@@ -66,9 +67,9 @@ fn of_ingress(
     rule: ClientRule<'_>,
     (services, told_by): (Vec<u32>, Option<ToldBy>),
 ) -> Dependence {
-    let networks: Vec<IpNet> = match rule.kind {
-        ClientRuleKind::AllowList | ClientRuleKind::DenyList => networks(rule.value),
-        ClientRuleKind::RateLimit => Vec::new(),
+    let Listed { networks, unread } = match rule.kind {
+        ClientRuleKind::AllowList | ClientRuleKind::DenyList => Listed::read(rule.value),
+        ClientRuleKind::RateLimit => Listed::default(),
     };
     let (what, kind) = match rule.kind {
         ClientRuleKind::AllowList => {
@@ -89,6 +90,7 @@ fn of_ingress(
         families: families(&networks),
         networks,
         except: Vec::new(),
+        unread,
         told_by,
         admissions: no_admissions(),
     }
@@ -101,10 +103,14 @@ fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> 
     let services: Vec<u32> = controller(cluster, names("nginx.ingress.kubernetes.io"));
     let services: Vec<u32> =
         services.into_iter().filter(|index| is_of(cluster, *index, config)).collect();
-    let (networks, said) = match config.data.get(REAL_IP) {
-        Some(value) => (networks(value), value.as_str()),
-        None => (vec![everywhere(Family::V4), everywhere(Family::V6)], "everybody"),
+    let (listed, said) = match config.data.get(REAL_IP) {
+        Some(value) => (Listed::read(value), value.as_str()),
+        None => {
+            let networks = vec![everywhere(Family::V4), everywhere(Family::V6)];
+            (Listed { networks, unread: Vec::new() }, "everybody")
+        }
     };
+    let Listed { networks, unread } = listed;
     let (what, field) = match told {
         ToldBy::ProxyProtocol => ("the PROXY protocol", PROXY_PROTOCOL),
         ToldBy::ForwardedFor => ("the header X-Forwarded-For", FORWARDED),
@@ -119,6 +125,7 @@ fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> 
         families: families(&networks),
         networks,
         except: Vec::new(),
+        unread,
         told_by: Some(told),
         admissions: no_admissions(),
     })
@@ -219,14 +226,31 @@ fn told(config: &ConfigMap) -> Option<ToldBy> {
 }
 
 /// Networks and addresses between commas.
-pub(super) fn networks(text: &str) -> Vec<IpNet> {
-    let words = text.split([',', ' ', '\n']).filter(|word| !word.is_empty());
-    words
-        .filter_map(|word| {
+#[derive(Default)]
+pub(super) struct Listed {
+    /// All of them, if each word is one.
+    pub(super) networks: Vec<IpNet>,
+    /// Words that aren't. What a controller makes of a list with such a word, and of the words beside
+    /// it, isn't known.
+    pub(super) unread: Vec<String>,
+}
+
+impl Listed {
+    pub(super) fn read(text: &str) -> Listed {
+        let is_between = |letter: char| letter == ',' || letter.is_whitespace();
+        let (mut networks, mut unread) = (Vec::new(), Vec::new());
+        for word in text.split(is_between).filter(|word| !word.is_empty()) {
             let net = word.parse::<IpNet>().map(|net| net.trunc());
-            net.or_else(|_| word.parse::<IpAddr>().map(IpNet::from)).ok()
-        })
-        .collect()
+            match net.or_else(|_| word.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(net) => networks.push(net),
+                Err(_) => unread.push(word.to_owned()),
+            }
+        }
+        if !unread.is_empty() {
+            networks.clear();
+        }
+        Listed { networks, unread }
+    }
 }
 
 fn everywhere(family: Family) -> IpNet {

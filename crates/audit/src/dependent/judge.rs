@@ -195,6 +195,9 @@ fn policy(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) 
 }
 
 fn trusted(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
+    if !dependence.unread.is_empty() {
+        return None;
+    }
     let finding = FindingId::ForwardedForUntrusted;
     let by_header = match dependence.told_by? {
         ToldBy::ForwardedFor => true,

@@ -86,6 +86,7 @@ fn of_rule(
             pods: pods.iter().copied().filter(|one| Family::of(*one) == family).collect(),
             networks: vec![*cidr],
             except: except.clone(),
+            unread: Vec::new(),
             families: vec![family],
             told_by: None,
             admissions: Arc::clone(&admissions),

@@ -343,6 +343,37 @@ fn ingresses_need_what_their_controller_sees() {
     assert_eq!(unjudged(&dependences(&other)), [sentence]);
 }
 
+/// What a controller does about a word that is no network, nobody knows here.
+#[test]
+fn a_list_with_a_word_that_is_no_network_names_nobody() {
+    let allow = "nginx.ingress.kubernetes.io/whitelist-source-range";
+    let place = format!("Ingress shop/site, annotation {allow}");
+    for (list, said) in [
+        ("198.51.100.0/24;10.9.0.0/16", "198.51.100.0/24;10.9.0.0/16 is"),
+        ("198.51.100.0/24; 10.9.0.0/16", "198.51.100.0/24; is"),
+        ("10.0.0.0/33,192.0.2.7,a,b,c", "10.0.0.0/33, a, b, 1 more are"),
+    ] {
+        let found = dependences(&nginx(allow, list, json!({})));
+        assert_eq!(found[0].networks, [], "{list}");
+        let [doubt] = &crate::doubts::of_lists(&found)[..] else { panic!("{list}") };
+        let text = format!("{place}: {said} no network, so whom the list means isn't known");
+        assert_eq!((&doubt.text, &doubt.places[..]), (&text, &[place.clone()][..]));
+    }
+    let found = dependences(&nginx(allow, "198.51.100.0/24,\n\t192.0.2.7", json!({})));
+    assert_eq!((found[0].networks.len(), crate::doubts::of_lists(&found)), (2, Vec::new()));
+    // Whether the node is among those who are believed isn't known either.
+    let lost =
+        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let believed = json!({"use-forwarded-headers": "true", "proxy-real-ip-cidr": "10.0.0.0/33"});
+    assert_eq!(judged(&nginx("x/y", "", believed), vec![lost()]), []);
+    let spec = json!({"ipAllowList": {"sourceRange": ["198.51.100.7", "bogus"]}});
+    let found = dependences(&traefik("traefik.io", spec, route(json!({"name": "office"}))));
+    assert_eq!(
+        (&found[0].networks[..], &found[0].unread[..]),
+        (&[][..], &["bogus".to_owned()][..])
+    );
+}
+
 #[test]
 fn headers_are_believed_of_somebody() {
     let lost =

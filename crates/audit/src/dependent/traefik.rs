@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Lookup, Middleware, MiddlewareRef};
 
-use super::find::{controller, families, names, networks};
+use super::find::{Listed, controller, families, names};
 use super::{Dependence, Kind, no_admissions};
 use crate::expect::ToldBy;
 
@@ -113,7 +113,7 @@ fn used(cluster: &Cluster) -> BTreeSet<Name> {
 fn of_middleware(traefik: &Traefik, one: &Middleware) -> Vec<Dependence> {
     let spec = &one.spec;
     let made = |what: &str, field: &str, kind, listed: &[String], strategy: Option<&IpStrategy>| {
-        let networks = networks(&listed.join(","));
+        let Listed { networks, unread } = Listed::read(&listed.join(","));
         // Without a strategy it is the address of the connection, whatever headers are believed.
         let by_header = strategy.is_some_and(IpStrategy::is_by_header);
         let told = by_header.then_some(ToldBy::ForwardedFor).or(traefik.proxied);
@@ -127,6 +127,7 @@ fn of_middleware(traefik: &Traefik, one: &Middleware) -> Vec<Dependence> {
             families: families(&networks),
             networks,
             except: Vec::new(),
+            unread,
             told_by: told,
             admissions: no_admissions(),
         }
