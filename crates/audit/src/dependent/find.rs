@@ -20,7 +20,7 @@ pub fn dependences(cluster: &Cluster) -> Vec<Dependence> {
 
 /// The same, with what was made already.
 pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
-    let mut all = policy::dependences(cluster);
+    let mut all = policy::dependences(lookup, cluster);
     for (index, service) in (0..).zip(&cluster.objects.services) {
         all.extend(of_service(index, service));
     }

@@ -82,9 +82,9 @@ impl Rows {
 }
 
 /// The Services of a row for which a setting is wrong.
-fn services(
-    doors: &Doors<'_>,
-    dependence: &Dependence,
+fn services<'a>(
+    doors: &Doors<'a>,
+    dependence: &'a Dependence,
     row: &Row,
     judged: &Judged,
     about: Vec<u32>,

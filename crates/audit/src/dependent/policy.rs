@@ -5,13 +5,14 @@
 //! `NetworkPolicySpec.Ingress`). So an `ipBlock` matters at the ports that its rule is about, where
 //! no other rule lets everybody in; and whom another rule names is let in by that one.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{
-    ContainerPort, EndpointSlice, IngressRule, IpBlock, LabelSelector, NetworkPolicy, Peer, Pod,
+    ContainerPort, IngressRule, IpBlock, LabelSelector, Lookup, NetworkPolicy, Peer, Pod,
     PolicyPort, Service, ServicePort, TargetPort,
 };
 use unmasq_model::packet::Family;
@@ -27,21 +28,27 @@ pub struct Admission {
     /// The Service and its port: indices in `objects.services` and its `spec.ports`.
     pub(super) port: (u32, u32),
     /// All rules that let somebody in there, nobody everybody.
-    rules: Vec<RuleAt>,
+    rules: Arc<[RuleAt]>,
 }
 
 /// The `ipBlock`s of a cluster, in order of the policies.
-pub(super) fn dependences(cluster: &Cluster) -> Vec<Dependence> {
+pub(super) fn dependences(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
     let mut all = Vec::new();
-    let mut namespaces: BTreeMap<&str, Guarded<'_>> = BTreeMap::new();
-    for (index, policy) in cluster.objects.network_policies.iter().enumerate() {
-        let named = policy.spec.ingress.iter().flat_map(|rule| &rule.from);
-        if !policy.is_for_ingress() || named.filter(|peer| peer.ip_block.is_some()).count() == 0 {
+    let mut of_namespaces: BTreeMap<&str, Policies<'_>> = BTreeMap::new();
+    let policies = cluster.objects.network_policies.iter().enumerate();
+    for (index, policy) in policies.clone().filter(|(_, one)| one.is_for_ingress()) {
+        of_namespaces.entry(&policy.metadata.namespace).or_default().insert(index, policy);
+    }
+    let mut guarded: BTreeMap<&str, Guarded<'_>> = BTreeMap::new();
+    for (index, policy) in policies {
+        let mut named = policy.spec.ingress.iter().flat_map(|rule| &rule.from);
+        if !policy.is_for_ingress() || !named.any(|peer| peer.ip_block.is_some()) {
             continue;
         }
         let namespace = &*policy.metadata.namespace;
+        let Some(its) = of_namespaces.get(namespace) else { continue };
         let guarded =
-            namespaces.entry(namespace).or_insert_with(|| Guarded::new(cluster, namespace));
+            guarded.entry(namespace).or_insert_with(|| Guarded::new(lookup, cluster, its));
         for (number, rule) in policy.spec.ingress.iter().enumerate() {
             of_rule(policy, (index, number), rule, guarded, &mut all);
         }
@@ -56,8 +63,8 @@ fn of_rule(
     guarded: &Guarded<'_>,
     all: &mut Vec<Dependence>,
 ) {
-    let groups = || guarded.groups.iter().filter(|group| group.policies.contains(&at.0));
-    let of_rule = || guarded.ports.iter().filter(|port| port.rules.contains(&at));
+    let groups = || guarded.groups_of(at.0);
+    let of_rule = || guarded.ports_of(at);
     // Nothing depends on who asks where everybody is let in.
     let open = of_rule().all(|port| port.open)
         && (of_rule().next().is_some() || groups().all(|group| group.open))
@@ -67,7 +74,7 @@ fn of_rule(
     }
     let admissions: BTreeSet<Admission> = of_rule()
         .filter(|port| !port.open)
-        .map(|port| Admission { port: port.port, rules: port.rules.clone() })
+        .map(|port| Admission { port: port.port, rules: Arc::clone(&port.rules) })
         .collect();
     let admissions: Arc<[Admission]> = admissions.into_iter().collect();
     let mut services: Vec<u32> = admissions.iter().map(|one| one.port.0).collect();
@@ -94,10 +101,17 @@ fn of_rule(
     }
 }
 
+/// The policies of a namespace by their indices in `objects.network_policies`.
+type Policies<'a> = BTreeMap<usize, &'a NetworkPolicy>;
+
 /// The pods of a namespace that policies are about, and the Services in front of them.
 struct Guarded<'a> {
     groups: Vec<Group<'a>>,
     ports: Vec<GuardedPort>,
+    /// Indices in `groups`, by policy.
+    by_policy: BTreeMap<usize, Vec<usize>>,
+    /// Indices in `ports`, by rule.
+    by_rule: BTreeMap<RuleAt, Vec<usize>>,
 }
 
 /// Pods that the same policies are about, and whose ports have the same names.
@@ -113,42 +127,54 @@ struct Group<'a> {
 struct GuardedPort {
     port: (u32, u32),
     /// The rules that let somebody in.
-    rules: Vec<RuleAt>,
+    rules: Arc<[RuleAt]>,
     /// Whether one of them lets in everybody.
     open: bool,
 }
 
 impl<'a> Guarded<'a> {
-    fn new(cluster: &'a Cluster, namespace: &str) -> Guarded<'a> {
-        let policies: Vec<(usize, &NetworkPolicy)> = (0..)
-            .zip(&cluster.objects.network_policies)
-            .filter(|(_, one)| one.metadata.namespace == namespace && one.is_for_ingress())
-            .collect();
-        let groups = groups(cluster, namespace, &policies);
+    fn new(lookup: &Lookup<'a>, cluster: &'a Cluster, policies: &Policies<'_>) -> Guarded<'a> {
+        let groups = groups(lookup, policies);
         let mut ports = Vec::new();
-        let services = (0..).zip(&cluster.objects.services);
-        for (index, service) in services.filter(|(_, one)| one.metadata.namespace == namespace) {
-            let listed: BTreeSet<IpAddr> = slices_of(cluster, service)
-                .flat_map(|slice| &slice.endpoints)
-                .flat_map(|one| one.addresses.iter().copied())
-                .collect();
-            let is_behind = |pod: &&&Pod| {
-                service.selects(&pod.metadata.labels) || pod.ips().any(|ip| listed.contains(&ip))
-            };
-            for group in &groups {
-                let Some(pod) = group.pods.iter().find(is_behind) else { continue };
+        for group in &groups {
+            // One of its pods behind each Service: the others' ports have the same names.
+            let mut behind: BTreeMap<u32, &Pod> = BTreeMap::new();
+            for pod in &group.pods {
+                for service in lookup.services_of([*pod]) {
+                    behind.entry(service).or_insert(pod);
+                }
+            }
+            for (index, pod) in behind {
+                let Some(service) = cluster.objects.services.get(index as usize) else { continue };
                 for (number, port) in (0..).zip(&service.spec.ports) {
-                    let target = target(cluster, service, port, pod);
-                    let Some(target) = target else { continue };
-                    ports.push(
-                        group.port((index, number), &policies, |rule| {
-                            covers(rule, pod, port, target)
-                        }),
-                    );
+                    let Some(target) = target(lookup, service, port, pod) else { continue };
+                    let covers = |rule: &IngressRule| covers(rule, pod, port, target);
+                    ports.push(group.port((index, number), policies, covers));
                 }
             }
         }
-        Guarded { groups, ports }
+        let (mut by_policy, mut by_rule) = (BTreeMap::new(), BTreeMap::new());
+        for (index, group) in groups.iter().enumerate() {
+            for policy in &group.policies {
+                by_policy.entry(*policy).or_insert_with(Vec::new).push(index);
+            }
+        }
+        for (index, port) in ports.iter().enumerate() {
+            for rule in &*port.rules {
+                by_rule.entry(*rule).or_insert_with(Vec::new).push(index);
+            }
+        }
+        Guarded { groups, ports, by_policy, by_rule }
+    }
+
+    fn groups_of(&self, policy: usize) -> impl Iterator<Item = &Group<'a>> {
+        let found = self.by_policy.get(&policy).into_iter().flatten();
+        found.filter_map(|index| self.groups.get(*index))
+    }
+
+    fn ports_of(&self, rule: RuleAt) -> impl Iterator<Item = &GuardedPort> {
+        let found = self.by_rule.get(&rule).into_iter().flatten();
+        found.filter_map(|index| self.ports.get(*index))
     }
 }
 
@@ -156,13 +182,12 @@ impl Group<'_> {
     fn port(
         &self,
         port: (u32, u32),
-        policies: &[(usize, &NetworkPolicy)],
+        policies: &Policies<'_>,
         covers: impl Fn(&IngressRule) -> bool,
     ) -> GuardedPort {
-        let of_group = policies.iter().filter(|(index, _)| self.policies.contains(index));
-        let rules = of_group.flat_map(|(index, policy)| {
-            let rules = policy.spec.ingress.iter().enumerate();
-            rules.map(|(number, rule)| ((*index, number), rule))
+        let rules = self.policies.iter().flat_map(|index| {
+            let rules = policies.get(index).into_iter().flat_map(|policy| &policy.spec.ingress);
+            rules.enumerate().map(|(number, rule)| ((*index, number), rule))
         });
         let covering: Vec<_> = rules.filter(|(_, rule)| covers(rule)).collect();
         GuardedPort {
@@ -173,56 +198,38 @@ impl Group<'_> {
     }
 }
 
-fn groups<'a>(
-    cluster: &'a Cluster,
-    namespace: &str,
-    policies: &[(usize, &NetworkPolicy)],
-) -> Vec<Group<'a>> {
-    let mut found: BTreeMap<_, Vec<&Pod>> = BTreeMap::new();
-    for pod in &cluster.objects.pods {
+fn groups<'a>(lookup: &Lookup<'a>, policies: &Policies<'_>) -> Vec<Group<'a>> {
+    // By name, with the policies that select each.
+    let mut selected: BTreeMap<&str, (&Pod, Vec<usize>)> = BTreeMap::new();
+    for (index, policy) in policies {
         // A policy has no say over pods of the node's own network.
-        if pod.metadata.namespace != namespace || pod.spec.host_network {
-            continue;
+        let pods = lookup.pods_of(&policy.metadata.namespace, &policy.spec.pod_selector);
+        for pod in pods.filter(|pod| !pod.spec.host_network) {
+            let found = selected.entry(&pod.metadata.name).or_insert_with(|| (pod, Vec::new()));
+            found.1.push(*index);
         }
-        let labels = &pod.metadata.labels;
-        let its = policies.iter().filter(|(_, one)| one.spec.pod_selector.matches(labels));
-        let its: Vec<usize> = its.map(|(index, _)| *index).collect();
-        if its.is_empty() {
-            continue;
-        }
-        let containers = pod.spec.containers.iter().flat_map(|one| &one.ports);
-        let named = containers.filter(|port| !port.name.is_empty());
+    }
+    let mut found: BTreeMap<_, Vec<&Pod>> = BTreeMap::new();
+    for (pod, its) in selected.into_values() {
+        let named = pod.listening_ports().filter(|port| !port.name.is_empty());
         let name = |port: &'a ContainerPort| (&*port.name, port.protocol, port.container_port);
         let names: Vec<_> = named.map(name).collect();
         found.entry((its, names)).or_default().push(pod);
     }
-    let all_rules = |its: &[usize]| {
-        let its = policies.iter().filter(|(index, _)| its.contains(index));
-        its.flat_map(|(_, policy)| &policy.spec.ingress).collect::<Vec<_>>()
-    };
     let group = |((its, _), pods): ((Vec<usize>, _), Vec<&'a Pod>)| {
-        let mut rules = all_rules(&its).into_iter();
+        let its_policies = its.iter().filter_map(|index| policies.get(index));
+        let mut rules = its_policies.flat_map(|policy| &policy.spec.ingress);
         let open = rules.any(|rule| rule.from.is_empty() && rule.ports.is_empty());
         Group { pods, policies: its, open }
     };
     found.into_iter().map(group).collect()
 }
 
-fn slices_of<'a>(
-    cluster: &'a Cluster,
-    service: &'a Service,
-) -> impl Iterator<Item = &'a EndpointSlice> {
-    let of = &service.metadata;
-    cluster.objects.endpoint_slices.iter().filter(move |slice| {
-        slice.metadata.namespace == of.namespace && slice.service() == Some(&of.name)
-    })
-}
-
 /// The port of a pod that a Service's port leads to. A Service without a selector says it in its
 /// EndpointSlices alone.
-fn target(cluster: &Cluster, service: &Service, port: &ServicePort, pod: &Pod) -> Option<u16> {
+fn target(lookup: &Lookup<'_>, service: &Service, port: &ServicePort, pod: &Pod) -> Option<u16> {
     if service.spec.selector.is_empty() {
-        let mut ports = slices_of(cluster, service).flat_map(|slice| &slice.ports);
+        let mut ports = lookup.slices_of(service).flat_map(|slice| &slice.ports);
         return ports.find(|one| one.name == port.name && one.protocol == port.protocol)?.port;
     }
     let wanted = port.target_port.clone().unwrap_or(TargetPort::Number(port.port));
@@ -246,18 +253,31 @@ fn covers(rule: &IngressRule, pod: &Pod, port: &ServicePort, target: u16) -> boo
 pub(super) struct Doors<'a> {
     cluster: &'a Cluster,
     pods: BTreeMap<IpAddr, &'a Pod>,
+    /// What was asked already, by the address that the rules are shared at: many settings are behind
+    /// the same port, and the same few addresses ask.
+    known: RefCell<BTreeMap<(IpAddr, *const RuleAt), bool>>,
 }
 
 impl<'a> Doors<'a> {
     pub(super) fn new(cluster: &'a Cluster) -> Doors<'a> {
         let pods = cluster.objects.pods.iter().filter(|pod| !pod.spec.host_network);
         let pods = pods.flat_map(|pod| pod.ips().map(move |ip| (ip, pod))).collect();
-        Doors { cluster, pods }
+        Doors { cluster, pods, known: RefCell::default() }
     }
 
     /// Whether some rule there lets an address in, as far as can be told: where the labels of a
     /// namespace aren't known it may, and nobody is told of a fault that may be none.
-    pub(super) fn may_enter(&self, address: IpAddr, at: &Admission) -> bool {
+    pub(super) fn may_enter(&self, address: IpAddr, at: &'a Admission) -> bool {
+        let key = (address, at.rules.as_ptr());
+        if let Some(known) = self.known.borrow().get(&key) {
+            return *known;
+        }
+        let may = self.asks(address, at);
+        self.known.borrow_mut().insert(key, may);
+        may
+    }
+
+    fn asks(&self, address: IpAddr, at: &Admission) -> bool {
         at.rules.iter().any(|(policy, rule)| {
             let policy = self.cluster.objects.network_policies.get(*policy);
             policy.is_some_and(|policy| {

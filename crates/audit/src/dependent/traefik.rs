@@ -75,36 +75,32 @@ fn used(cluster: &Cluster) -> BTreeSet<Name> {
         let own = text.trim().strip_suffix("@kubernetescrd");
         own.and_then(|own| named.get(own)).map_or(&[], Vec::as_slice)
     };
-    let found = texts.iter().flat_map(|text| by_text(text));
-    let mut used: BTreeSet<Name> = found.map(|one| name(one)).collect();
-    let mut refer = |namespace: &str, reference: &MiddlewareRef| {
-        let own = || reference.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-        match by_text(&reference.name).first() {
-            Some(found) => used.insert(name(found)),
-            None => used.insert((own(), reference.name.clone())),
+    // By the own name of another provider's, or by that of a Middleware of its namespace.
+    let referred = |namespace: &str, reference: &MiddlewareRef| -> Vec<Name> {
+        match by_text(&reference.name) {
+            [] => {
+                let namespace = reference.namespace.as_deref().unwrap_or(namespace);
+                vec![(namespace.to_owned(), reference.name.clone())]
+            }
+            found => found.iter().map(|one| name(one)).collect(),
         }
     };
+    let mut left: Vec<Name> =
+        texts.iter().flat_map(|text| by_text(text)).map(|one| name(one)).collect();
     for route in &objects.ingress_routes {
         for reference in route.spec.routes.iter().flat_map(|one| &one.middlewares) {
-            refer(&route.metadata.namespace, reference);
+            left.extend(referred(&route.metadata.namespace, reference));
         }
     }
-    // A chain may have chains in it; each turn finds one more at least, or ends.
-    for _ in all {
-        let before = used.len();
-        let chains = all.iter().filter(|one| used.contains(&name(one)));
-        let more: Vec<Name> = chains
-            .flat_map(|one| {
-                let inner = one.spec.chain.iter().flat_map(|chain| &chain.middlewares);
-                inner.map(|of| {
-                    let namespace = of.namespace.as_ref().unwrap_or(&one.metadata.namespace);
-                    (namespace.clone(), of.name.clone())
-                })
-            })
-            .collect();
-        used.extend(more);
-        if used.len() == before {
-            break;
+    // A chain may have chains in it.
+    let by_name: BTreeMap<Name, &Middleware> = all.iter().map(|one| (name(one), one)).collect();
+    let mut used = BTreeSet::new();
+    while let Some(next) = left.pop() {
+        let inner = by_name.get(&next).into_iter().flat_map(|one| &one.spec.chain);
+        let inner = inner.flat_map(|chain| &chain.middlewares);
+        let inner: Vec<Name> = inner.flat_map(|of| referred(&next.0, of)).collect();
+        if used.insert(next) {
+            left.extend(inner);
         }
     }
     used

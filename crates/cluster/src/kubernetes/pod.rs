@@ -47,11 +47,17 @@ impl Pod {
         match wanted {
             TargetPort::Number(number) => Some(*number),
             TargetPort::Name(name) => {
-                let mut ports = self.spec.containers.iter().flat_map(|one| &one.ports);
                 let is_it = |port: &&ContainerPort| port.name == *name && port.protocol == protocol;
-                ports.find(is_it).map(|port| port.container_port)
+                self.listening_ports().find(is_it).map(|port| port.container_port)
             }
         }
+    }
+
+    /// The ports that names are looked for among: those of its containers, then of the initial ones
+    /// that go on running beside them (kubernetes pkg/api/v1/pod/util.go, `FindPort`).
+    pub fn listening_ports(&self) -> impl Iterator<Item = &ContainerPort> {
+        let beside = self.spec.init_containers.iter().filter(|one| one.is_sidecar());
+        self.spec.containers.iter().chain(beside).flat_map(|one| &one.ports)
     }
 }
 
@@ -101,9 +107,17 @@ pub struct Container {
     /// Ports that it names.
     #[serde(deserialize_with = "nullable")]
     pub ports: Vec<ContainerPort>,
+    /// `Always` for an initial container that goes on running.
+    #[serde(rename = "restartPolicy")]
+    pub restart_policy: Option<String>,
 }
 
 impl Container {
+    /// Whether it goes on running though it is one of those that run first.
+    fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+
     /// The value of a variable of its environment that is written there.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.iter().rev().find(|variable| variable.name == name)?.value.as_deref()
