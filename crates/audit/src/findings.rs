@@ -167,6 +167,7 @@ fn hidden(cluster: &Cluster) -> Vec<String> {
         };
         all.push(format!("not all objects could be read, so they were not asked: {first}{more}"));
     }
+    all.extend(checks::unread_settings(cluster));
     let sets = matrix::unknown_sets(cluster);
     if !sets.is_empty() {
         let names: Vec<&str> = sets.iter().map(String::as_str).collect();

@@ -28,7 +28,7 @@ use super::describe::Described;
 use crate::{Affected, Finding, FindingId, Owner, Severity};
 
 pub(super) use local::is_misspelt as is_found;
-pub(super) use unseen::unseen;
+pub(super) use unseen::{unread_settings, unseen};
 
 /// Adds what is found in objects and rules alone.
 pub(super) fn add(context: &Context<'_, '_>, findings: &mut Vec<Finding>) {

@@ -124,7 +124,11 @@ impl Objects {
             return problem(text, Error::NoKind);
         };
         match (kind.strip_suffix("List"), header.items) {
-            (Some(of), items) if depth > 0 => {
+            // A kind of objects may end so (an AllowList); a list has no name.
+            (Some(of), items)
+                if depth > 0
+                    && (of.is_empty() || items.is_some() || named(text).name.is_none()) =>
+            {
                 let of = Some(of).filter(|of| !of.is_empty());
                 for item in items.iter().flatten() {
                     self.add_as(item.get(), of, depth - 1, problem);
@@ -166,6 +170,9 @@ impl Objects {
             }
             "Ingress" if is(&["networking.k8s.io", "extensions"]) => {
                 self.ingresses.push(object(kind, text)?);
+            }
+            "IngressClass" if is(&["networking.k8s.io"]) => {
+                self.ingress_classes.push(object(kind, text)?);
             }
             "ServiceCIDR" if is(&["networking.k8s.io"]) => {
                 self.service_cidrs.push(object(kind, text)?);

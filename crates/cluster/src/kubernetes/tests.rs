@@ -146,3 +146,14 @@ fn an_error_names_the_object_and_the_field() {
     let error = error(json!({"kind": "Service", "metadata": {}}));
     assert_eq!(error, "Service without a name: metadata: missing field `name`");
 }
+
+/// A kind may end in `List` and be none; a list of nothing may leave out its items.
+#[test]
+fn an_object_whose_kind_ends_in_list_is_no_list() {
+    let mut objects = Objects::default();
+    let text = r#"{"kind": "List", "items": [
+        {"kind": "AllowList", "apiVersion": "x.io/v1", "metadata": {"name": "a"}, "spec": {}},
+        {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": null}]}"#;
+    objects.add_json(text).unwrap();
+    assert_eq!(objects.others, BTreeMap::from([("AllowList.x.io".to_owned(), 1)]));
+}

@@ -73,6 +73,33 @@ fn names(findings: &[Finding]) -> Vec<(FindingId, &str, Severity)> {
     findings.iter().map(|one| (one.id, &*one.subject, one.severity)).collect()
 }
 
+#[test]
+fn settings_that_are_not_read_are_told() {
+    let told = |files: &[(&str, &str)]| {
+        let mut all: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        all.insert("capture.json".into(), br#"{"schema": "unmasq.capture/v1"}"#.to_vec());
+        all.insert("kubernetes/nodes.json".into(), br#"{"kind": "List", "items": []}"#.to_vec());
+        for (path, text) in files {
+            all.insert((*path).to_owned(), text.as_bytes().to_vec());
+        }
+        unread_settings(&Cluster::of(read::capture(&all).unwrap(), Overrides::default()))
+    };
+    let policies = "kubernetes/networkpolicies.networking.k8s.io.json";
+    assert_eq!(told(&[]), Vec::<String>::new());
+    assert_eq!(told(&[(policies, r#"{"kind": "List", "items": []}"#)]), Vec::<String>::new());
+    // kubectl leaves the same of a kind that the cluster doesn't have.
+    assert_eq!(told(&[("kubernetes/middlewares.json", "")]), Vec::<String>::new());
+    let empty = "NetworkPolicies were not captured: kubernetes/networkpolicies.networking.k8s.io.json \
+                 is empty, as a kubectl that failed or may not read them leaves it";
+    assert_eq!(told(&[(policies, "")]), [empty]);
+    let other = "kind: GlobalNetworkPolicy\napiVersion: crd.projectcalico.org/v1\n\
+                 metadata: {name: g}\n---\nkind: MiddlewareTCP\napiVersion: traefik.io/v1alpha1\n\
+                 metadata: {name: t}\n---\nkind: Secret\nmetadata: {name: s}\n";
+    let kinds = "objects of these kinds may judge by the source, and aren't read: \
+                 GlobalNetworkPolicy.crd.projectcalico.org (1), MiddlewareTCP.traefik.io (1)";
+    assert_eq!(told(&[("kubernetes/all.yaml", other)]), [kinds]);
+}
+
 /// Nodes with an address each: 10.0.0.11 and on.
 fn nodes(names: &[&str]) -> String {
     let node = |(number, name): (usize, &&str)| {

@@ -24,6 +24,58 @@ pub(in crate::findings) fn unseen(cluster: &Cluster) -> Vec<String> {
     all
 }
 
+/// Kinds of objects that judge by the source and aren't read, with their groups.
+const UNREAD: [(&str, &[&str]); 10] = [
+    ("NetworkPolicy", &["crd.projectcalico.org", "projectcalico.org"]),
+    ("GlobalNetworkPolicy", &["crd.projectcalico.org", "projectcalico.org"]),
+    ("CiliumNetworkPolicy", &["cilium.io"]),
+    ("CiliumClusterwideNetworkPolicy", &["cilium.io"]),
+    ("AdminNetworkPolicy", &["policy.networking.k8s.io"]),
+    ("BaselineAdminNetworkPolicy", &["policy.networking.k8s.io"]),
+    ("AuthorizationPolicy", &["security.istio.io"]),
+    ("MiddlewareTCP", &["traefik.io", "traefik.containo.us"]),
+    ("IngressRouteTCP", &["traefik.io", "traefik.containo.us"]),
+    ("IngressRouteUDP", &["traefik.io", "traefik.containo.us"]),
+];
+
+/// Kinds that every cluster has, which judge by the source: kubectl leaves an empty file of one only
+/// if it failed.
+const OF_ALL: [(&str, &str); 2] =
+    [("networkpolicies", "NetworkPolicies"), ("ingresses", "Ingresses")];
+
+/// Settings that may depend on the source and were not read: of kinds that aren't known here, or of
+/// files that kubectl left empty.
+pub(in crate::findings) fn unread_settings(cluster: &Cluster) -> Vec<String> {
+    let is_known = |name: &str| {
+        let (kind, group) = name.split_once('.').unwrap_or((name, ""));
+        UNREAD.iter().any(|(of, groups)| *of == kind && groups.contains(&group))
+    };
+    let others = cluster.objects.others.iter().filter(|(name, _)| is_known(name));
+    let others: Vec<String> = others.map(|(name, found)| format!("{name} ({found})")).collect();
+    let mut all = Vec::new();
+    if !others.is_empty() {
+        all.push(format!(
+            "objects of these kinds may judge by the source, and aren't read: {}",
+            others.join(", ")
+        ));
+    }
+    for (plural, kind) in OF_ALL {
+        let is_its = |file: &str| {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            name.split('.').next() == Some(plural)
+        };
+        let mut empty = cluster.problems.iter().filter(|one| one.message == "the file is empty");
+        if let Some(problem) = empty.find(|one| is_its(&one.file)) {
+            all.push(format!(
+                "{kind} were not captured: {} is empty, as a kubectl that failed or may not read them \
+                 leaves it",
+                problem.file
+            ));
+        }
+    }
+    all
+}
+
 /// Lines of nodes' files that can't be read. What they would have said is unknown where a walk asks
 /// for it; a line of a file that no walk asks is told here alone.
 fn unread(cluster: &Cluster) -> Vec<String> {
