@@ -7,6 +7,7 @@
 //! Of controllers' own kinds of objects Traefik's Middlewares are read, with the routes that use
 //! them; others aren't.
 
+mod controller;
 mod find;
 mod judge;
 mod policy;
@@ -24,6 +25,7 @@ use crate::FindingId;
 use crate::expect::ToldBy;
 use crate::matrix::Clients;
 
+pub(crate) use controller::{Config, config_of, containers, is_external};
 pub use find::dependences;
 pub(crate) use find::{Controller, controller_of, dependences_by};
 pub use judge::broken;
@@ -43,6 +45,8 @@ pub struct Dependence {
     /// The Services behind or in front of which it acts: indices in `objects.services`, in order.
     /// Empty: none was found.
     pub services: Vec<u32>,
+    /// Why no Service is known, if it isn't that none was found.
+    pub unknown: Option<String>,
     /// The pods that it is for, if it is for pods.
     pub pods: Vec<IpAddr>,
     /// The networks that it names.
@@ -138,13 +142,14 @@ pub fn unused(cluster: &Cluster) -> Vec<String> {
 pub fn unjudged(dependences: &[Dependence]) -> Vec<String> {
     let left = dependences.iter().filter(|one| one.services.is_empty() && one.pods.is_empty());
     left.map(|one| {
-        let of = match one.kind {
+        let found = match one.kind {
             Kind::NetworkPolicy => "no pod is selected",
             Kind::SourceRanges => "there is no Service",
             Kind::IngressAllowList | Kind::IngressRateLimit | Kind::TrustedProxies => {
                 "the Service of its controller was not found by its labels"
             }
         };
+        let of = one.unknown.as_deref().unwrap_or(found);
         format!("{}: {of}, so it was not judged", one.place())
     })
     .collect()

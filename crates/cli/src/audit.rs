@@ -169,7 +169,8 @@ name a capture: a live cluster can't be asked yet. To make one:
   where kubectl works:    mkdir -p capture/kubernetes
     for kind in nodes pods services endpointslices.discovery.k8s.io configmaps \\
         daemonsets.apps networkpolicies.networking.k8s.io \\
-        ingresses.networking.k8s.io ippools.crd.projectcalico.org; do
+        ingresses.networking.k8s.io ingressclasses.networking.k8s.io \\
+        ippools.crd.projectcalico.org; do
       kubectl get $kind -A -o json > capture/kubernetes/$kind.json
     done
 or run it as root on a node, for that node alone";

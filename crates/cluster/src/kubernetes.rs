@@ -36,8 +36,8 @@ pub use endpoint_slice::{
 pub use endpoints::{EndpointAddress, Endpoints, Subset};
 use field::{annotations, nullable};
 pub use ingress::{
-    Backend, BackendPort, ClientRule, ClientRuleKind, HostRule, Ingress, IngressSpec, PathRule,
-    Paths, ServiceBackend,
+    Backend, BackendPort, ClientRule, ClientRuleKind, HostRule, Ingress, IngressClass,
+    IngressClassSpec, IngressSpec, PathRule, Paths, ServiceBackend,
 };
 pub use lookup::Lookup;
 pub use network_policy::{
@@ -80,6 +80,8 @@ pub struct Objects {
     pub network_policies: Vec<NetworkPolicy>,
     /// Ingresses.
     pub ingresses: Vec<Ingress>,
+    /// IngressClasses.
+    pub ingress_classes: Vec<IngressClass>,
     /// ConfigMaps.
     pub config_maps: Vec<ConfigMap>,
     /// DaemonSets.
@@ -162,6 +164,7 @@ impl Objects {
         keep_last(&mut self.namespaces, "Namespace", |o| &o.metadata, &mut differing);
         keep_last(&mut self.network_policies, "NetworkPolicy", |o| &o.metadata, &mut differing);
         keep_last(&mut self.ingresses, "Ingress", |o| &o.metadata, &mut differing);
+        keep_last(&mut self.ingress_classes, "IngressClass", |o| &o.metadata, &mut differing);
         keep_last(&mut self.config_maps, "ConfigMap", |o| &o.metadata, &mut differing);
         keep_last(&mut self.daemon_sets, "DaemonSet", |o| &o.metadata, &mut differing);
         keep_last(&mut self.deployments, "Deployment", |o| &o.metadata, &mut differing);

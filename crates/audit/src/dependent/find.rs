@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{
-    ClientRule, ClientRuleKind, ConfigMap, Lookup, Service, ServiceType,
+    ClientRule, ClientRuleKind, ConfigMap, Ingress, Lookup, Service, ServiceType,
 };
 use unmasq_model::packet::Family;
 
+use super::controller::{Installed, config_of, installed, services_of, serving};
 use super::{Dependence, Kind, no_admissions, policy, traefik};
 use crate::expect::ToldBy;
 
@@ -28,17 +29,17 @@ pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Depe
     for ingress in &cluster.objects.ingresses {
         for rule in ingress.client_rules() {
             let prefix = rule.annotation.split_once('/').map_or("", |(prefix, _)| prefix);
-            let behind = controllers.entry(prefix).or_insert_with(|| {
-                let services = controller(cluster, names(prefix));
-                let told_by = told_by(cluster, &services);
-                (services, told_by)
-            });
-            all.push(of_ingress(&ingress.metadata.full_name(), rule, behind.clone()));
+            let known = controllers
+                .entry(prefix)
+                .or_insert_with(|| installed(lookup, cluster, names(prefix)));
+            for behind in behind(cluster, ingress, known) {
+                all.push(of_ingress(&ingress.metadata.full_name(), rule, behind));
+            }
         }
     }
     all.extend(traefik::dependences(lookup, cluster));
     for config in &cluster.objects.config_maps {
-        all.extend(trusted_proxies(cluster, config));
+        all.extend(trusted_proxies(lookup, cluster, config));
     }
     all
 }
@@ -51,6 +52,7 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
         field: "spec.loadBalancerSourceRanges".to_owned(),
         kind: Kind::SourceRanges,
         services: vec![index],
+        unknown: None,
         pods: Vec::new(),
         families: families(&networks),
         networks,
@@ -61,12 +63,46 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
     })
 }
 
-/// With the Services of its controller, and how that one is told clients' addresses.
-fn of_ingress(
-    ingress: &str,
-    rule: ClientRule<'_>,
-    (services, told_by): (Vec<u32>, Option<ToldBy>),
-) -> Dependence {
+/// The controllers behind an Ingress, those together that are told clients' addresses in the same way.
+fn behind(cluster: &Cluster, ingress: &Ingress, installed: &[Installed<'_>]) -> Vec<Behind> {
+    let serving = match serving(cluster, ingress, installed) {
+        Ok(serving) => serving,
+        Err(why) => return vec![Behind { unknown: Some(why), ..Behind::default() }],
+    };
+    let mut all: Vec<Behind> = Vec::new();
+    for one in serving {
+        let behind = match &one.told_by {
+            Ok(told_by) => {
+                Behind { services: one.services.clone(), told_by: *told_by, unknown: None }
+            }
+            Err(why) => Behind { unknown: Some(why.clone()), ..Behind::default() },
+        };
+        let is_alike =
+            |of: &&mut Behind| (of.told_by, &of.unknown) == (behind.told_by, &behind.unknown);
+        match all.iter_mut().find(is_alike) {
+            Some(known) => known.services.extend(behind.services),
+            None => all.push(behind),
+        }
+    }
+    if all.is_empty() {
+        all.push(Behind::default());
+    }
+    all.iter_mut().for_each(|one| one.services.sort_unstable());
+    all
+}
+
+/// Controllers.
+#[derive(Default)]
+struct Behind {
+    services: Vec<u32>,
+    /// How they are told clients' addresses.
+    told_by: Option<ToldBy>,
+    /// Why that, or which ones they are, isn't known.
+    unknown: Option<String>,
+}
+
+fn of_ingress(ingress: &str, rule: ClientRule<'_>, behind: Behind) -> Dependence {
+    let Behind { services, told_by, unknown } = behind;
     let Listed { networks, unread } = match rule.kind {
         ClientRuleKind::AllowList | ClientRuleKind::DenyList => Listed::read(rule.value),
         ClientRuleKind::RateLimit => Listed::default(),
@@ -86,6 +122,7 @@ fn of_ingress(
         field: format!("annotation {}", rule.annotation),
         kind,
         services,
+        unknown,
         pods: Vec::new(),
         families: families(&networks),
         networks,
@@ -98,11 +135,19 @@ fn of_ingress(
 
 /// ingress-nginx believes `X-Forwarded-For` and the PROXY protocol of these, of everybody without
 /// a list (internal/ingress/controller/config/config.go, `ProxyRealIPCIDR`).
-fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> {
+fn trusted_proxies(
+    lookup: &Lookup<'_>,
+    cluster: &Cluster,
+    config: &ConfigMap,
+) -> Option<Dependence> {
     let told = told(config)?;
-    let services: Vec<u32> = controller(cluster, names("nginx.ingress.kubernetes.io"));
-    let services: Vec<u32> =
-        services.into_iter().filter(|index| is_of(cluster, *index, config)).collect();
+    let is_of = |index: &u32| {
+        let service = cluster.objects.services.get(*index as usize);
+        let map = service.and_then(|service| config_of(lookup, cluster, service).map);
+        map.is_some_and(|map| std::ptr::eq(map, config))
+    };
+    let services = services_of(cluster, names("nginx.ingress.kubernetes.io"));
+    let services: Vec<u32> = services.into_iter().filter(is_of).collect();
     let (listed, said) = match config.data.get(REAL_IP) {
         Some(value) => (Listed::read(value), value.as_str()),
         None => {
@@ -121,6 +166,7 @@ fn trusted_proxies(cluster: &Cluster, config: &ConfigMap) -> Option<Dependence> 
         field: format!("{field} and {REAL_IP}"),
         kind: Kind::TrustedProxies,
         services,
+        unknown: None,
         pods: Vec::new(),
         families: families(&networks),
         networks,
@@ -136,7 +182,7 @@ const FORWARDED: &str = "use-forwarded-headers";
 const REAL_IP: &str = "proxy-real-ip-cidr";
 
 /// The label by which Helm charts name what they install.
-const NAME: &str = "app.kubernetes.io/name";
+pub(super) const NAME: &str = "app.kubernetes.io/name";
 
 /// Values of [`NAME`] in the charts of controllers, by the prefix of their annotations.
 pub(super) fn names(prefix: &str) -> &'static [&'static str] {
@@ -175,40 +221,9 @@ pub(crate) fn controller_of(lookup: &Lookup<'_>, service: &Service) -> Option<Co
     })
 }
 
-/// The Services by which a controller is called from outside.
-pub(super) fn controller(cluster: &Cluster, names: &[&str]) -> Vec<u32> {
-    let is_its = |service: &Service| {
-        let external = match service.spec.kind {
-            ServiceType::NodePort | ServiceType::LoadBalancer => true,
-            ServiceType::ClusterIp => !service.spec.external_ips.is_empty(),
-            ServiceType::ExternalName => false,
-        };
-        external && service.metadata.labels.get(NAME).is_some_and(|name| names.contains(&&**name))
-    };
-    let services = (0..).zip(&cluster.objects.services);
-    services.filter(|(_, service)| is_its(service)).map(|(index, _)| index).collect()
-}
-
-/// Whether a ConfigMap is that of the controller with this Service: same namespace, same label.
-fn is_of(cluster: &Cluster, service: u32, config: &ConfigMap) -> bool {
-    let Some(service) = cluster.objects.services.get(service as usize) else { return false };
-    let (own, of) = (&config.metadata, &service.metadata);
-    let alike = own.labels.get(NAME).is_none_or(|name| of.labels.get(NAME) == Some(name));
-    own.namespace == of.namespace && alike
-}
-
-/// How a controller is told clients' addresses. Where it has several Services, all have it so.
-fn told_by(cluster: &Cluster, services: &[u32]) -> Option<ToldBy> {
-    let mut configs = cluster.objects.config_maps.iter();
-    configs.find_map(|config| {
-        let its = !services.is_empty() && services.iter().all(|one| is_of(cluster, *one, config));
-        told(config).or_else(|| told_haproxy(config)).filter(|_| its)
-    })
-}
-
 /// HAProxy's controller (documentation/annotations.md of haproxytech/kubernetes-ingress): whose
 /// PROXY protocol it takes, and the header that stands for the source.
-fn told_haproxy(config: &ConfigMap) -> Option<ToldBy> {
+pub(super) fn told_haproxy(config: &ConfigMap) -> Option<ToldBy> {
     let has = |key: &str| config.data.get(key).is_some_and(|value| !value.is_empty());
     match (has("proxy-protocol"), has("src-ip-header")) {
         (true, _) => Some(ToldBy::ProxyProtocol),
@@ -217,7 +232,7 @@ fn told_haproxy(config: &ConfigMap) -> Option<ToldBy> {
     }
 }
 
-fn told(config: &ConfigMap) -> Option<ToldBy> {
+pub(super) fn told(config: &ConfigMap) -> Option<ToldBy> {
     let is_on = |key: &str| config.data.get(key).is_some_and(|value| value == "true");
     if is_on(PROXY_PROTOCOL) {
         return Some(ToldBy::ProxyProtocol);

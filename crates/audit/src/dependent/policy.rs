@@ -31,6 +31,13 @@ pub struct Admission {
     rules: Arc<[RuleAt]>,
 }
 
+#[cfg(test)]
+impl Admission {
+    pub(super) fn rules(&self) -> &[RuleAt] {
+        &self.rules
+    }
+}
+
 /// The `ipBlock`s of a cluster, in order of the policies.
 pub(super) fn dependences(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Dependence> {
     let mut all = Vec::new();
@@ -90,6 +97,7 @@ fn of_rule(
             field: format!("spec.ingress[{}].from[{number}].ipBlock", at.1),
             kind: Kind::NetworkPolicy,
             services: services.clone(),
+            unknown: None,
             pods: pods.iter().copied().filter(|one| Family::of(*one) == family).collect(),
             networks: vec![*cidr],
             except: except.clone(),

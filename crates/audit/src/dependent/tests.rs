@@ -484,6 +484,136 @@ fn middlewares_of_traefik() {
     assert!(told.starts_with("Middleware shop/office: no route that uses it was seen"), "{told}");
 }
 
+/// Two controllers of ingress-nginx, Services 0 a/c and 1 b/c, each with a ConfigMap of these data
+/// and arguments; an Ingress of class `internal` with an allow-list.
+fn two(arguments: [Value; 2], data: [Value; 2], more: &[Value]) -> Cluster {
+    let labels = json!({"app.kubernetes.io/name": "ingress-nginx"});
+    let each = |namespace: &str, arguments: &Value, data: &Value| {
+        [
+            json!({"kind": "Service",
+                   "metadata": {"namespace": namespace, "name": "c", "labels": labels},
+                   "spec": {"type": "LoadBalancer", "selector": {"app": "c"}}}),
+            json!({"kind": "Pod",
+                   "metadata": {"namespace": namespace, "name": "p", "labels": {"app": "c"}},
+                   "spec": {"containers": [{"name": "c", "args": arguments}]}}),
+            json!({"kind": "ConfigMap", "metadata": {"namespace": namespace, "name": "c", "labels": labels},
+                   "data": data}),
+        ]
+    };
+    let mut all = vec![json!({"kind": "Ingress", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"namespace": "shop", "name": "site", "annotations": {
+            "nginx.ingress.kubernetes.io/whitelist-source-range": "198.51.100.0/24"}},
+        "spec": {"ingressClassName": "internal"}})];
+    all.extend(each("a", &arguments[0], &data[0]));
+    all.extend(each("b", &arguments[1], &data[1]));
+    all.extend_from_slice(more);
+    cluster(&all)
+}
+
+/// Of the Ingress: the Services of each part, how they are told, and whether they aren't known.
+fn parts(cluster: &Cluster) -> Vec<(Vec<u32>, Option<ToldBy>, bool)> {
+    let all = dependences(cluster).into_iter().filter(|one| one.kind == Kind::IngressAllowList);
+    all.map(|one| (one.services, one.told_by, one.unknown.is_some())).collect()
+}
+
+#[test]
+fn an_ingress_is_judged_at_the_controller_of_its_class() {
+    let none = || [json!({}), json!({})];
+    let class = |controller: &str| {
+        json!({"kind": "IngressClass", "apiVersion": "networking.k8s.io/v1",
+               "metadata": {"name": "internal"}, "spec": {"controller": controller}})
+    };
+    let by = |a: &str, b: &str| [json!([a]), json!([b])];
+    let unknown = || vec![(vec![], None, true)];
+    let at = |services: &[u32]| vec![(services.to_vec(), None, false)];
+    assert_eq!(parts(&two([json!([]), json!([])], none(), &[])), unknown());
+    let [a, b] = ["--ingress-class=public", "--ingress-class=internal"];
+    assert_eq!(parts(&two(by(a, b), none(), &[])), at(&[1]));
+    assert_eq!(parts(&two(by(a, a), none(), &[])), unknown());
+    assert_eq!(
+        parts(&two([json!([]), json!(["--ingress-class", "internal"])], none(), &[])),
+        at(&[1])
+    );
+    let [a, b] = ["--controller-class=k8s.io/x", "--controller-class=k8s.io/y"];
+    assert_eq!(parts(&two(by(a, b), none(), &[class("k8s.io/x")])), at(&[0]));
+    assert_eq!(parts(&two(by(a, b), none(), &[class("k8s.io/z")])), unknown());
+    assert_eq!(parts(&two(by(a, b), none(), &[])), unknown());
+    let told = unjudged(&dependences(&two(by(a, b), none(), &[])));
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert!(told.ends_with(
+        "no controller that was seen (a, b) is known to serve it, of class internal, so it was not judged"
+    ), "{told}");
+}
+
+/// Each controller has a ConfigMap of its own, the one that its argument names.
+#[test]
+fn each_controller_is_told_in_its_own_way() {
+    let proxy = || json!({"use-proxy-protocol": "true"});
+    let header = || json!({"use-forwarded-headers": "true"});
+    let (by_proxy, by_header) = (Some(ToldBy::ProxyProtocol), Some(ToldBy::ForwardedFor));
+    let plain = || [json!([]), json!([])];
+    // Which of the two serves it isn't known; both are told.
+    assert_eq!(parts(&two(plain(), [proxy(), proxy()], &[])), [(vec![0, 1], by_proxy, false)]);
+    assert_eq!(
+        parts(&two(plain(), [proxy(), header()], &[])),
+        [(vec![0], by_proxy, false), (vec![1], by_header, false)]
+    );
+    let class = "--ingress-class=internal";
+    let both = || [json!([class]), json!([class])];
+    assert_eq!(
+        parts(&two(both(), [proxy(), json!({})], &[])),
+        [(vec![0], by_proxy, false), (vec![1], None, false)]
+    );
+    let named =
+        |map: &str| [json!([class, format!("--configmap=$(POD_NAMESPACE)/{map}")]), json!([])];
+    let other =
+        json!({"kind": "ConfigMap", "metadata": {"namespace": "a", "name": "real"}, "data": {}});
+    let more = [other];
+    assert_eq!(parts(&two(named("real"), [proxy(), proxy()], &more)), [(vec![0], None, false)]);
+    assert_eq!(parts(&two(named("c"), [proxy(), proxy()], &more)), [(vec![0], by_proxy, false)]);
+    assert_eq!(parts(&two(named("lost"), [proxy(), proxy()], &more)), [(vec![], None, true)]);
+}
+
+/// Rules of one port are kept once, however many policies there are.
+#[test]
+fn settings_at_one_port_share_its_rules() {
+    let policies: Vec<Value> = (0..3).map(|_| json!({"ingress": [clients(json!(null))]})).collect();
+    let found = dependences(&guarded(&policies));
+    let rules: Vec<_> = found.iter().map(|one| one.admissions[0].rules().as_ptr()).collect();
+    assert_eq!((rules.len(), rules[0]), (3, rules[2]));
+}
+
+#[test]
+fn a_name_may_be_a_sidecars_port() {
+    for (policy, expected) in [(json!("Always"), &[0, 1, 2][..]), (json!(null), &[1, 2])] {
+        let mut cluster = guarded(&[json!({"ingress": [clients(json!(null))]})]);
+        let pod = json!({"kind": "Pod", "metadata": {"namespace": "shop", "name": "web",
+                "labels": {"app": "web"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c"}], "initContainers": [
+                {"name": "s", "restartPolicy": policy,
+                 "ports": [{"name": "www", "containerPort": 8080}]}]},
+            "status": {"podIP": "10.42.1.5"}});
+        cluster.objects.pods.clear();
+        cluster.objects.add(&pod).unwrap();
+        let found = dependences(&cluster);
+        let ports: Vec<u32> = found[0].admissions.iter().map(|at| at.port.1).collect();
+        assert_eq!(ports, expected, "{policy}");
+    }
+}
+
+#[test]
+fn a_chain_may_name_others_as_other_providers_do() {
+    let list = json!({"ipAllowList": {"sourceRange": ["192.0.2.7"]}});
+    for name in ["office", "shop-office@kubernetescrd"] {
+        let mut cluster = traefik("traefik.io", list.clone(), route(json!({"name": "chain"})));
+        let chain = json!({"kind": "Middleware", "apiVersion": "traefik.io/v1alpha1",
+            "metadata": {"namespace": "shop", "name": "chain"},
+            "spec": {"chain": {"middlewares": [{"name": name}]}}});
+        cluster.objects.add(&chain).unwrap();
+        assert_eq!((dependences(&cluster).len(), unused(&cluster)), (1, Vec::new()), "{name}");
+    }
+}
+
 #[test]
 fn haproxys_lists() {
     let haproxy = |data: Value| {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use unmasq_cluster::Cluster;
 use unmasq_cluster::kubernetes::{IpAllowList, IpStrategy, Lookup, Middleware, MiddlewareRef};
 
-use super::find::{Listed, controller, families, names};
+use super::controller::services_of;
+use super::find::{Listed, families, names};
 use super::{Dependence, Kind, no_admissions};
 use crate::expect::ToldBy;
 
@@ -119,6 +120,7 @@ fn of_middleware(traefik: &Traefik, one: &Middleware) -> Vec<Dependence> {
             field: format!("spec.{field}"),
             kind,
             services: traefik.services.clone(),
+            unknown: None,
             pods: Vec::new(),
             families: families(&networks),
             networks,
@@ -165,7 +167,7 @@ struct Traefik {
 
 impl Traefik {
     fn of(lookup: &Lookup<'_>, cluster: &Cluster) -> Traefik {
-        let services = controller(cluster, names(PREFIX));
+        let services = services_of(cluster, names(PREFIX));
         let own = services.iter().filter_map(|one| cluster.objects.services.get(*one as usize));
         let mut words = own
             .flat_map(|service| lookup.workloads_of(service))

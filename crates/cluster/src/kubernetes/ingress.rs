@@ -29,6 +29,12 @@ impl Ingress {
         names
     }
 
+    /// The name of its class, by the field or the annotation that was before it.
+    pub fn class(&self) -> Option<&str> {
+        let before = self.metadata.annotations.get("kubernetes.io/ingress.class");
+        self.spec.ingress_class_name.as_deref().or(before.map(String::as_str))
+    }
+
     /// Annotations whose effect depends on the client's address.
     pub fn client_rules(&self) -> Vec<ClientRule<'_>> {
         let rule = |key: &str| {
@@ -43,6 +49,25 @@ impl Ingress {
             })
             .collect()
     }
+}
+
+/// An IngressClass.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct IngressClass {
+    /// Its name, which Ingresses have.
+    pub metadata: Metadata,
+    /// What it says.
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: IngressClassSpec,
+}
+
+/// What an IngressClass says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct IngressClassSpec {
+    /// The controller that serves it (`k8s.io/ingress-nginx`).
+    #[serde(deserialize_with = "nullable")]
+    pub controller: String,
 }
 
 /// An annotation whose effect depends on the client's address.

@@ -6,14 +6,14 @@
 //! error each: the line is broken. Other controllers aren't judged, and neither is whether the
 //! proxy in front does its part.
 
-use unmasq_cluster::kubernetes::{ConfigMap, Container, Service};
+use unmasq_cluster::kubernetes::{ConfigMap, Service};
 
 use super::super::Context;
 use super::super::describe::{
     Described, command, literal, patch, patch_command, sentence, step, title, undone, unseen,
 };
 use super::finding;
-use crate::dependent::{Controller, controller_of};
+use crate::dependent::{Config, Controller, config_of, containers, controller_of, is_external};
 use crate::expect::{Destination, Flow, ToldBy};
 use crate::{Affected, Cause, Confidence, Finding, FindingId, Owner, Remedy, Severity, Step};
 
@@ -62,7 +62,11 @@ fn names(flow: &Flow, service: &Service) -> bool {
     flow.to.iter().any(|to| match to {
         Destination::Service { namespace, name } => {
             *namespace == service.metadata.namespace
-                && name.as_ref().is_none_or(|name| *name == service.metadata.name)
+                && match name {
+                    Some(name) => *name == service.metadata.name,
+                    // Of all in a namespace those that clients can call.
+                    None => is_external(service),
+                }
         }
         // A line for all Services isn't about one that is told in another way.
         Destination::Services
@@ -80,41 +84,6 @@ fn describe_told(told: ToldBy) -> &'static str {
     }
 }
 
-/// The containers of whatever runs the Service's pods.
-fn containers<'c>(context: &Context<'_, 'c>, service: &Service) -> Vec<&'c Container> {
-    let workloads = context.lookup.workloads_of(service).map(|(_, one)| one);
-    let pods = context.lookup.pods_behind(service);
-    let of_workloads = workloads.flat_map(|one| one.spec.template.spec.all_containers());
-    of_workloads.chain(pods.flat_map(|pod| pod.spec.all_containers())).collect()
-}
-
-/// The name of ingress-nginx's ConfigMap, as its argument says, and the ConfigMap if it was seen.
-fn config<'c>(
-    context: &Context<'_, 'c>,
-    service: &Service,
-) -> (Option<String>, Option<&'c ConfigMap>) {
-    let namespace = &service.metadata.namespace;
-    let words = containers(context, service).into_iter().flat_map(Container::words);
-    let mut named =
-        words.filter_map(|word| word.trim_start_matches('-').strip_prefix("configmap="));
-    // `$(POD_NAMESPACE)/NAME`
-    let name = named.next().map(|one| one.rsplit('/').next().unwrap_or(one).to_owned());
-    let objects = &context.cluster.objects;
-    let by_label = |map: &&ConfigMap| {
-        map.metadata.namespace == *namespace
-            && map
-                .metadata
-                .labels
-                .get("app.kubernetes.io/name")
-                .is_some_and(|one| one == "ingress-nginx")
-    };
-    let map = match &name {
-        Some(name) => objects.config_map(namespace, name),
-        None => objects.config_maps.iter().find(by_label),
-    };
-    (name.or_else(|| map.map(|map| map.metadata.name.clone())), map)
-}
-
 /// Both settings are `false` without a word (internal/ingress/controller/config/config.go of
 /// kubernetes/ingress-nginx).
 fn nginx(context: &Context<'_, '_>, service: &Service, told: ToldBy) -> Option<Described> {
@@ -122,12 +91,12 @@ fn nginx(context: &Context<'_, '_>, service: &Service, told: ToldBy) -> Option<D
         ToldBy::ProxyProtocol => "use-proxy-protocol",
         ToldBy::ForwardedFor => "use-forwarded-headers",
     };
-    let (name, map) = config(context, service);
+    let Config { namespace, name, map } = config_of(context.lookup, context.cluster, service);
     let value = map.and_then(|map| map.data.get(key));
     if value.is_some_and(|value| value == "true") {
         return None;
     }
-    let namespace = &*service.metadata.namespace;
+    let namespace = &*namespace;
     let shown = value.map_or("\"false\", the default", |value| value.as_str());
     let full = service.full_name();
     let on = format!(r#"{{"data":{{"{key}":"true"}}}}"#);
@@ -192,7 +161,7 @@ fn traefik(context: &Context<'_, '_>, service: &Service, told: ToldBy) -> Option
         ToldBy::ForwardedFor => "forwardedHeaders",
     };
     let wanted = format!(".{part}.").to_lowercase();
-    let containers = containers(context, service);
+    let containers = containers(context.lookup, service);
     let mut words = containers.iter().flat_map(|one| one.words());
     // Without its arguments nothing is known.
     if containers.is_empty() || words.any(|word| word.to_lowercase().contains(&wanted)) {

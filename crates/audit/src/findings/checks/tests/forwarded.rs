@@ -50,6 +50,21 @@ fn a_config_map_that_says_otherwise() {
     assert_eq!(found.remedies[0].steps.len(), 2);
 }
 
+/// The Services of admission and metrics lead to the same pods, and no client calls them.
+#[test]
+fn a_line_for_a_namespace_is_about_services_that_clients_can_call() {
+    let admission = SERVICE
+        .replace("name: ingress-nginx-controller,", "name: admission,")
+        .replace("type: LoadBalancer", "type: ClusterIP");
+    assert_ne!(admission, SERVICE);
+    let objects = format!("{SERVICE}{admission}{CONTROLLER}{}", map(""));
+    let lines = "preserved: [{from: [outside], to: [service/ingress/*], told-by: proxy-protocol}]";
+    let all = found(&cluster(&objects, &[]), lines);
+    let subjects: Vec<&str> =
+        of(&all, FindingId::ForwardedForUntrusted).iter().map(|one| &*one.subject).collect();
+    assert_eq!(subjects, ["ingress/ingress-nginx-controller, PROXY protocol"]);
+}
+
 #[test]
 fn what_is_said_and_the_other_thing() {
     let objects = format!("{SERVICE}{CONTROLLER}{}", map("use-forwarded-headers: 'true'"));
