@@ -227,6 +227,7 @@ fn a_file_of_k3s_is_read_by_what_it_starts() {
             path: path.to_owned(),
             before: None,
             after: Some(text.to_owned()),
+            edit: None,
         });
         let (_, reactions) = state(NODE, &files).after(&[deed]).unwrap();
         let owners: Vec<&str> = unforeseen(&reactions).iter().map(|(owner, _)| *owner).collect();
