@@ -10,6 +10,7 @@
 mod controller;
 mod find;
 mod judge;
+mod let_in;
 mod policy;
 mod traefik;
 
@@ -29,6 +30,7 @@ pub(crate) use controller::{Config, config_of, containers, is_external};
 pub use find::dependences;
 pub(crate) use find::{Controller, controller_of, dependences_by};
 pub use judge::broken;
+pub(crate) use let_in::let_in;
 pub use policy::Admission;
 
 /// A setting whose effect depends on the source.
@@ -90,6 +92,8 @@ pub enum Kind {
     SourceRanges,
     /// Who may ask an Ingress.
     IngressAllowList,
+    /// Who may not ask an Ingress.
+    IngressDenyList,
     /// How often each client may ask an Ingress.
     IngressRateLimit,
     /// Whose word about clients a controller believes.
@@ -116,12 +120,18 @@ pub struct Broken {
 /// Adds the networks that settings name as clients to those who are asked.
 pub fn add_to(dependences: &[Dependence], cluster: &Cluster, clients: &mut Clients) {
     let named = dependences.iter().filter(|dependence| match dependence.kind {
-        Kind::NetworkPolicy | Kind::IngressAllowList => true,
+        Kind::NetworkPolicy | Kind::IngressAllowList | Kind::IngressDenyList => true,
         // The matrix asks for these with the Service that has them; proxies aren't clients.
         Kind::SourceRanges | Kind::IngressRateLimit | Kind::TrustedProxies => false,
     });
-    let networks = named.flat_map(|one| &one.networks).filter(|net| net.prefix_len() > 0);
-    clients.add_of_settings(cluster, &networks.copied().collect());
+    let mut networks: BTreeMap<IpNet, Vec<IpNet>> = BTreeMap::new();
+    for one in named {
+        for net in &one.networks {
+            let left_out = one.except.iter().filter(|one| net.contains(*one));
+            networks.entry(*net).or_default().extend(left_out);
+        }
+    }
+    clients.add_of_settings(cluster, &networks);
 }
 
 /// Settings by the Services behind or in front of which they act: their indices, in order.
@@ -145,9 +155,10 @@ pub fn unjudged(dependences: &[Dependence]) -> Vec<String> {
         let found = match one.kind {
             Kind::NetworkPolicy => "no pod is selected",
             Kind::SourceRanges => "there is no Service",
-            Kind::IngressAllowList | Kind::IngressRateLimit | Kind::TrustedProxies => {
-                "the Service of its controller was not found by its labels"
-            }
+            Kind::IngressAllowList
+            | Kind::IngressDenyList
+            | Kind::IngressRateLimit
+            | Kind::TrustedProxies => "the Service of its controller was not found by its labels",
         };
         let of = one.unknown.as_deref().unwrap_or(found);
         format!("{}: {of}, so it was not judged", one.place())

@@ -20,6 +20,7 @@ mod judge;
 mod label;
 pub mod matrix;
 mod names;
+mod networks;
 mod owner;
 mod shape;
 pub mod shell;

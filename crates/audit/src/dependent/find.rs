@@ -27,7 +27,7 @@ pub(crate) fn dependences_by(lookup: &Lookup<'_>, cluster: &Cluster) -> Vec<Depe
     }
     let mut controllers = BTreeMap::new();
     for ingress in &cluster.objects.ingresses {
-        for rule in ingress.client_rules() {
+        for rule in ingress.client_rules().into_iter().filter(does_something) {
             let prefix = rule.annotation.split_once('/').map_or("", |(prefix, _)| prefix);
             let known = controllers
                 .entry(prefix)
@@ -61,6 +61,15 @@ fn of_service(index: u32, service: &Service) -> Option<Dependence> {
         told_by: None,
         admissions: no_admissions(),
     })
+}
+
+/// An empty list is no list, and a limit of 0 no limit (ingress-nginx
+/// internal/ingress/annotations/parser, `parseString`, and annotations/ratelimit).
+fn does_something(rule: &ClientRule<'_>) -> bool {
+    let value = rule.value.trim();
+    let is_limit = rule.annotation.contains("/limit-") && rule.kind == ClientRuleKind::RateLimit;
+    let is_none = value.is_empty() || (is_limit && value == "0");
+    !is_none
 }
 
 /// The controllers behind an Ingress, those together that are told clients' addresses in the same way.
@@ -112,7 +121,7 @@ fn of_ingress(ingress: &str, rule: ClientRule<'_>, behind: Behind) -> Dependence
             ("it lets in clients by their address", Kind::IngressAllowList)
         }
         ClientRuleKind::DenyList => {
-            ("it keeps out clients by their address", Kind::IngressAllowList)
+            ("it keeps out clients by their address", Kind::IngressDenyList)
         }
         ClientRuleKind::RateLimit => ("it counts requests by client", Kind::IngressRateLimit),
     };

@@ -102,6 +102,7 @@ fn services<'a>(
         }
         Kind::SourceRanges
         | Kind::IngressAllowList
+        | Kind::IngressDenyList
         | Kind::IngressRateLimit
         | Kind::TrustedProxies => about,
     }
@@ -143,21 +144,49 @@ fn outside(row: &Row) -> Option<IpAddr> {
 fn judge(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
     match dependence.kind {
         Kind::NetworkPolicy => policy(nodes, dependence, row, caller),
-        Kind::SourceRanges => {
-            let early = row.cell.entry == Entry::LoadBalancer && is_rewritten_in_a_pod(row);
-            (early && dependence.names(caller)).then(|| {
-                let why = "and a load balancer's own pod rewrites their address before that";
-                Judged::rewritten(FindingId::SourceRangesSeeNode, why.to_owned())
-            })
-        }
-        Kind::IngressAllowList | Kind::IngressRateLimit => {
-            let told = dependence.told_by.is_some();
-            let seen = rewritten_to(row).filter(|_| !told)?;
+        Kind::SourceRanges => ranges(dependence, row, caller),
+        Kind::IngressAllowList | Kind::IngressDenyList => listed(dependence, row, caller),
+        Kind::IngressRateLimit => {
+            let seen = seen_by_controller(dependence, row)?;
             let why = format!("and its controller sees {seen} in place of {caller}");
             Some(Judged::rewritten(FindingId::SourceRangesSeeNode, why))
         }
         Kind::TrustedProxies => trusted(dependence, row, caller),
     }
+}
+
+/// kube-proxy judges at addresses that it serves itself. Where a load balancer's own pod takes the
+/// call, what becomes of the packet says whether anybody judged, and whom.
+fn ranges(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
+    if row.cell.entry != Entry::LoadBalancer {
+        return None;
+    }
+    let why = match dependence.names(caller) {
+        true if is_dropped_by_kube_proxy_after_rewriting(row) => {
+            format!("and {caller} is rewritten on the way there, and dropped")
+        }
+        false if is_rewritten_in_a_pod(row) => format!(
+            "and {caller}, whom it doesn't name, gets in: a pod of the load balancer takes the call, \
+             and nobody judges it"
+        ),
+        true | false => return None,
+    };
+    Some(Judged::rewritten(FindingId::SourceRangesSeeNode, why))
+}
+
+/// A list is right where it says the same of the caller and of the address in its place.
+fn listed(dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
+    let seen = seen_by_controller(dependence, row)?;
+    let names = dependence.names(seen);
+    (names != dependence.names(caller)).then(|| {
+        let so = if names { "which it names" } else { "which it doesn't name" };
+        let why = format!("and its controller sees {seen}, {so}, in place of {caller}");
+        Judged::rewritten(FindingId::SourceRangesSeeNode, why)
+    })
+}
+
+fn seen_by_controller(dependence: &Dependence, row: &Row) -> Option<IpAddr> {
+    rewritten_to(row).filter(|_| dependence.told_by.is_none())
 }
 
 fn policy(nodes: &[IpAddr], dependence: &Dependence, row: &Row, caller: IpAddr) -> Option<Judged> {
@@ -236,6 +265,20 @@ fn is_rewritten_before_its_node(row: &Row) -> bool {
         // It was rewritten, so it got past the node that rewrote it, and was thrown away later.
         Fate::Dropped(_) | Fate::Rejected(_) => !row.witness.rewriters.is_empty(),
         Fate::Preserved | Fate::NoAnswer(_) | Fate::Lost | Fate::Unknown(_) => false,
+    }
+}
+
+/// Its rules stand before its own masquerade, so whoever rewrote came before them.
+fn is_dropped_by_kube_proxy_after_rewriting(row: &Row) -> bool {
+    match &row.cell.fate {
+        Fate::Dropped(refusal) | Fate::Rejected(refusal) => {
+            refusal.owner == Some(Owner::KubeProxy) && !row.witness.rewriters.is_empty()
+        }
+        Fate::Preserved
+        | Fate::Rewritten(_)
+        | Fate::NoAnswer(_)
+        | Fate::Lost
+        | Fate::Unknown(_) => false,
     }
 }
 

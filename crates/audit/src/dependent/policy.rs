@@ -245,7 +245,7 @@ fn target(lookup: &Lookup<'_>, service: &Service, port: &ServicePort, pod: &Pod)
 }
 
 /// Whether a rule is about a port of a pod.
-fn covers(rule: &IngressRule, pod: &Pod, port: &ServicePort, target: u16) -> bool {
+pub(super) fn covers(rule: &IngressRule, pod: &Pod, port: &ServicePort, target: u16) -> bool {
     let is_it = |one: &PolicyPort| {
         let first = match &one.port {
             Some(wanted) => pod.port(wanted, one.protocol),

@@ -1,12 +1,14 @@
 use serde_json::{Value, json};
 use unmasq_cluster::kubernetes::Objects;
 use unmasq_cluster::paths::{Call, Caller};
+use unmasq_eval::trace::RuleId;
 use unmasq_model::packet::Protocol;
+use unmasq_model::ruleset::ChainId;
 
 use super::*;
 use crate::Owner;
 use crate::matrix::{
-    Cause, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Row, Why, Witness,
+    Cause, Cell, Client, Entry, Fate, Matrix, Outside, Placement, Refusal, Row, Why, Witness,
 };
 
 fn address(text: &str) -> IpAddr {
@@ -289,14 +291,28 @@ fn source_ranges_are_judged_before_kube_proxy_rewrites() {
     let cluster =
         cluster(&[json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["198.51.100.0/24"]}})]);
-    let of = |owner, entry| {
-        let found =
-            judged(&cluster, vec![row(entry, "198.51.100.20", Some("10.42.1.1"), owner, 1, &[0])]);
+    let of = |owner, entry, from| {
+        let found = judged(&cluster, vec![row(entry, from, Some("10.42.1.1"), owner, 1, &[0])]);
         found.into_iter().map(|one| one.0).collect::<Vec<_>>()
     };
-    assert_eq!(of(Owner::KubeProxy, Entry::LoadBalancer), []);
-    assert_eq!(of(Owner::KlipperLb, Entry::NodePort), []);
-    assert_eq!(of(Owner::KlipperLb, Entry::LoadBalancer), [FindingId::SourceRangesSeeNode]);
+    let lb = Entry::LoadBalancer;
+    let (named, other) = ("198.51.100.20", "203.0.113.77");
+    assert_eq!(of(Owner::KubeProxy, lb, other), []);
+    assert_eq!(of(Owner::KlipperLb, Entry::NodePort, other), []);
+    // Who is named and arrives isn't shut out; who isn't, and does, wasn't judged.
+    assert_eq!(of(Owner::KlipperLb, lb, named), []);
+    assert_eq!(of(Owner::KlipperLb, lb, other), [FindingId::SourceRangesSeeNode]);
+    let dropped = |from, owner, rewriters: &[(usize, RuleId)]| {
+        let mut row = row(lb, from, None, owner, 1, &[0]);
+        row.cell.fate = Fate::Dropped(Refusal { reason: None, owner: Some(owner) });
+        row.witness.rewriters = rewriters.to_vec();
+        judged(&cluster, vec![row]).into_iter().map(|one| one.0).collect::<Vec<_>>()
+    };
+    let rule = [(0, RuleId { table: 0, chain: ChainId(0), rule: 0 })];
+    assert_eq!(dropped(named, Owner::KubeProxy, &rule), [FindingId::SourceRangesSeeNode]);
+    assert_eq!(dropped(named, Owner::KubeProxy, &[]), []);
+    assert_eq!(dropped(named, Owner::Calico, &rule), []);
+    assert_eq!(dropped(other, Owner::KubeProxy, &rule), []);
 }
 
 /// An Ingress with an annotation, its controller as Service 0, and the controller's ConfigMap.
@@ -314,11 +330,9 @@ fn nginx(annotation: &str, value: &str, data: Value) -> Cluster {
 
 #[test]
 fn ingresses_need_what_their_controller_sees() {
-    let lost =
-        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
-    let kept = || {
-        row(Entry::LoadBalancer, "203.0.113.77", Some("203.0.113.77"), Owner::KubeProxy, 0, &[0])
-    };
+    let client = "192.0.2.7";
+    let lost = || row(Entry::LoadBalancer, client, Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+    let kept = || row(Entry::LoadBalancer, client, Some(client), Owner::KubeProxy, 0, &[0]);
     let ids = |cluster: &Cluster, rows| {
         judged(cluster, rows).into_iter().map(|one| one.0).collect::<Vec<_>>()
     };
@@ -374,6 +388,85 @@ fn a_list_with_a_word_that_is_no_network_names_nobody() {
     );
 }
 
+/// A list is wrong where it says of the address that arrives what it doesn't say of the client; one
+/// that does nothing is never wrong.
+#[test]
+fn lists_that_name_the_client_or_who_it_comes_as() {
+    let said = |annotation: &str, value: &str| {
+        let cluster = nginx(&format!("nginx.ingress.kubernetes.io/{annotation}"), value, json!({}));
+        let row =
+            row(Entry::LoadBalancer, "203.0.113.77", Some("10.42.1.1"), Owner::KubeProxy, 0, &[0]);
+        let found = judged(&cluster, vec![row]).into_iter().next();
+        found.map(|(_, _, _, text)| text.split_once(", and ").unwrap().1.to_owned())
+    };
+    let names = "its controller sees 10.42.1.1, which it names, in place of 203.0.113.77";
+    let not = "its controller sees 10.42.1.1, which it doesn't name, in place of 203.0.113.77";
+    for list in ["whitelist-source-range", "denylist-source-range"] {
+        assert_eq!(said(list, "203.0.113.0/24").as_deref(), Some(not), "{list}");
+        assert_eq!(said(list, "10.42.0.0/16").as_deref(), Some(names), "{list}");
+        for same in ["0.0.0.0/0,::/0", "198.51.100.0/24", "203.0.113.0/24,10.42.0.0/16", "", " "] {
+            assert_eq!(said(list, same), None, "{list}: {same}");
+        }
+    }
+    assert_eq!(said("limit-rps", "0"), None);
+    assert!(said("limit-rps", "1").is_some());
+}
+
+#[test]
+fn whom_a_policy_leaves_out_is_asked_too() {
+    let asked = |cidr: &str, except: Value| {
+        let policy =
+            json!({"ingress": [{"from": [{"ipBlock": {"cidr": cidr, "except": except}}]}]});
+        let cluster = guarded(&[policy]);
+        let mut clients = Clients::default();
+        add_to(&dependences(&cluster), &cluster, &mut clients);
+        let callers: Vec<IpAddr> = clients.callers.iter().map(|(_, address)| *address).collect();
+        (callers, clients.left_out)
+    };
+    let (callers, left_out) = asked("0.0.0.0/0", json!(["198.51.100.0/24"]));
+    assert_eq!((callers, left_out), (vec![address("198.51.100.20")], Vec::new()));
+    // The one who stands for the block isn't one of those whom it leaves out.
+    let (callers, _) = asked("198.51.100.0/24", json!(["198.51.100.20/32"]));
+    let out = address("198.51.100.20");
+    assert!(callers.len() == 2 && callers[0] != out && callers[1] == out, "{callers:?}");
+    let (callers, left_out) =
+        asked("198.51.100.0/24", json!(["198.51.100.0/25", "198.51.100.128/25"]));
+    assert_eq!(callers.len(), 2);
+    assert_eq!(left_out.len(), 1);
+    assert!(left_out[0].contains("198.51.100.0/24"), "{left_out:?}");
+}
+
+#[test]
+fn whom_all_policies_of_a_service_let_in() {
+    let of = |rules: &[Value]| {
+        let policies: Vec<Value> = rules.iter().map(|rule| json!({"ingress": [rule]})).collect();
+        let cluster = guarded(&policies);
+        let lookup = unmasq_cluster::kubernetes::Lookup::new(&cluster.objects);
+        let all = let_in(&lookup, &cluster.objects, &cluster.objects.services[1])?;
+        Some(all.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let block = |net: &str| json!({"from": [{"ipBlock": {"cidr": net}}]});
+    let some = |nets: &[&str]| Some(nets.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(of(&[block("192.0.2.0/24")]), some(&["192.0.2.0/24"]));
+    assert_eq!(
+        of(&[block("192.0.2.0/24"), block("198.51.100.0/24")]),
+        some(&["192.0.2.0/24", "198.51.100.0/24"])
+    );
+    let except =
+        json!({"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/25"]}}]});
+    assert_eq!(of(&[except]), some(&["192.0.2.128/25"]));
+    // Everybody, at all ports or at one of the Service's; pods; nobody's policy.
+    let dns = json!([{"port": 53, "protocol": "UDP"}]);
+    assert_eq!(of(&[block("192.0.2.0/24"), json!({})]), None);
+    assert_eq!(of(&[block("192.0.2.0/24"), json!({"ports": dns})]), None);
+    assert_eq!(of(&[block("192.0.2.0/24"), block("0.0.0.0/0")]), None);
+    assert_eq!(of(&[block("192.0.2.0/24"), json!({"from": [{"podSelector": {}}]})]), None);
+    assert_eq!(of(&[]), None);
+    // No port of the Service.
+    let other = json!({"ports": [{"port": 9999}]});
+    assert_eq!(of(&[block("192.0.2.0/24"), other]), some(&["192.0.2.0/24"]));
+}
+
 #[test]
 fn headers_are_believed_of_somebody() {
     let lost =
@@ -420,30 +513,33 @@ fn route(middleware: Value) -> Value {
 #[test]
 fn middlewares_of_traefik() {
     let lost =
-        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+        || row(Entry::LoadBalancer, "192.0.2.7", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
     let found = |cluster: &Cluster| {
         let all = judged(cluster, vec![lost()]).into_iter();
         all.map(|(id, _, _, sentence)| (id, sentence)).collect::<Vec<_>>()
     };
     let list = json!({"sourceRange": ["198.51.100.0/24", "192.0.2.7"]});
     let used = || route(json!({"name": "office"}));
-    let sentence = |field: &str, what: &str| {
+    let sentence = |field: &str, what: &str, so: &str| {
         let text = format!(
-            "Middleware shop/office, spec.{field}: {what}, and its controller sees 10.0.0.11 in place \
-             of 203.0.113.77"
+            "Middleware shop/office, spec.{field}: {what}, and its controller sees 10.0.0.11{so} in \
+             place of 192.0.2.7"
         );
         [(FindingId::SourceRangesSeeNode, text)]
     };
     let lets_in = "it lets in clients by their address";
     for (group, name) in [("traefik.io", "ipAllowList"), ("traefik.containo.us", "ipWhiteList")] {
         let cluster = traefik(group, json!({name: list.clone()}), used());
-        assert_eq!(found(&cluster), sentence(&format!("{name}.sourceRange"), lets_in));
+        assert_eq!(
+            found(&cluster),
+            sentence(&format!("{name}.sourceRange"), lets_in, ", which it doesn't name,")
+        );
         assert_eq!(dependences(&cluster)[0].networks.len(), 2);
     }
     let counts = "it counts requests by client";
     assert_eq!(
         found(&traefik("traefik.io", json!({"rateLimit": {"average": 5}}), used())),
-        sentence("rateLimit", counts)
+        sentence("rateLimit", counts, "")
     );
     // By the header, by the host that is asked for, by a header of the application: no address.
     for spec in [
@@ -629,7 +725,7 @@ fn haproxys_lists() {
         ])
     };
     let lost =
-        || row(Entry::LoadBalancer, "203.0.113.77", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
+        || row(Entry::LoadBalancer, "198.51.100.20", Some("10.0.0.11"), Owner::KubeProxy, 0, &[0]);
     let count = |data: Value| judged(&haproxy(data), vec![lost()]).len();
     assert_eq!(count(json!({})), 1);
     assert_eq!(count(json!({"proxy-protocol": "192.0.2.0/24"})), 0);

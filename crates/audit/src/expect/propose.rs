@@ -96,7 +96,10 @@ fn of_service(service: &Service, dependences: &[&Dependence]) -> String {
             Kind::SourceRanges => ". Delete this line if the pods needn't see clients too.",
             // Whose word is believed says nothing about whose address is needed.
             Kind::TrustedProxies => continue,
-            Kind::NetworkPolicy | Kind::IngressAllowList | Kind::IngressRateLimit => ".",
+            Kind::NetworkPolicy
+            | Kind::IngressAllowList
+            | Kind::IngressDenyList
+            | Kind::IngressRateLimit => ".",
         };
         why.push(format!("{}: {}{note}", dependence.place(), dependence.what));
     }

@@ -293,7 +293,7 @@ fn made(context: &Context<'_, '_>, case: &Case<'_>, settings: &Settings<'_>) -> 
 fn severity(case: &Case<'_>, settings: &Settings<'_>) -> Severity {
     let believed = case.parts.iter().all(|(one, _)| !one.by_rewriting);
     let judges = |one: &Dependence| match one.kind {
-        Kind::IngressAllowList | Kind::IngressRateLimit => true,
+        Kind::IngressAllowList | Kind::IngressDenyList | Kind::IngressRateLimit => true,
         Kind::NetworkPolicy | Kind::SourceRanges | Kind::TrustedProxies => false,
     };
     match believed && !settings.of(case).any(judges) {

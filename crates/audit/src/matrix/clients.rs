@@ -16,6 +16,7 @@ use super::named::{self, Group};
 use super::pods::{self, NamedCall, NamedPod, Pods};
 use super::{Outside, first_and_more};
 use crate::label::short_text;
+use crate::networks::without;
 use crate::owner::{Owner, program};
 
 /// No more networks that rules name than this: each is a question for every Service.
@@ -143,21 +144,42 @@ impl Clients {
 
     /// Adds the clients of a network that an expectation names.
     pub fn add(&mut self, cluster: &Cluster, net: IpNet) {
+        self.add_but(cluster, net, &[]);
+    }
+
+    /// The same without those whom a setting leaves out of the network.
+    fn add_but(&mut self, cluster: &Cluster, net: IpNet, except: &[IpNet]) {
         let outside = Outside::NamedBySetting(net);
         if self.callers.iter().any(|(known, _)| *known == outside) {
             return;
         }
         // Whoever names a network that a node takes for its own has clients there all the same.
         let networks = self.networks(cluster);
-        let free = somebody(net, &networks.inside).or_else(|| somebody(net, &networks.own));
+        let left = without(net, except);
+        let of = |others: &[IpNet]| left.iter().find_map(|part| somebody(*part, others));
+        let free = of(&networks.inside).or_else(|| of(&networks.own));
+        if left.is_empty() {
+            self.left_out.push(format!(
+                "a setting names {net} and leaves out all of it, so nobody was asked for it"
+            ));
+        }
         self.callers.extend(free.map(|address| (outside, address)));
     }
 
-    /// Adds the clients of networks that settings name, as many as can be asked.
-    pub fn add_of_settings(&mut self, cluster: &Cluster, nets: &BTreeSet<IpNet>) {
-        nets.iter().take(MAX_OF_SETTINGS).for_each(|net| self.add(cluster, *net));
-        if nets.len() > MAX_OF_SETTINGS {
-            let left = nets.iter().skip(MAX_OF_SETTINGS).map(ToString::to_string);
+    /// Adds the clients of networks that settings name, each without those whom they leave out, and
+    /// then the latter: as many as can be asked.
+    pub fn add_of_settings(&mut self, cluster: &Cluster, nets: &BTreeMap<IpNet, Vec<IpNet>>) {
+        let excepted: BTreeSet<IpNet> = nets.values().flatten().copied().collect();
+        let excepted = excepted.into_iter().filter(|net| !nets.contains_key(net));
+        let excepted = excepted.map(|net| (net, &[][..]));
+        // Whom everybody is named with is asked anyway.
+        let all = nets.iter().map(|(net, except)| (*net, &except[..])).chain(excepted);
+        let all: Vec<(IpNet, &[IpNet])> = all.filter(|(net, _)| net.prefix_len() > 0).collect();
+        for (net, except) in all.iter().take(MAX_OF_SETTINGS) {
+            self.add_but(cluster, *net, except);
+        }
+        if all.len() > MAX_OF_SETTINGS {
+            let left = all.iter().skip(MAX_OF_SETTINGS).map(|(net, _)| net.to_string());
             self.left_out.push(format!(
                 "clients of these networks, which settings name, were not asked: {}",
                 first_and_more(left)

@@ -269,7 +269,9 @@ impl<'p, 'c> Questions<'p, 'c> {
         all: &mut Vec<Question>,
     ) {
         let ranges = service.spec.load_balancer_source_ranges.iter();
-        let of_ranges = ranges.take(MAX_RANGES).filter_map(|net| {
+        // Whom everybody is named with is asked anyway.
+        let ranges = ranges.take(MAX_RANGES).filter(|net| net.prefix_len() > 0);
+        let of_ranges = ranges.filter_map(|net| {
             Some((Outside::NamedBySetting(*net), super::clients::somebody(*net, &[])?))
         });
         for (outside, address) in self.clients.callers.iter().cloned().chain(of_ranges) {
