@@ -98,17 +98,26 @@ fn a_rule_came_since() -> Result<()> {
     Ok(())
 }
 
-/// A rule that went comes back ahead of the rule that it stood ahead of, if the one behind which it
-/// stood is gone.
-fn the_neighbours_went_since() -> Result<()> {
+const THREE: [&str; 3] = ["-s 10.1.0.0/16 -j RETURN", "-s 10.2.0.0/16 -j RETURN", "-j MASQUERADE"];
+
+/// A host that had these three rules, and whose second was taken away by a journal.
+fn without_the_second() -> Result<Host> {
     let host = Host::up()?;
-    let [a, b, c] = ["-s 10.1.0.0/16 -j RETURN", "-s 10.2.0.0/16 -j RETURN", "-j MASQUERADE"];
+    let [a, b, c] = THREE;
     host.sh(&format!(
         "iptables-legacy -t nat -F POSTROUTING; for rule in '{a}' '{b}' '{c}'; do \
          iptables-legacy -t nat -A POSTROUTING $rule; done"
     ))?;
-    host.journal(&[rules(&[a, b, c], &[a, c])], &[])?;
+    host.journal(&[rules(&THREE, &[a, c])], &[])?;
     ensure!(host.resume()?.code == Some(0), "it is not done");
+    Ok(host)
+}
+
+/// A rule that went comes back ahead of the rule that it stood ahead of, if the one behind which it
+/// stood is gone.
+fn the_neighbours_went_since() -> Result<()> {
+    let [a, b, c] = THREE;
+    let host = without_the_second()?;
     host.sh(&format!(
         "iptables-legacy -t nat -D POSTROUTING {a}; iptables-legacy -t nat -I POSTROUTING {OTHER}"
     ))?;
@@ -120,14 +129,8 @@ fn the_neighbours_went_since() -> Result<()> {
 
 /// Where it belongs can't be told then: it is refused, and the rule is named.
 fn no_neighbour_is_left() -> Result<()> {
-    let host = Host::up()?;
-    let [a, b, c] = ["-s 10.1.0.0/16 -j RETURN", "-s 10.2.0.0/16 -j RETURN", "-j MASQUERADE"];
-    host.sh(&format!(
-        "iptables-legacy -t nat -F POSTROUTING; for rule in '{a}' '{b}' '{c}'; do \
-         iptables-legacy -t nat -A POSTROUTING $rule; done"
-    ))?;
-    host.journal(&[rules(&[a, b, c], &[a, c])], &[])?;
-    ensure!(host.resume()?.code == Some(0), "it is not done");
+    let [_, b, _] = THREE;
+    let host = without_the_second()?;
     host.sh(&format!(
         "iptables-legacy -t nat -F POSTROUTING; iptables-legacy -t nat -I POSTROUTING {OTHER}"
     ))?;
@@ -142,27 +145,19 @@ const PIN: &str = "table ip unmasq {\n\tchain pin {\n\t\ttype nat hook postrouti
     policy accept;\n\t\tip saddr 10.0.0.0/8 ip daddr 10.0.0.0/8 meta mark & 0x00004000 == 0x00000000 \
     snat to ip saddr\n\t}\n}\n";
 
+/// Pins by the plan's own remedy.
+fn pinned(host: &Host, journal: &str) -> Result<Ended> {
+    let remedy = ["host-masquerade", CAPTURE, "--remedy", "4", "--accept", "by-hand"];
+    host.fix(&[&remedy[..], &["--apply", "--journal", journal]].concat())
+}
+
 /// It has our table's name, and is not ours.
 fn a_table_of_somebody_else() -> Result<()> {
     let host = Host::up()?;
     host.sh("nft add table ip unmasq; nft add chain ip unmasq theirs; nft add rule ip unmasq theirs ip saddr 1.2.3.4 drop")?;
     let there = host.sh("nft list ruleset")?;
     host.journal(&[table(PIN)], &[])?;
-    for ended in [
-        host.resume()?,
-        host.undo()?,
-        host.fix(&[
-            "host-masquerade",
-            CAPTURE,
-            "--remedy",
-            "4",
-            "--accept",
-            "by-hand",
-            "--apply",
-            "--journal",
-            "/run/k",
-        ])?,
-    ] {
+    for ended in [host.resume()?, host.undo()?, pinned(&host, "/run/k")?] {
         ensure!(ended.code != Some(0) || ended.said.contains("nothing"), "{ended:?}");
         ensure!(host.sh("nft list ruleset")? == there, "{ended:?}");
     }
@@ -172,17 +167,7 @@ fn a_table_of_somebody_else() -> Result<()> {
 /// It was ours, and others have put a rule into it.
 fn a_table_that_changed() -> Result<()> {
     let host = Host::up()?;
-    let Ended { code, said } = host.fix(&[
-        "host-masquerade",
-        CAPTURE,
-        "--remedy",
-        "4",
-        "--accept",
-        "by-hand",
-        "--apply",
-        "--journal",
-        JOURNAL,
-    ])?;
+    let Ended { code, said } = pinned(&host, JOURNAL)?;
     ensure!(code == Some(0), "{code:?} {said}");
     let ours = host.sh("nft list table ip unmasq")?;
     host.sh("nft add rule ip unmasq pin ip saddr 9.9.9.9 accept")?;

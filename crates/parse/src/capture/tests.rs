@@ -93,13 +93,13 @@ fn what_is_no_capture_says_what_to_do() {
 fn a_listing_whose_last_line_has_no_end_is_cut_off() {
     let sets = "create masq hash:net family inet\nadd masq 10.42.0.0/16\n";
     let of = |sets: &str, rules: &str| {
-        let files = [("nft.json", NFT_EMPTY), ("ipset.save", sets), ("iptables-save", rules)];
+        let files = [("ipset.save", sets), ("iptables-legacy-save", rules)];
         let host = node_with(&files, &[]).host;
-        (host.ipsets.is_some(), host.backends.iptables_nft == Seen::Captured)
+        (host.ipsets.is_some(), host.backends.iptables_legacy == Seen::Captured)
     };
-    assert_eq!(of(sets, NFT_SAVE), (true, true));
-    assert_eq!(of(&sets[..sets.len() - 3], NFT_SAVE), (false, true));
-    assert_eq!(of(sets, &NFT_SAVE[..40]), (true, false));
+    assert_eq!(of(sets, LEGACY_SAVE), (true, true));
+    assert_eq!(of(&sets[..sets.len() - 3], LEGACY_SAVE), (false, true));
+    assert_eq!(of(sets, &LEGACY_SAVE[..40]), (true, false));
 }
 
 #[test]
