@@ -389,7 +389,9 @@ fn doubts(found: &Audit) -> Vec<String> {
     let unknown = found.totals.unknown;
     if unknown > 0 {
         let asked = found.matrix.asked;
-        all.push(format!("{unknown} of {asked} questions of the audit have no answer."));
+        all.push(format!(
+            "Of the audit's {asked} questions, {unknown} ways that they may go can't be told."
+        ));
     }
     if found.matrix.asked == 0 {
         all.push("The audit had nothing to ask.".to_owned());
@@ -417,11 +419,7 @@ impl Drafted {
         again: &dyn Fn(&Cluster) -> Audit,
     ) -> Result<Drafted, Refusal> {
         let steps = steps(state, mended)?;
-        let of = |step: &Step| match &step.by {
-            By::Unmasq(deeds) => deeds.clone(),
-            By::Person(_) => Vec::new(),
-        };
-        let deeds: Vec<Deed> = steps.iter().flat_map(of).collect();
+        let deeds: Vec<Deed> = steps.iter().flat_map(|step| step.by.deeds()).cloned().collect();
         let (after, reactions) = state.after(&deeds)?;
         if !reactions.unforeseen.is_empty() {
             return Err(Refusal::Unforeseen(reactions.unforeseen));
